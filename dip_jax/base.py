@@ -1,0 +1,132 @@
+"""The conventions of the package and the types that flow through it.
+
+An image is `float32 [H, W, C]` in [0, 1], channel last; a batch adds one leading axis. Everything a
+function needs is an argument; random keys come first and are consumed.
+
+The names: `image` (the estimate, x), `measurement` (the data, y), `operator` (the forward model, A),
+`code` (the network's input, z), `params` (its weights), `reference` (the ground truth, which no
+estimator ever sees), `noise_std` (in [0, 1] units), `step` of `num_steps`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from dip_jax.errors import InputError as InputError
+
+Array = jax.Array
+Params = Any  # a pytree of arrays
+
+
+class Operator(Protocol):
+    """A measurement operator A: a callable pytree, image `[H, W, C]` -> measurement.
+
+    Arrays are its leaves and sizes are static, so it can be jitted, stacked over a batch and
+    sharded as it is. Whether it is linear is a constant of its class.
+    """
+
+    is_linear: bool
+
+    def __call__(self, image: Array) -> Array:
+        """Measures `image`."""
+        ...
+
+
+class Problem(NamedTuple):
+    """All that an estimator may know of a picture: y = A x + noise.
+
+    The ground truth is deliberately not here; see `Case`.
+    """
+
+    operator: Operator
+    """The forward model A."""
+    measurement: Array
+    """y, what was observed; for the operators of this package `[H, W, C]`."""
+    noise_std: Array | float
+    """Standard deviation of the noise in [0, 1] units; 0 for none, NaN for unknown."""
+    code_image: Array | None = None
+    """A picture `[H, W, C]` that serves as the network's input in place of noise, or None."""
+
+
+class Case(NamedTuple):
+    """One picture to restore, with what a report may know beyond the `Problem`."""
+
+    name: str
+    problem: Problem
+    shape: tuple[int, int, int]
+    """Height, width and channels of the image to restore."""
+    reference: np.ndarray | None = None
+    """The ground truth `[H, W, C]`, or None."""
+    notes: tuple[str, ...] = ()
+    """Plain sentences that the user should be told."""
+
+
+class Net(NamedTuple):
+    """A network as two pure functions."""
+
+    init: Callable[[Array], Params]
+    """`init(key) -> params`."""
+    apply: Callable[[Params, Array], Array]
+    """`apply(params, code) -> image`, `[Hc, Wc, Cin] -> [H, W, C]`."""
+    code_shape: tuple[int, int, int]
+    """Shape of the code that `apply` takes: at least the picture's size."""
+
+
+class Info(NamedTuple):
+    """What a person wants to know of one step; all of it belongs to the params *before* the step."""
+
+    loss: Array
+    """Data misfit, the mean of |A f(z) - y|^2 over the measurement."""
+    image: Array
+    """The network's output `[H, W, C]` for this step's perturbed code."""
+    average: Array
+    """The running average of the outputs `[H, W, C]`."""
+    accepted: Array
+    """False where the guard rejected the step and went back."""
+
+
+class Algorithm(NamedTuple):
+    """An estimator as two pure functions; `fit` and, later, samplers have this form."""
+
+    init: Callable[[Array, Problem], Any]
+    """`init(key, problem) -> state`."""
+    step: Callable[[Problem, Any], tuple[Any, Info]]
+    """`step(problem, state) -> (state, info)`."""
+
+
+class Stopper(NamedTuple):
+    """A stopping rule as two pure functions, composed with an `Algorithm` from outside."""
+
+    init: Callable[[tuple[int, int, int]], Any]
+    """`init(image_shape) -> state`; the state has the fields `done` and `best_step`."""
+    update: Callable[[Any, Array, Info], tuple[Any, Array]]
+    """`update(state, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
+
+
+class Result(NamedTuple):
+    """What a run leaves for one picture: host-side numpy only."""
+
+    name: str
+    status: str
+    """`done`, `stopped` (by its rule), `interrupted`, `diverged` or `failed`."""
+    image: np.ndarray
+    """The restored image `[H, W, C]`, float32."""
+    raw: np.ndarray
+    """The answer before known pixels were put back; the same array where none were."""
+    num_steps: int
+    """Steps that were run."""
+    stop_step: int
+    """The step whose answer was kept."""
+    num_rollbacks: int
+    """How often the guard went back."""
+    num_params: int
+    """Weights of its network."""
+    curve: dict[str, np.ndarray] = {}
+    """`step`, `loss`, `variance` (of the rule `wmv`), `psnr` and `psnr_average` (NaN without a
+    reference), one entry per step."""
+    seconds: float = 0.0
+    """Wall time of the fit, of the whole batch where images share a device."""
+    compile_seconds: float = 0.0
+    """Wall time of compiling and of the random start."""

@@ -1,0 +1,158 @@
+"""What a person sees in the terminal: a live line while a run goes on, and tables at its end.
+
+Progress goes to standard error, results to standard output. Where there is no terminal, the live line
+becomes a plain one now and then.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import rich.progress
+from rich.console import Console
+from rich.table import Table
+
+from dip_jax.config import DEFAULT_PRESETS, PRESETS, build_config
+from dip_jax.nets import build_net, num_params
+
+from dip_jax.runner import Progress
+
+_PLAIN_SECONDS = 20.0
+
+
+class ProgressDisplay:
+    """A context in which `show(progress)` keeps a person informed.
+
+    In a terminal: a bar with step, steps/s, time left, loss and, with a reference, PSNR. Where the
+    output is a file or a pipe: one line at the start and then every twenty seconds.
+    """
+
+    def __init__(self, console: Console | None = None):
+        """Uses `console`, by default standard error, so that standard output stays clean."""
+        self._console = console or Console(file=sys.stderr)
+        self._live: rich.progress.Progress | None = None
+        self._task: rich.progress.TaskID | None = None
+        self._names: tuple[str, ...] = ()
+        self._last_line = float("-inf")
+
+    def __enter__(self) -> "ProgressDisplay":
+        """Starts the live display where there is a terminal."""
+        if self._console.is_terminal:
+            self._live = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(bar_width=24),
+                rich.progress.TextColumn("{task.fields[text]}"),
+                console=self._console,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves the last state on the screen."""
+        if self._live is not None:
+            self._live.stop()
+
+    def announce(self, text: str) -> None:
+        """Says a sentence, above the bar where there is one."""
+        (self._live.console if self._live else self._console).print(text, highlight=False, markup=False)
+
+    def show(self, progress: Progress) -> None:
+        """Shows where the run stands."""
+        label = progress.names[0]
+        if len(progress.names) > 1:
+            label += f" and {len(progress.names) - 1} more"
+        if self._live is None:
+            now = time.monotonic()
+            if now - self._last_line >= _PLAIN_SECONDS or progress.names != self._names:
+                self._last_line = now
+                self._names = progress.names
+                step = f"step {progress.step}/{progress.num_steps}"
+                self.announce(f"{label}: {step}  {describe(progress)}")
+            return
+        if self._task is None or progress.names != self._names:
+            self._names = progress.names
+            self._task = self._live.add_task(label, total=progress.num_steps, text="")
+        text = f"{progress.step}/{progress.num_steps}  {describe(progress)}"
+        self._live.update(self._task, completed=progress.step, text=text)
+
+
+def describe(progress: Progress) -> str:
+    """Speed, time left and quality in one line."""
+    parts = [f"{progress.steps_per_second:.3g} steps/s", f"at most {_duration(progress.seconds_left)}"]
+    parts.append(f"loss {progress.loss:.5f}")
+    if progress.psnr is not None:
+        parts.append(f"{progress.psnr:.2f} dB")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def print_presets() -> None:
+    """Prints every preset with its task, size and source."""
+    table = Table("preset", "task", "parameters", "steps", "about", "source", box=None, pad_edge=False)
+    for name, preset in PRESETS.items():
+        config = build_config(name)
+        net = build_net(config.net, (64, 64, 3))
+        count = num_params(jax.eval_shape(net.init, jax.random.key(0)))
+        default = " (default)" if DEFAULT_PRESETS[preset.task] == name else ""
+        steps = f"{config.fit.num_steps:,}"
+        table.add_row(name + default, preset.task, f"{count:,}", steps, preset.about, preset.source)
+    Console().print(table)
+
+
+def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
+    """Prints one line per picture, and a sentence for each that failed."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("picture", no_wrap=True)
+    for column in ("status", "answer at step", "damaged dB", "restored dB", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for summary in summaries:
+        table.add_row(
+            summary["name"],
+            summary["status"],
+            _number(summary["stop_step"], "d"),
+            _number(summary["psnr_measurement"], ".2f"),
+            _number(summary["psnr"], ".2f"),
+            _number(summary["seconds"], ".1f"),
+        )
+    # A pipe has no width to keep to.
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(table)
+    for summary in summaries:
+        if summary["status"] == "diverged":
+            text = "the fit diverged; lower --set fit.learning_rate=... or try another --seed"
+            console.print(f"{summary['name']}: {text}", markup=False)
+        if summary["error"]:
+            console.print(f"{summary['name']}: failed: {summary['error']}", markup=False, soft_wrap=True)
+    console.print(f"Results in {output}/", markup=False)
+
+
+def print_comparison(rows: dict[str, float], folder: Path) -> None:
+    """Prints the demonstration's table: PSNR in dB, the gain over the first row, where to look."""
+    table = Table("", box=None, pad_edge=False)
+    table.add_column("PSNR (dB)", justify="right")
+    table.add_column("gain", justify="right")
+    first = next(iter(rows.values()))
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.2f}", "" if value == first else f"{value - first:+.2f}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Before and after: {folder / 'sheet.png'}", markup=False, soft_wrap=True)
+    console.print(f"Restored picture: {folder / 'restored.png'}", markup=False, soft_wrap=True)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,339 @@
+"""Convolution, padding and resampling on one image: the performance room.
+
+Arrays are `[H, W, C]`, kernels `[k, k, C_in, C_out]` (HWIO); a batch of networks is made from outside
+(`vmap` or `map`). Every operation has one meaning and, where it pays, one *lowering* per platform:
+
+* `winograd` (CPU, 3x3, stride 1): a quarter of the multiplications; see `winograd`.
+* `patches` (CPU, everything else): the k*k shifted copies of the image beside each other, times the
+  kernel as a matrix.
+* `vendor` (GPU, TPU): `jax.lax.conv_general_dilated`, that is cuDNN or the matrix unit.
+
+On CPU a convolution must be a matrix product: XLA rewrites convolutions into fast calls only at the
+top level of a program, so inside `lax.scan` their gradients fall to scalar loops
+(https://github.com/jax-ml/jax/issues/12868). docs/performance-log.md has the measurements.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dip_jax.base import Array
+from dip_jax.winograd import winograd
+
+Lowering = Literal["auto", "winograd", "patches", "vendor"]
+Padding = Literal["reflect", "zero"]
+
+LOWERINGS = ("auto", "winograd", "patches", "vendor")
+
+# Winograd pays for its transforms only where there are enough tiles and channels.
+_WINOGRAD_MIN_PIXELS = 256
+_WINOGRAD_MIN_CHANNELS = 16
+
+
+def conv2d(
+    x: Array,
+    kernel: Array,
+    *,
+    stride: int = 1,
+    padding: Padding = "reflect",
+    lowering: Lowering = "auto",
+) -> Array:
+    """Convolves an image with a kernel, as deep learning means it (a cross-correlation).
+
+    y[i, j, o] = sum_{a, b, c} x[s i + a - p, s j + b - p, c] kernel[a, b, c, o], p = (k - 1) / 2.
+
+    The padding is symmetric (p on every side), also for stride 2: the output has
+    `ceil(H / stride)` rows. (`SAME` in XLA would shift a strided output by half a pixel.)
+
+    Args:
+      x: Image `[H, W, C_in]`.
+      kernel: `[k, k, C_in, C_out]`, or `[1, k, ...]` for signals that are one row; k odd.
+      stride: 1 or 2.
+      padding: `reflect` (without repeating the border; the image must be larger than p) or `zero`.
+      lowering: How it is computed; `auto` chooses per platform.
+
+    Returns:
+      `[ceil(H / stride), ceil(W / stride), C_out]`.
+
+    Raises:
+      ValueError: On a shape, stride, padding or lowering that is not one of these.
+    """
+    if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
+        raise ValueError(
+            f"conv2d expected an image [H, W, C] and a kernel [k, k, C, O], came {x.shape} and "
+            f"{kernel.shape}; batch with jax.vmap or jax.lax.map."
+        )
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0 or stride not in (1, 2):
+        raise ValueError(
+            f"conv2d expected odd kernel sides and stride 1 or 2, came {kernel.shape[:2]} and {stride}."
+        )
+    if lowering not in LOWERINGS:
+        raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
+    x = pad(x, (kernel.shape[0] // 2, kernel.shape[1] // 2), padding)
+    if lowering == "auto":
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functools.partial(_on_cpu, stride=stride),
+            default=functools.partial(_vendor, stride=stride),
+        )
+    if lowering == "winograd":
+        return _on_cpu(x, kernel, stride, min_pixels=0, min_channels=0)
+    return (_patches if lowering == "patches" else _vendor)(x, kernel, stride)
+
+
+def _on_cpu(
+    x: Array,
+    kernel: Array,
+    stride: int,
+    min_pixels: int = _WINOGRAD_MIN_PIXELS,
+    min_channels: int = _WINOGRAD_MIN_CHANNELS,
+) -> Array:
+    """Winograd where it is possible and worth it, otherwise patches."""
+    serves = (
+        kernel.shape[:2] == (3, 3)
+        and stride == 1
+        and (x.shape[0] - 2) * (x.shape[1] - 2) >= min_pixels
+        and min(kernel.shape[2:]) >= min_channels
+    )
+    return winograd(x, kernel) if serves else _patches(x, kernel, stride)
+
+
+# --- Padding ---------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def pad(x: Array, size: tuple[int, int], mode: Padding) -> Array:
+    """Pads an image on all four sides.
+
+    Args:
+      x: Image `[H, W, C]`.
+      size: Rows above and below, columns left and right.
+      mode: `reflect` (the border pixel is not repeated) or `zero`.
+
+    Returns:
+      `[H + 2 size[0], W + 2 size[1], C]`.
+
+    Raises:
+      ValueError: If a side is too short to be reflected (numpy would silently reflect twice).
+    """
+    if mode not in ("reflect", "zero"):
+        raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
+    if mode == "reflect" and (x.shape[0] <= size[0] or x.shape[1] <= size[1]):
+        raise ValueError(
+            f"Reflection by {size} needs an image larger than that, came {x.shape[:2]}; use a larger "
+            "picture, fewer scales or smaller kernels."
+        )
+    widths = ((size[0],) * 2, (size[1],) * 2, (0, 0))
+    return jnp.pad(x, widths, mode="reflect" if mode == "reflect" else "constant")
+
+
+def _pad_forward(x: Array, size: tuple[int, int], mode: Padding) -> tuple[Array, None]:
+    return pad(x, size, mode), None
+
+
+def _pad_backward(size: tuple[int, int], mode: Padding, _: None, dy: Array) -> tuple[Array]:
+    # Each border is folded back onto the pixels that it repeats: thin updates in place, where the
+    # automatic transpose would build a picture-sized array for each of the four sides.
+    for axis, p in enumerate(size):
+        if p == 0:
+            continue
+        n = dy.shape[axis] - 2 * p
+        dx = lax.slice_in_dim(dy, p, p + n, axis=axis)
+        if mode == "reflect":
+            first = lax.rev(lax.slice_in_dim(dy, 0, p, axis=axis), (axis,))
+            last = lax.rev(lax.slice_in_dim(dy, p + n, 2 * p + n, axis=axis), (axis,))
+            lead = (slice(None),) * axis
+            dx = dx.at[(*lead, slice(1, p + 1))].add(first)
+            dx = dx.at[(*lead, slice(n - 1 - p, n - 1))].add(last)
+        dy = dx
+    return (dy,)
+
+
+pad.defvjp(_pad_forward, _pad_backward)
+
+
+# --- The three lowerings; each takes an image that is padded already --------------------------------
+
+
+def _vendor(x: Array, kernel: Array, stride: int) -> Array:
+    """The platform's own convolution."""
+    y = lax.conv_general_dilated(
+        x[None], kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return y[0]
+
+
+def _windows(x: Array, sides: tuple[int, int], stride: int) -> list[Array]:
+    """The `sides[0] * sides[1]` shifted copies of `x` that a kernel meets, each `[Ho, Wo, C]`."""
+    height = (x.shape[0] - sides[0]) // stride + 1
+    width = (x.shape[1] - sides[1]) // stride + 1
+    return [
+        x[a : a + stride * (height - 1) + 1 : stride, b : b + stride * (width - 1) + 1 : stride]
+        for a in range(sides[0])
+        for b in range(sides[1])
+    ]
+
+
+def _columns(x: Array, sides: tuple[int, int], stride: int) -> Array:
+    """`[Ho, Wo, k * k * C]`: for each output pixel the inputs that it sums."""
+    windows = _windows(x, sides, stride)
+    return windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _patches(x: Array, kernel: Array, stride: int) -> Array:
+    """Convolution as one matrix product over patches."""
+    columns = _columns(x, kernel.shape[:2], stride)
+    return jnp.einsum("hwk,ko->hwo", columns, kernel.reshape(-1, kernel.shape[3]))
+
+
+def _patches_forward(x: Array, kernel: Array, stride: int):
+    return _patches(x, kernel, stride), (x, kernel)
+
+
+def _patches_backward(stride: int, residuals: tuple[Array, Array], dy: Array):
+    x, kernel = residuals
+    sides = kernel.shape[:2]
+    # The columns are made again: keeping them would cost k * k times the memory of the image.
+    columns = _columns(x, sides, stride)
+    dkernel = _weight_gradient(
+        columns.reshape(-1, columns.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    ).reshape(kernel.shape)
+    if stride == 1 and sides != (1, 1):
+        # The input's gradient is a convolution again: with the kernel turned by half a turn.
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        around = jnp.pad(dy, ((sides[0] - 1,) * 2, (sides[1] - 1,) * 2, (0, 0)))
+        return _patches(around, turned, 1), dkernel
+    dcolumns = jnp.einsum("hwo,ko->hwk", dy, kernel.reshape(-1, kernel.shape[3]))
+    scatter = jax.linear_transpose(lambda v: _columns(v, sides, stride), x)
+    return (*scatter(dcolumns), dkernel)
+
+
+_patches.defvjp(_patches_forward, _patches_backward)
+
+
+def _weight_gradient(x: Array, dy: Array) -> Array:
+    """x^T dy, `[n, C], [n, O] -> [C, O]`, in blocks of rows: XLA:CPU is faster at short sums."""
+    if dy.shape[1] < x.shape[1]:  # and faster with the wider factor on the right
+        return _weight_gradient(dy, x).T
+    block = 8192
+    blocks = x.shape[0] // block
+    total = jnp.einsum("nc,no->co", x[blocks * block :], dy[blocks * block :])
+    if blocks:
+        rows = (blocks, block)
+        head = (v[: blocks * block].reshape(*rows, -1) for v in (x, dy))
+        total += jnp.einsum("bnc,bno->bco", *head).sum(axis=0)
+    return total
+
+
+# --- Resampling -------------------------------------------------------------------------------------
+
+
+def upsample(x: Array, mode: str) -> Array:
+    """Doubles height and width: `[H, W, C] -> [2 H, 2 W, C]`.
+
+    Args:
+      x: Image `[H, W, C]`.
+      mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centres, border repeated, as
+        `jax.image.resize` has it).
+    """
+    if mode == "nearest":
+        return _repeat(_repeat(x, 0), 1)
+    if mode == "bilinear":
+        return _lerp(_lerp(x, 0), 1)
+    raise ValueError(f"upsample mode must be 'nearest' or 'bilinear', came {mode!r}.")
+
+
+def _repeat(x: Array, axis: int) -> Array:
+    return _interleave(x, x, axis)
+
+
+def _interleave(even: Array, odd: Array, axis: int) -> Array:
+    y = jnp.stack([even, odd], axis=axis + 1)
+    return y.reshape(*even.shape[:axis], -1, *even.shape[axis + 1 :])
+
+
+def _neighbours(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
+    """`odd` one place later and `even` one place earlier; each fills the other's gap at the border."""
+    n = even.shape[axis]
+    cut = functools.partial(lax.slice_in_dim, axis=axis)
+    before = jnp.concatenate([cut(even, 0, 1), cut(odd, 0, n - 1)], axis)
+    after = jnp.concatenate([cut(even, 1, n), cut(odd, n - 1, n)], axis)
+    return before, after
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _lerp(x: Array, axis: int) -> Array:
+    # Slices and sums: jax.image.resize would be a dense matrix product at the highest precision.
+    before, after = _neighbours(x, x, axis)
+    return _interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
+
+
+def _lerp_backward(axis: int, _: None, dy: Array) -> tuple[Array]:
+    pairs = dy.reshape(*dy.shape[:axis], -1, 2, *dy.shape[axis + 1 :])
+    even, odd = jnp.take(pairs, 0, axis + 1), jnp.take(pairs, 1, axis + 1)
+    before, after = _neighbours(even, odd, axis)
+    return (0.75 * (even + odd) + 0.25 * (before + after),)
+
+
+_lerp.defvjp(lambda x, axis: (_lerp(x, axis), None), _lerp_backward)
+
+
+def pool(x: Array, mode: str) -> Array:
+    """Halves height and width: `[H, W, C] -> [H // 2, W // 2, C]`, each 2x2 block to its summary.
+
+    Args:
+      x: Image `[H, W, C]`; an odd last row or column is dropped, as PyTorch does.
+      mode: `avg` or `max` (ties share the gradient).
+    """
+    height, width = x.shape[0] // 2, x.shape[1] // 2
+    blocks = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
+    if mode == "avg":
+        return blocks.mean(axis=(1, 3))
+    if mode == "max":
+        return blocks.max(axis=(1, 3))
+    raise ValueError(f"pool mode must be 'avg' or 'max', came {mode!r}.")
+
+
+def lanczos_kernel(factor: int, lobes: int) -> np.ndarray:
+    """The Lanczos window sampled between pixels (phase 1/2), for shrinking by `factor`.
+
+    k[i] = sinc(d) sinc(d / lobes), d = |i - (n - 1) / 2| / factor, n = 2 lobes factor; sum 1.
+
+    Args:
+      factor: How many times smaller.
+      lobes: 2 or 3 (the `a` of Lanczos-a).
+
+    Returns:
+      `[2 * lobes * factor]` float64.
+
+    References:
+      Ulyanov et al., Deep Image Prior, 2018 (the down-sampler of its super-resolution).
+    """
+    num_taps = 2 * lobes * factor
+    distance = np.abs(np.arange(num_taps) - (num_taps - 1) / 2) / factor
+    taps = np.sinc(distance) * np.sinc(distance / lobes)
+    return taps / taps.sum()
+
+
+def downsample_lanczos(x: Array, factor: int, lobes: int) -> Array:
+    """Shrinks an image by Lanczos with a repeated border: `[H, W, C] -> [H // f, W // f, C]`."""
+    taps = lanczos_kernel(factor, lobes)
+    margin = (len(taps) - factor) // 2
+    for axis in (0, 1):
+        size = x.shape[axis] // factor
+        x = lax.slice_in_dim(x, 0, size * factor, axis=axis)
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (margin, margin)
+        padded = jnp.pad(x, widths, mode="edge")
+        x = sum(
+            float(tap)
+            * lax.slice_in_dim(padded, i, i + factor * (size - 1) + 1, stride=factor, axis=axis)
+            for i, tap in enumerate(taps)
+        )
+    return x

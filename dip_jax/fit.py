@@ -1,0 +1,208 @@
+"""The point estimate: a network fitted to one measurement, with the running average of its outputs.
+
+    min over w of  mean |A f(z + s n; w) - y|^2,   n ~ N(0, 1) fresh in every step,
+
+by any optimiser of optax. `fit` is handed the net and returns an `Algorithm`; it knows neither tasks
+nor when to stop. Its state is everything that the next step needs, so it can be saved and resumed.
+
+References:
+  Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, sections 2 and 3.1.
+"""
+
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from dip_jax import noise
+from dip_jax.base import Algorithm, Array, Info, InputError, Net, Params, Problem
+from dip_jax.config import FitConfig, require_choice
+
+
+class Snapshot(NamedTuple):
+    """Where the guard goes back to."""
+
+    params: Params
+    opt_state: Any
+    level: Array
+
+
+class FitState(NamedTuple):
+    """What the next step needs."""
+
+    step: Array
+    """Steps made, including those undone."""
+    key: Array
+    """Random key; step t uses `fold_in(key, t)`."""
+    code: Array
+    """z, `[Hc, Wc, C_in]`."""
+    params: Params
+    opt_state: Any
+    average: Array
+    """Running average of the outputs `[H, W, C]`."""
+    num_averaged: Array
+    """Outputs in it."""
+    level: Array
+    """Running average of the accepted losses: what a spike is measured against."""
+    snapshot: Snapshot
+    num_good: Array
+    """Accepted steps since the snapshot or the last return to it."""
+    num_returns: Array
+    """Returns to the present snapshot."""
+    num_rollbacks: Array
+    """Returns in all."""
+    diverged: Array
+    """True once the guard has given up."""
+
+
+def optimizer_names() -> tuple[str, ...]:
+    """The optimisers of optax that take a learning rate."""
+    names = []
+    for name in dir(optax):
+        candidate = getattr(optax, name)
+        if inspect.isfunction(candidate) and not name.startswith("_"):
+            signature = inspect.signature(candidate)
+            returns = getattr(signature.return_annotation, "__name__", "")
+            if "learning_rate" in signature.parameters and "GradientTransformation" in returns:
+                names.append(name)
+    return tuple(names)
+
+
+def build_optimizer(name: str, learning_rate: float) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of that name in optax.
+
+    Raises:
+      InputError: For an unknown name, or one that needs more than a learning rate.
+    """
+    require_choice("optimizer", name, optimizer_names())
+    try:
+        optimizer = getattr(optax, name)(learning_rate=learning_rate)
+    except TypeError as error:
+        raise InputError(f"optax.{name} needs more than a learning rate: {error}.") from None
+    return optax.with_extra_args_support(optimizer)
+
+
+def build_fit(config: FitConfig, net: Net) -> Algorithm:
+    """The fit of one picture as `init(key, problem)` and `step(problem, state)`.
+
+    **Guard.** Adam at this learning rate sometimes jumps. A step whose loss is not finite, or more than
+    `guard_ratio` times the running level of the loss, is undone: params *and* optimiser state go back
+    to the last snapshot, the average does not see the bad output, and the step counts as one. A snapshot
+    is made after every `guard_every` good steps in a row. After `guard_limit` returns to the same one
+    the fit has diverged. (The 2018 code kept the optimiser's state and stepped on with the gradient
+    of the bad params; on CPU it restored nothing.)
+
+    **Running average** of the accepted outputs x_1, x_2, ...: m_t = m_{t-1} + r_t (x_t - m_{t-1}) with
+    r_t = 1 - d but r_1 = 1 (`original`), (1 - d) / (1 - d^t) (`corrected`: no early output outweighs
+    the others), or 1 (`none`).
+
+    Args:
+      config: The settings of the fit.
+      net: The network.
+
+    Returns:
+      The algorithm; `Info` belongs to the params before the step.
+    """
+    optimizer = build_optimizer(config.optimizer, config.learning_rate)
+
+    def init(key: Array, problem: Problem) -> FitState:
+        code_key, net_key, step_key = jax.random.split(key, 3)
+        code = config.code_scale * jax.random.uniform(code_key, net.code_shape)
+        params = net.init(net_key)
+        opt_state = optimizer.init(params)
+        shape = jax.eval_shape(net.apply, params, code).shape
+        zero = jnp.int32(0)
+        return FitState(
+            step=zero,
+            key=step_key,
+            code=code,
+            params=params,
+            opt_state=opt_state,
+            average=jnp.zeros(shape),
+            num_averaged=zero,
+            level=jnp.float32(jnp.inf),
+            # A copy: the state is donated, and a buffer can be given away only once.
+            snapshot=jax.tree.map(jnp.copy, Snapshot(params, opt_state, jnp.float32(jnp.inf))),
+            num_good=zero,
+            num_returns=zero,
+            num_rollbacks=zero,
+            diverged=jnp.bool_(False),
+        )
+
+    def step(problem: Problem, state: FitState) -> tuple[FitState, Info]:
+        # 1. The loss at a perturbed code, and its gradient.
+        shaken = state.code
+        if config.perturbation:
+            key = jax.random.fold_in(state.key, state.step)
+            shaken += config.perturbation * noise.normal(key, state.code.shape)
+
+        def loss_fn(params: Params) -> tuple[Array, Array]:
+            image = net.apply(params, shaken)
+            misfit = problem.operator(image) - problem.measurement
+            return jnp.mean(jnp.square(jnp.abs(misfit))), image
+
+        (loss, image), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        accepted = jnp.isfinite(loss) & (loss <= config.guard_ratio * state.level)
+
+        # 2. A step of the optimiser, or back to the snapshot.
+        def advance() -> tuple[Params, Any]:
+            updates, opt_state = optimizer.update(
+                grads,
+                state.opt_state,
+                state.params,
+                value=loss,
+                grad=grads,
+                value_fn=lambda params: loss_fn(params)[0],
+            )
+            return optax.apply_updates(state.params, updates), opt_state
+
+        params, opt_state = lax.cond(
+            accepted, advance, lambda: (state.snapshot.params, state.snapshot.opt_state)
+        )
+        # The first loss is that of a random network; after it the level follows ten steps behind.
+        level = jnp.where(jnp.isinf(state.level), loss, state.level + 0.1 * (loss - state.level))
+        level = jnp.where(accepted, level, state.snapshot.level)
+
+        # 3. The guard's bookkeeping.
+        num_good = jnp.where(accepted, state.num_good + 1, 0)
+        settled = num_good >= config.guard_every
+        snapshot = lax.cond(
+            settled, lambda: Snapshot(params, opt_state, level), lambda: state.snapshot
+        )
+        num_returns = jnp.where(settled, 0, state.num_returns + ~accepted)
+
+        # 4. The average of what was accepted.
+        num_averaged = state.num_averaged + accepted
+        rate = _average_rate(config, num_averaged)
+        average = jnp.where(
+            accepted, state.average + rate * (image - state.average), state.average
+        )
+        state = state._replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            average=average,
+            num_averaged=num_averaged,
+            level=level,
+            snapshot=snapshot,
+            num_good=jnp.where(settled, 0, num_good),
+            num_returns=num_returns,
+            num_rollbacks=state.num_rollbacks + ~accepted,
+            diverged=num_returns >= config.guard_limit,
+        )
+        return state, Info(loss, image, average, accepted)
+
+    return Algorithm(init, step)
+
+
+def _average_rate(config: FitConfig, count: Array) -> Array | float:
+    """The weight of the newest of `count` outputs."""
+    if config.average == "none":
+        return 1.0
+    if config.average == "original":
+        return jnp.where(count <= 1, 1.0, 1 - config.average_decay)
+    weight = 1 - jnp.float32(config.average_decay) ** jnp.maximum(count, 1)
+    return (1 - config.average_decay) / weight

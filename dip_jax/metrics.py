@@ -1,0 +1,22 @@
+"""How far an image is from its reference. These run inside compiled steps; reports use scikit-image too."""
+
+import jax.numpy as jnp
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from dip_jax.base import Array
+
+
+def mse(image: Array, reference: Array) -> Array:
+    """Mean squared error over all pixels and channels."""
+    return jnp.mean(jnp.square(image - reference))
+
+
+def psnr(image: Array, reference: Array) -> Array:
+    """Peak signal-to-noise ratio in dB: -10 log10(mse), for images in [0, 1], channels together."""
+    return -10 * jnp.log10(mse(image, reference))
+
+
+def ssim(image: np.ndarray, reference: np.ndarray) -> float:
+    """Structural similarity (Wang et al. 2004, as scikit-image has it) for images in [0, 1]."""
+    return float(structural_similarity(image, reference, channel_axis=-1, data_range=1.0))

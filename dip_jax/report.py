@@ -1,0 +1,286 @@
+"""What a run leaves for a person: pictures, a curve, a sheet, numbers.
+
+A picture's folder appears file by file, each whole or not at all (written under a temporary name,
+then renamed); `summary.json` comes last, so a folder that has it is complete.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+
+from dip_jax.base import Case, InputError, Result
+from dip_jax.config import Config, from_json, to_json
+from dip_jax.images import Picture, write_picture
+from dip_jax.metrics import ssim
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+LOG_EVERY = 10  # steps between the lines of metrics.jsonl
+_VERSIONS = ("dip_jax", "jax", "flax", "optax", "numpy")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".part") as file:
+        try:
+            file.write(text)
+            file.close()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def prepare_folder(folder: Path, config: Config, *, overwrite: bool, resume: bool) -> None:
+    """Makes the output folder and writes the run's `config.json` into it.
+
+    Args:
+      folder: Where the run goes.
+      config: Its settings.
+      overwrite: Go over what another run left there.
+      resume: Go on with an earlier run of the same settings.
+
+    Raises:
+      InputError: If it cannot be written, holds another run and neither was asked for, or holds a run
+        of other settings and is to be resumed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"The output folder {folder} cannot be written ({error.strerror}); choose another one with "
+            "--output."
+        ) from None
+    path = folder / "config.json"
+    if path.exists() and resume:
+        different = _difference(from_json(path.read_text()), config)
+        if different:
+            raise InputError(
+                f"{folder} holds a run with {different}; to resume it, use its settings, otherwise "
+                "choose another --output."
+            )
+    elif any(folder.iterdir()) and not overwrite:
+        raise InputError(
+            f"The output folder {folder} is not empty, and nothing is overwritten unasked: choose "
+            "another --output, --resume a run that was cut short, or --overwrite."
+        )
+    write_text(path, to_json(config))
+
+
+def _difference(old: Config, new: Config) -> str:
+    """The first field that differs, in words; empty if none."""
+    before, after = json.loads(to_json(old)), json.loads(to_json(new))
+    for section, fields in after.items():
+        for field, value in fields.items():
+            if before[section][field] != value:
+                return f"{section}.{field} = {before[section][field]!r}, not {value!r}"
+    return ""
+
+
+def finished_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary of a picture that an earlier run finished in `folder`, or None."""
+    path = folder / "summary.json"
+    if not path.exists():
+        return None
+    summary = json.loads(path.read_text())
+    return summary if summary["status"] in ("done", "stopped") else None
+
+
+def report_picture(
+    folder: Path, case: Case, result: Result, config: Config, like: Picture
+) -> dict[str, Any]:
+    """Writes everything about one picture into `folder`.
+
+    Args:
+      folder: The picture's own folder.
+      case: What was restored.
+      result: What came of it.
+      config: The settings.
+      like: In what form the picture came, and so goes out.
+
+    Returns:
+      The summary, as written to `summary.json`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_picture(folder / f"restored{like.suffix}", result.image, like)
+    write_text(folder / "config.json", to_json(config))
+    write_text(folder / "metrics.jsonl", _metrics_lines(result))
+    draw_curve(folder / "curve.png", result)
+    draw_sheet(folder / "sheet.png", case, result)
+    summary = summarise(case, result, config)
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def failure_summary(name: str, config: Config, error: str) -> dict[str, Any]:
+    """The summary of a picture that could not be restored."""
+    keys = (
+        "num_steps stop_step num_rollbacks psnr ssim psnr_raw psnr_measurement loss "
+        "seconds seconds_per_step compile_seconds num_params"
+    ).split()
+    return {
+        "name": name,
+        "task": config.task.name,
+        "method": "fit",
+        "status": "failed",
+        **dict.fromkeys(keys),
+        "seed": config.run.seed,
+        "device": _device(),
+        "versions": _versions(),
+        "notes": [],
+        "error": error,
+    }
+
+
+def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
+    """The numbers of one picture; None where there is no reference.
+
+    `psnr` belongs to the answer as written, `psnr_raw` to the network's output before known pixels
+    were put back, `psnr_measurement` to the damaged picture.
+    """
+    reference = case.reference
+    losses = result.curve["loss"]
+
+    def against(image: np.ndarray) -> float | None:
+        return None if reference is None else _finite(_psnr(image, reference))
+
+    return {
+        "name": result.name,
+        "task": config.task.name,
+        "method": "fit",
+        "status": result.status,
+        "num_steps": result.num_steps,
+        "stop_step": result.stop_step,
+        "num_rollbacks": result.num_rollbacks,
+        "psnr": against(result.image),
+        "ssim": None if reference is None else ssim(result.image, reference),
+        "psnr_raw": against(result.raw),
+        "psnr_measurement": against(np.asarray(case.problem.measurement)),
+        "loss": _finite(float(losses[-1])) if losses.size else None,
+        "seconds": round(result.seconds, 3),
+        "seconds_per_step": round(result.seconds / max(result.num_steps, 1), 5),
+        "compile_seconds": round(result.compile_seconds, 3),
+        "num_params": result.num_params,
+        "seed": config.run.seed,
+        "device": _device(),
+        "versions": _versions(),
+        "notes": list(case.notes),
+        "error": None,
+    }
+
+
+def _psnr(image: np.ndarray, reference: np.ndarray) -> float:
+    error = float(np.mean(np.square(image.astype(np.float64) - reference)))
+    return -10 * math.log10(error) if error else math.inf
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    return device.device_kind if device.platform != "cpu" else f"cpu ({platform.machine()})"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        if name == "dip_jax":
+            from dip_jax._version import __version__
+
+            versions[name] = __version__
+        else:
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _metrics_lines(result: Result) -> str:
+    """One JSON line per logged step; fields without a value are left out. No times: same run, same bytes."""
+    curve = result.curve
+    lines = []
+    for i, step in enumerate(curve["step"]):
+        if step % LOG_EVERY and i + 1 != len(curve["step"]):
+            continue
+        values = {name: float(curve[name][i]) for name in curve if name != "step"}
+        kept = {name: round(v, 7) for name, v in values.items() if math.isfinite(v)}
+        lines.append(json.dumps({"step": int(step), **kept}))
+    return "\n".join(lines) + "\n"
+
+
+def _save_figure(figure: Any, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        plt.close(figure)
+
+
+def draw_curve(path: Path, result: Result) -> None:
+    """Draws loss, and PSNR where known, against steps, with the stop marked."""
+    curve = result.curve
+    known = bool(np.isfinite(curve["psnr_average"]).any())
+    figure, axes = plt.subplots(1 + known, 1, figsize=(7, 3 + 2.6 * known), sharex=True, squeeze=False)
+    loss_axis = axes[-1, 0]
+    loss_axis.semilogy(curve["step"], curve["loss"], color="0.35", lw=0.8, label="loss")
+    if np.isfinite(curve["variance"]).any():
+        loss_axis.semilogy(curve["step"], curve["variance"], color="C2", lw=1, label="windowed variance")
+    loss_axis.set_xlabel("step")
+    loss_axis.set_ylabel("loss")
+    if known:
+        axis = axes[0, 0]
+        axis.plot(curve["step"], curve["psnr"], color="C0", lw=0.6, alpha=0.6, label="each output")
+        axis.plot(curve["step"], curve["psnr_average"], color="C3", lw=1.4, label="running average")
+        axis.set_ylabel("PSNR (dB)")
+    for axis in axes[:, 0]:
+        axis.axvline(result.stop_step, color="k", lw=1, ls="--", label=f"answer: step {result.stop_step}")
+        axis.legend(loc="best", fontsize=8, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{result.name}: {result.status} after {result.num_steps} steps", fontsize=10)
+    figure.tight_layout()
+    _save_figure(figure, path)
+
+
+def draw_sheet(path: Path, case: Case, result: Result) -> None:
+    """Draws the damaged picture, the restored one and, where known, the reference, pixel for pixel."""
+    panels = [("damaged", np.asarray(case.problem.measurement)), ("restored", result.image)]
+    if case.reference is not None:
+        panels = [(f"{t}, {_psnr(x, case.reference):.2f} dB", x) for t, x in panels]
+        panels.append(("reference", case.reference))
+    height, width = case.shape[:2]
+    dpi, band = 110, 24
+    # Small pictures are shown in whole multiples of their pixels, so that none is blurred.
+    zoom = max(1, round(300 / max(height, width)))
+    size = (len(panels) * (width * zoom + 8) / dpi, (height * zoom + band) / dpi)
+    figure = plt.figure(figsize=size)
+    for i, (title, image) in enumerate(panels):
+        left = (i * (width * zoom + 8) + 4) / (size[0] * dpi)
+        axis = figure.add_axes((left, 0, width * zoom / (size[0] * dpi), height * zoom / (size[1] * dpi)))
+        grey = image.shape[-1] == 1
+        shown = image[..., 0] if grey else image
+        axis.imshow(np.clip(shown, 0, 1), cmap="gray" if grey else None, vmin=0, vmax=1, interpolation="none")
+        axis.axis("off")
+        axis.set_title(title, fontsize=9, pad=4)
+    _save_figure(figure, path)
+
+
+def write_run_summary(folder: Path, summaries: Sequence[dict[str, Any]]) -> None:
+    """Writes the whole run's `summary.json`: a list with one entry per picture."""
+    write_text(folder / "summary.json", json.dumps(list(summaries), indent=2) + "\n")

@@ -1,0 +1,122 @@
+"""When to stop, judged without the reference: rules as init/update pairs inside the compiled chunk.
+
+A rule sees each step's `Info` and says two things: whether this step's answer is the best so far
+(the caller then keeps it) and whether the fit is done.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dip_jax.base import Array, Info, Stopper
+from dip_jax.config import StopConfig
+
+
+class FixedState(NamedTuple):
+    """`fixed` remembers only which step it saw last."""
+
+    best_step: Array
+    done: Array
+
+
+class WmvState(NamedTuple):
+    """What `wmv` needs of the past."""
+
+    best_step: Array
+    """The step with the least variance so far; the last step until there is one."""
+    done: Array
+    window: Array
+    """`[window, n]`, the latest outputs at n random places, a ring."""
+    count: Array
+    """Outputs in it since the last rollback."""
+    least: Array
+    """The least variance so far."""
+    variance: Array
+    """The latest one, for plots; infinite until the window is full."""
+
+
+def build_stopper(config: StopConfig) -> Stopper:
+    """The rule that a config names."""
+    return _fixed() if config.rule == "fixed" else _wmv(config)
+
+
+def _fixed() -> Stopper:
+    """All steps are run and the last answer counts."""
+
+    def init(shape: tuple[int, int, int]) -> FixedState:
+        del shape
+        return FixedState(jnp.int32(0), jnp.bool_(False))
+
+    def update(state: FixedState, step: Array, info: Info) -> tuple[FixedState, Array]:
+        best = jnp.where(info.accepted, step, state.best_step)
+        return FixedState(best, state.done), info.accepted
+
+    return Stopper(init, update)
+
+
+def warm_up(shape: tuple[int, int, int], window: int) -> int:
+    """Steps before which no minimum is believed.
+
+    Real runs dip in their first hundreds of steps, and for longer the larger the picture: the network
+    has coarse structure to settle first. sqrt(H W) steps, but at least two windows.
+    """
+    return max(2 * window, round(float(np.sqrt(shape[0] * shape[1]))))
+
+
+def _wmv(config: StopConfig) -> Stopper:
+    """The minimum of the windowed moving variance of the outputs, guarded.
+
+    VAR_t = mean over places p and the last W outputs of (x_i[p] - mean_i x_i[p])^2.
+
+    It falls while the fit converges on the picture and rises when it begins to fit the noise. Our
+    guards: it is measured on a fixed random subset of pixels, so that memory stays small; no minimum counts
+    before a warm-up that grows with the picture; a minimum is confirmed when none lower came for a share
+    of its own step, and is then frozen; a rollback empties the window.
+
+    References:
+      Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
+    """
+
+    def places(shape: tuple[int, int, int]) -> np.ndarray:
+        num = min(config.num_pixels, shape[0] * shape[1])
+        return np.random.default_rng(0).permutation(shape[0] * shape[1])[:num]
+
+    def init(shape: tuple[int, int, int]) -> WmvState:
+        num = len(places(shape)) * shape[2]
+        return WmvState(
+            best_step=jnp.int32(0),
+            done=jnp.bool_(False),
+            window=jnp.zeros((config.window, num)),
+            count=jnp.int32(0),
+            least=jnp.float32(jnp.inf),
+            variance=jnp.float32(jnp.inf),
+        )
+
+    def update(state: WmvState, step: Array, info: Info) -> tuple[WmvState, Array]:
+        shape = info.image.shape
+        sample = info.image.reshape(-1, shape[2])[places(shape)].reshape(-1)
+        slot = state.count % config.window
+        window = jax.lax.dynamic_update_index_in_dim(state.window, sample, slot, 0)
+        count = jnp.where(info.accepted, state.count + 1, 0)
+        full = count >= config.window
+        variance = jnp.where(full, window.var(axis=0).mean(), jnp.inf)
+        trusted = full & (step + 1 >= warm_up(shape, config.window))
+        lower = trusted & (variance < state.least)
+        # Until a variance can be trusted the latest answer is the best.
+        improved = info.accepted & (lower | jnp.isinf(state.least))
+        best = jnp.where(improved, step, state.best_step)
+        patience = jnp.maximum(config.window, config.patience * best)
+        confirmed = jnp.isfinite(state.least) & (step - best >= patience)
+        new = WmvState(
+            best_step=best,
+            done=state.done | confirmed,
+            window=window,
+            count=count,
+            least=jnp.where(lower, variance, state.least),
+            variance=variance,
+        )
+        return new, improved
+
+    return Stopper(init, update)

@@ -1,0 +1,122 @@
+"""The command: `python main.py` restores a picture that ships with a dependency; `--help` has the rest."""
+
+import difflib
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from dip_jax.config import DEFAULT_PRESETS, Config, build_config, replace_fields
+from dip_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("task", None, f"What was done to the picture: {', '.join(DEFAULT_PRESETS)}.")
+flags.DEFINE_multi_string("input", [], "Damaged picture: a file, a glob or a folder. Repeatable.")
+flags.DEFINE_multi_string(
+    "reference",
+    [],
+    "Clean picture, matched to the input by file stem. Without --input, the damage is simulated on it.",
+)
+flags.DEFINE_multi_string("mask", [], "inpaint: white = known. One for all, or matched by stem.")
+flags.DEFINE_float("noise_std", None, "Noise level in grey levels of 255, where it is known.")
+flags.DEFINE_string("preset", None, "A named setting; --list_presets shows them.")
+flags.DEFINE_bool("list_presets", False, "List the presets and end.")
+flags.DEFINE_string("stop", None, "When to stop: wmv (by itself) or fixed (all steps).")
+flags.DEFINE_integer("num_steps", None, "Optimisation steps, at most.")
+flags.DEFINE_integer("seed", None, "Seed of every random number.")
+flags.DEFINE_string("output", "out", "Folder for the results; each picture gets a folder in it.")
+flags.DEFINE_bool("overwrite", False, "Go over what is in the output folder.")
+flags.DEFINE_bool("resume", False, "Keep the pictures that an earlier run finished in the folder.")
+flags.DEFINE_integer("max_pixels", 100_000_000, "Refuse larger pictures before decoding them.")
+flags.DEFINE_multi_string("set", [], "Any config field, as section.field=value. Repeatable.")
+
+
+def main() -> int:
+    """Runs the command; returns the exit status."""
+    try:
+        rest = FLAGS(sys.argv)[1:]
+        if FLAGS.list_presets:
+            return _list_presets()
+        if rest:
+            raise InputError(
+                f"Unexpected argument {rest[0]!r}; pictures are given as --input={rest[0]}."
+            )
+        return _run()
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, list(FLAGS), n=1, cutoff=0.4)
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        print(f"dip_jax: Unknown flag --{error.flagname}{hint}", file=sys.stderr)
+        return 2
+    except (flags.Error, InputError) as error:
+        print(f"dip_jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dip_jax: dropped; what was written before is whole.", file=sys.stderr)
+        return 130
+
+
+def _config() -> Config:
+    """The config that the flags ask for."""
+    config = build_config(FLAGS.preset, task=FLAGS.task, overrides=FLAGS.set)
+    if FLAGS.noise_std is not None and not 0 <= FLAGS.noise_std <= 255:
+        raise InputError(
+            f"--noise_std is in grey levels, from 0 to 255, came {FLAGS.noise_std:g}."
+        )
+    given = {
+        "task.noise_std": None if FLAGS.noise_std is None else FLAGS.noise_std / 255,
+        "stop.rule": FLAGS.stop,
+        "fit.num_steps": FLAGS.num_steps,
+        "run.seed": FLAGS.seed,
+    }
+    return replace_fields(config, {k: v for k, v in given.items() if v is not None})
+
+
+def _run() -> int:
+    is_demo = not FLAGS.input and not FLAGS.reference
+    if is_demo and not FLAGS.task and FLAGS.preset is None:
+        FLAGS.preset = "demo"
+    config = _config()
+    if is_demo and FLAGS.preset != "demo":
+        raise InputError("Nothing to restore: give a picture (--input), or a clean one (--reference).")
+
+    # Only now JAX: the mistakes above are answered at once.
+    from dip_jax import console, demo, jobs
+
+    with console.ProgressDisplay() as display:
+        watch = {"on_progress": display.show, "on_message": display.announce}
+        if is_demo:
+            output = Path(FLAGS.output) / "demo"
+            summaries, comparison = demo.run_demo(config, output, **watch)
+        else:
+            output = Path(FLAGS.output)
+            summaries = jobs.restore_files(
+                config,
+                output,
+                inputs=FLAGS.input,
+                references=FLAGS.reference,
+                masks=FLAGS.mask,
+                max_pixels=FLAGS.max_pixels,
+                overwrite=FLAGS.overwrite,
+                resume=FLAGS.resume,
+                **watch,
+            )
+    if is_demo:
+        console.print_comparison(comparison, output / demo.NAME)
+    else:
+        console.print_results(summaries, output)
+    statuses = {summary["status"] for summary in summaries}
+    if "interrupted" in statuses:
+        return 130
+    return 1 if statuses & {"failed", "diverged"} else 0
+
+
+def _list_presets() -> int:
+    from dip_jax import console
+
+    console.print_presets()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""One place for how the tests run: on CPU unless asked, strict about keys, ranks and warnings."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+TINY = (
+    "net.channels_down=8,8",
+    "net.channels_up=8,8",
+    "net.channels_skip=4,4",
+    "net.input_depth=4",
+)
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Overrides for a network that compiles and runs in no time."""
+    return TINY
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A smooth picture with an edge, float32 [40, 36, 3]."""
+    rows, columns = np.mgrid[0:40, 0:36] / 40
+    waves = [0.5 + 0.4 * np.sin(6 * rows + k) * np.cos(4 * columns) for k in range(3)]
+    image = np.stack(waves, axis=-1)
+    image[10:20, 8:25] = (0.8, 0.2, 0.4)
+    return image.astype(np.float32)
+
+
+@pytest.fixture
+def double():
+    """Float64 for comparisons with numbers that were computed in it."""
+    with jax.enable_x64(True):
+        yield

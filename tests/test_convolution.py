@@ -1,0 +1,233 @@
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
+from skimage.measure import block_reduce
+
+from dip_jax.convolution import (
+    conv2d,
+    downsample_lanczos,
+    lanczos_kernel,
+    pad,
+    pool,
+    upsample,
+)
+from dip_jax.winograd import winograd, winograd_matrices
+
+MODES = {"reflect": "reflect", "zero": "constant"}
+
+
+def draw(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def direct(x, kernel, stride, padding):
+    """The definition, by scipy, in float64: one correlation for each pair of channels."""
+    p, q = kernel.shape[0] // 2, kernel.shape[1] // 2
+    padded = np.pad(x, ((p, p), (q, q), (0, 0)), mode=MODES[padding])
+    y = [
+        sum(
+            signal.correlate2d(padded[..., c], kernel[..., c, o], mode="valid")
+            for c in range(kernel.shape[2])
+        )
+        for o in range(kernel.shape[3])
+    ]
+    return np.stack(y, axis=-1)[::stride, ::stride]
+
+
+def relative(a, b):
+    return np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b)
+
+
+CASES = [
+    # height, width, channels in and out, kernel, stride
+    (33, 35, 20, 17, 3, 1),
+    (16, 20, 16, 16, 3, 1),
+    (12, 9, 3, 5, 3, 1),
+    (17, 18, 4, 6, 3, 2),
+    (15, 14, 3, 2, 5, 1),
+    (18, 17, 2, 3, 5, 2),
+    (12, 13, 2, 2, 7, 1),
+    (9, 8, 3, 4, 1, 1),
+    (9, 8, 3, 4, 1, 2),
+]
+
+
+@pytest.mark.parametrize("lowering", ["auto", "winograd", "patches", "vendor"])
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_lowering_is_the_convolution_of_scipy(case, padding, lowering):
+    height, width, inputs, outputs, side, stride = case
+    x, kernel = draw(0, height, width, inputs), draw(1, side, side, inputs, outputs)
+    y = conv2d(
+        jnp.float32(x), jnp.float32(kernel), stride=stride, padding=padding, lowering=lowering
+    )
+    expected = direct(x, kernel, stride, padding)
+    assert y.shape == expected.shape
+    assert relative(y, expected) < 5e-6
+
+
+@pytest.mark.parametrize("lowering", ["winograd", "patches", "vendor"])
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+@pytest.mark.parametrize("case", CASES)
+def test_both_gradients_are_the_transposes_of_the_convolution(case, padding, lowering):
+    # A convolution is linear in the image and in the kernel, so its gradients are its transposes:
+    # <conv(x, k), dy> = <x, dx> = <k, dk>, with the left side from scipy.
+    height, width, inputs, outputs, side, stride = case
+    x, kernel = draw(0, height, width, inputs), draw(1, side, side, inputs, outputs)
+    other_x, other_kernel = draw(2, *x.shape), draw(3, *kernel.shape)
+    f = functools.partial(conv2d, stride=stride, padding=padding, lowering=lowering)
+    y, transpose = jax.vjp(f, jnp.float32(x), jnp.float32(kernel))
+    dy = draw(4, *y.shape)
+    dx, dkernel = transpose(jnp.float32(dy))
+    along_x = np.sum(direct(other_x, kernel, stride, padding) * dy)
+    along_kernel = np.sum(direct(x, other_kernel, stride, padding) * dy)
+    size = np.linalg.norm(dy) * np.linalg.norm(direct(other_x, kernel, stride, padding))
+    assert abs(np.sum(np.float64(dx) * other_x) - along_x) < 1e-5 * size
+    size = np.linalg.norm(dy) * np.linalg.norm(direct(x, other_kernel, stride, padding))
+    assert abs(np.sum(np.float64(dkernel) * other_kernel) - along_kernel) < 1e-5 * size
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(2, 21), st.integers(2, 21), st.sampled_from([1, 2]), st.sampled_from(["reflect", "zero"])
+)
+def test_any_size_agrees_with_scipy(height, width, stride, padding):
+    x, kernel = draw(height, height, width, 2), draw(width, 3, 3, 2, 3)
+    for lowering in ("winograd", "patches"):
+        y = conv2d(
+            jnp.float32(x), jnp.float32(kernel), stride=stride, padding=padding, lowering=lowering
+        )
+        assert relative(y, direct(x, kernel, stride, padding)) < 5e-6
+
+
+def test_a_kernel_of_one_row_serves_signals():
+    x, kernel = draw(0, 1, 30, 4), draw(1, 1, 3, 4, 5)
+    y = conv2d(jnp.float32(x), jnp.float32(kernel), padding="zero")
+    assert relative(y, direct(x, kernel, 1, "zero")) < 1e-6
+
+
+def test_on_cpu_a_step_in_a_scan_holds_no_convolution():
+    # XLA:CPU computes a convolution inside a loop by scalar loops, thirty times slower.
+    kernel = jnp.ones((3, 3, 16, 16))
+
+    def step(kernel, _):
+        grad = jax.grad(lambda k: jnp.sum(conv2d(jnp.ones((16, 16, 16)), k) ** 2))(kernel)
+        return kernel - 1e-6 * grad, None
+
+    run = jax.jit(lambda k: jax.lax.scan(step, k, None, length=3)[0])
+    text = run.lower(kernel).compile().as_text()
+    assert " convolution(" not in text
+
+
+def test_a_batch_of_networks_multiplies_no_more_than_that_many_single_ones():
+    x, kernels = jnp.ones((4, 32, 32, 16)), jnp.ones((4, 3, 3, 16, 16))
+
+    def loss(x, kernel):
+        return jnp.sum(conv2d(x, kernel) ** 2)
+
+    def flops(f, *args):
+        return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+
+    single = flops(jax.grad(loss, argnums=1), x[0], kernels[0])
+    batch = flops(jax.vmap(jax.grad(loss, argnums=1)), x, kernels)
+    assert batch < 4.2 * single
+
+
+@pytest.mark.parametrize("points", [(0, 1, -1, 2, -2), (0, 1, -1, 0.5, -2)])
+def test_winograds_matrices_make_a_correlation(points):
+    at, g, bt = winograd_matrices(points)
+    signal_, taps = draw(0, 6), draw(1, 3)
+    np.testing.assert_allclose(
+        at @ ((g @ taps) * (bt @ signal_)), np.correlate(signal_, taps, "valid"), atol=1e-12
+    )
+
+
+def test_winograd_is_exact_in_float64(double):
+    x, kernel = draw(0, 15, 19, 3), draw(1, 3, 3, 3, 4)
+    expected = direct(x, kernel, 1, "zero")[1:-1, 1:-1]
+    np.testing.assert_allclose(winograd(jnp.array(x), jnp.array(kernel)), expected, rtol=1e-10)
+
+
+def test_padding_gradient_folds_the_border_back():
+    x, dy = draw(0, 5, 6, 2), draw(1, 9, 12, 2)
+    _, transpose = jax.vjp(lambda v: pad(v, (2, 3), "reflect"), jnp.float32(x))
+    plain = jax.vjp(
+        lambda v: jnp.pad(v, ((2, 2), (3, 3), (0, 0)), mode="reflect"), jnp.float32(x)
+    )[1]
+    np.testing.assert_allclose(
+        transpose(jnp.float32(dy))[0], plain(jnp.float32(dy))[0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_reflection_of_a_picture_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="larger"):
+        pad(jnp.ones((3, 8, 1)), (3, 3), "reflect")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"x": (4, 4)}, r"\[H, W, C\]"),
+        ({"kernel": (2, 2, 3, 3)}, "odd"),
+        ({"stride": 3}, "stride"),
+        ({"padding": "replicate"}, "padding"),
+        ({"lowering": "fft"}, "lowering"),
+    ],
+)
+def test_conv2d_says_what_it_expected(arguments, words):
+    x = jnp.ones(arguments.pop("x", (8, 8, 3)))
+    kernel = jnp.ones(arguments.pop("kernel", (3, 3, 3, 3)))
+    with pytest.raises(ValueError, match=words):
+        conv2d(x, kernel, **arguments)
+
+
+def test_nearest_upsampling_repeats_pixels():
+    x = draw(0, 3, 5, 2)
+    np.testing.assert_array_equal(
+        upsample(jnp.float32(x), "nearest"), np.float32(x).repeat(2, 0).repeat(2, 1)
+    )
+
+
+def test_bilinear_upsampling_is_jax_image_resize_and_so_is_its_gradient():
+    x, dy = jnp.float32(draw(0, 3, 5, 2)), jnp.float32(draw(1, 6, 10, 2))
+    ours, transpose = jax.vjp(lambda v: upsample(v, "bilinear"), x)
+    theirs, their_transpose = jax.vjp(lambda v: jax.image.resize(v, (6, 10, 2), "bilinear"), x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(transpose(dy)[0], their_transpose(dy)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "function"), [("avg", np.mean), ("max", np.max)])
+def test_pooling_is_block_reduce_and_drops_an_odd_border(mode, function):
+    x = draw(0, 7, 8, 2)
+    expected = block_reduce(x[:6], (2, 2, 1), function)
+    np.testing.assert_allclose(pool(jnp.float32(x), mode), expected, rtol=1e-5)
+
+
+def test_lanczos_taps_are_the_published_ones():
+    taps = lanczos_kernel(4, 2)[8:]
+    expected = [0.239711, 0.183115, 0.098658, 0.024594, -0.014878, -0.020384, -0.009752, -0.001065]
+    np.testing.assert_allclose(taps, expected, atol=1e-6)
+    np.testing.assert_allclose(lanczos_kernel(2, 2)[4:], [0.434303, 0.1165, -0.04194, -0.008863], atol=1e-6)
+
+
+def test_unknown_resampling_modes_are_refused():
+    with pytest.raises(ValueError, match="upsample"):
+        upsample(jnp.ones((2, 2, 1)), "cubic")
+    with pytest.raises(ValueError, match="pool"):
+        pool(jnp.ones((2, 2, 1)), "median")
+
+
+@pytest.mark.parametrize("lobes", [2, 3])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_lanczos_reduction_is_the_golden_one(factor, lobes):
+    golden = np.load(Path(__file__).parent / "data" / "downsampler.npz")
+    expected = golden[f"lanczos{lobes}_x{factor}"]
+    reduced = downsample_lanczos(jnp.asarray(golden["image"]), factor, lobes)
+    np.testing.assert_allclose(reduced, expected, atol=1e-6)
