@@ -86,6 +86,8 @@ class NetConfig:
     def __post_init__(self) -> None:
         """Checks what no single field can."""
         scales = len(self.channels_down)
+        if scales == 0:
+            raise InputError("net.channels_down needs at least one value, came none.")
         for name in ("channels_up", "channels_skip"):
             if len(getattr(self, name)) != scales:
                 raise InputError(
@@ -146,7 +148,7 @@ class StopConfig:
     window: int = _number(100, 2)
     """wmv: outputs in the window."""
     patience: float = _number(0.5, 0, open_low=True)
-    """wmv: a minimum is confirmed after this share of its step (never less than the window)."""
+    """wmv: a minimum is confirmed after this share of its step (and never before a window and the average are past)."""
     num_pixels: int = _number(4096, 1)
     """wmv: pixels on which the variance is measured, a fixed random subset."""
 
@@ -372,8 +374,6 @@ def check(config: Config) -> None:
         section, field = name.split(".")
         value = getattr(getattr(config, section), field)
         items = value if isinstance(value, tuple) else (value,)
-        if isinstance(value, tuple) and not value:
-            raise InputError(f"{name} needs at least one value, came none.")
         for item in items:
             if "choices" in metadata:
                 require_choice(f"value for {name}:", item, metadata["choices"])

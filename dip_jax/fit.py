@@ -58,17 +58,21 @@ class FitState(NamedTuple):
     """True once the guard has given up."""
 
 
+# They take a learning rate but more besides: a key of their own, or they are deprecated.
+_UNSUITABLE = {"noisy_sgd", "optimistic_adam"}
+
+
 def optimizer_names() -> tuple[str, ...]:
-    """The optimisers of optax that take a learning rate."""
+    """The optimisers of optax that need no more than a learning rate."""
     names = []
-    for name in dir(optax):
+    for name in set(dir(optax)) - _UNSUITABLE:
         candidate = getattr(optax, name)
         if inspect.isfunction(candidate) and not name.startswith("_"):
             signature = inspect.signature(candidate)
             returns = getattr(signature.return_annotation, "__name__", "")
             if "learning_rate" in signature.parameters and "GradientTransformation" in returns:
                 names.append(name)
-    return tuple(names)
+    return tuple(sorted(names))
 
 
 def build_optimizer(name: str, learning_rate: float) -> optax.GradientTransformationExtraArgs:
@@ -196,6 +200,13 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
         return state, Info(loss, image, average, accepted)
 
     return Algorithm(init, step)
+
+
+def average_lag(config: FitConfig) -> int:
+    """Mean age in steps of the outputs in the running average, d / (1 - d)."""
+    if config.average == "none":
+        return 0
+    return round(config.average_decay / (1 - config.average_decay))
 
 
 def _average_rate(config: FitConfig, count: Array) -> Array | float:

@@ -19,10 +19,10 @@ from dip_jax.convolution import conv2d, downsample_lanczos, pool, upsample
 from dip_jax.normalisation import normalise
 
 
-def _uniform_init(fan_in: int):
-    """PyTorch's default for convolutions, weights and biases alike: U(-b, b), b = 1 / sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+def _declared(key: Array, shape: tuple[int, ...]) -> Array:
+    """Modules only say the shapes of their params; `_start` draws the values."""
+    del key
+    return jnp.zeros(shape, jnp.float32)
 
 
 class _Conv(nn.Module):
@@ -37,9 +37,8 @@ class _Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.side, self.side, x.shape[-1], self.features)
-        init = _uniform_init(self.side**2 * x.shape[-1])
-        kernel = self.param("kernel", init, shape)
-        bias = self.param("bias", init, (self.features,)) if self.config.bias else None
+        kernel = self.param("kernel", _declared, shape)
+        bias = self.param("bias", _declared, (self.features,)) if self.config.bias else None
         y = conv2d(
             x,
             kernel,
@@ -65,9 +64,8 @@ class _Norm(nn.Module):
     @nn.compact
     def __call__(self, *xs: Array) -> Array:
         features = sum(x.shape[-1] for x in xs)
-        start = jax.random.uniform if self.config.scale_init == "uniform" else _ones
-        scale = self.param("scale", lambda key: start(key, (features,), jnp.float32))
-        bias = self.param("bias", lambda key: jnp.zeros((features,), jnp.float32))
+        scale = self.param("scale", _declared, (features,))
+        bias = self.param("bias", _declared, (features,))
         # Each channel is normalised alone, so arrays need not lie beside each other for it.
         done, first = [], 0
         for x in xs:
@@ -75,11 +73,6 @@ class _Norm(nn.Module):
             done.append(normalise(x, scale[part], bias[part], self.activation))
             first += x.shape[-1]
         return done[0] if len(done) == 1 else jnp.concatenate(done, axis=-1)
-
-
-def _ones(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    del key
-    return jnp.ones(shape, dtype)
 
 
 class _Skip(nn.Module):
@@ -199,12 +192,42 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
     def init(key: Array) -> Params:
         # The params do not depend on the picture's size, so the smallest code will do.
         side = code_size(config, 33)
-        return module.init(key, jnp.zeros((side, side, config.input_depth), jnp.float32))["params"]
+        code = jax.ShapeDtypeStruct((side, side, config.input_depth), jnp.float32)
+        return _start(key, config, jax.eval_shape(module.init, key, code)["params"])
 
     def apply(params: Params, code: Array) -> Array:
         return _crop(module.apply({"params": params}, code), height, width)  # type: ignore[arg-type]
 
     return Net(jax.jit(init), apply, code_shape)
+
+
+def _start(key: Array, config: NetConfig, shapes: Params) -> Params:
+    """Draws the first params.
+
+    Convolutions as PyTorch's default, weights and biases alike: U(-b, b), b = 1 / sqrt(fan in).
+    Normalisations: bias 0, scale U(0, 1) or 1.
+    """
+    # All numbers come from one draw: a generator per array takes ten seconds to compile.
+    uniform = jax.random.uniform(key, (num_params(shapes),))
+    first = 0
+
+    def take(shape: tuple[int, ...]) -> Array:
+        nonlocal first
+        size = int(np.prod(shape))
+        first += size
+        return uniform[first - size : first].reshape(shape)
+
+    params: dict[str, dict[str, Array]] = {}
+    for name in _module_order(config):
+        leaves = {leaf: value.shape for leaf, value in shapes[name].items()}
+        if name.endswith("_conv"):
+            bound = float(np.prod(leaves["kernel"][:3])) ** -0.5
+            params[name] = {k: bound * (2 * take(shape) - 1) for k, shape in leaves.items()}
+        else:
+            scale = take(leaves["scale"])
+            scale = scale if config.scale_init == "uniform" else jnp.ones_like(scale)
+            params[name] = {"scale": scale, "bias": jnp.zeros(leaves["bias"])}
+    return params
 
 
 def num_params(params: Params) -> int:

@@ -22,7 +22,7 @@ from jax import lax
 
 from dip_jax.base import Algorithm, Array, Case, Info, InputError, Problem, Result, Stopper
 from dip_jax.config import Config
-from dip_jax.fit import FitState, build_fit
+from dip_jax.fit import FitState, average_lag, build_fit
 from dip_jax.metrics import psnr
 from dip_jax.nets import build_net, num_params
 from dip_jax.stopping import build_stopper
@@ -166,7 +166,7 @@ def restore(
     shape = cases[0].shape
     net = build_net(config.net, shape)
     algorithm = build_fit(config.fit, net)
-    stopper = build_stopper(config.stop)
+    stopper = build_stopper(config.stop, lag=average_lag(config.fit))
 
     def init(key: Array, problem: Problem) -> Slot:
         answer = Answer(jnp.zeros(shape), jnp.int32(0))
@@ -184,7 +184,7 @@ def restore(
 
     clock = time.perf_counter()
     chunk = build_chunk(algorithm, stopper, config, side_by_side=_side_by_side(config))
-    shapes = jax.eval_shape(init_all, keys, problems)
+    shapes = jax.eval_shape(init_all, jax.ShapeDtypeStruct(keys.shape, keys.dtype), problems)
     compiled = chunk.lower(shapes, problems, references, jnp.int32(0)).compile()
     _require_memory(compiled.memory_analysis(), config, shape, len(cases))
     slots = init_all(keys, problems)

@@ -37,9 +37,14 @@ class WmvState(NamedTuple):
     """The latest one, for plots; infinite until the window is full."""
 
 
-def build_stopper(config: StopConfig) -> Stopper:
-    """The rule that a config names."""
-    return _fixed() if config.rule == "fixed" else _wmv(config)
+def build_stopper(config: StopConfig, *, lag: int = 0) -> Stopper:
+    """The rule that a config names.
+
+    Args:
+      config: The rule and its settings.
+      lag: Steps by which the answer (a running average) is behind the outputs.
+    """
+    return _fixed() if config.rule == "fixed" else _wmv(config, lag)
 
 
 def _fixed() -> Stopper:
@@ -65,7 +70,7 @@ def warm_up(shape: tuple[int, int, int], window: int) -> int:
     return max(2 * window, round(float(np.sqrt(shape[0] * shape[1]))))
 
 
-def _wmv(config: StopConfig) -> Stopper:
+def _wmv(config: StopConfig, lag: int) -> Stopper:
     """The minimum of the windowed moving variance of the outputs, guarded.
 
     VAR_t = mean over places p and the last W outputs of (x_i[p] - mean_i x_i[p])^2.
@@ -73,7 +78,8 @@ def _wmv(config: StopConfig) -> Stopper:
     It falls while the fit converges on the picture and rises when it begins to fit the noise. Our
     guards: it is measured on a fixed random subset of pixels, so that memory stays small; no minimum counts
     before a warm-up that grows with the picture; a minimum is confirmed when none lower came for a share
-    of its own step, and is then frozen; a rollback empties the window.
+    of its own step, and is then frozen; a rollback empties the window. And the answer is the running
+    average `lag` steps after the minimum: that one is centred on it.
 
     References:
       Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
@@ -105,9 +111,9 @@ def _wmv(config: StopConfig) -> Stopper:
         trusted = full & (step + 1 >= warm_up(shape, config.window))
         lower = trusted & (variance < state.least)
         # Until a variance can be trusted the latest answer is the best.
-        improved = info.accepted & (lower | jnp.isinf(state.least))
-        best = jnp.where(improved, step, state.best_step)
-        patience = jnp.maximum(config.window, config.patience * best)
+        best = jnp.where(lower | jnp.isinf(state.least), step, state.best_step)
+        improved = info.accepted & (step - best <= lag)
+        patience = jnp.maximum(config.window + lag, config.patience * best)
         confirmed = jnp.isfinite(state.least) & (step - best >= patience)
         new = WmvState(
             best_step=best,

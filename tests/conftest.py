@@ -1,6 +1,7 @@
-"""One place for how the tests run: on CPU unless asked, strict about keys, ranks and warnings."""
+"""One place for how the tests run: on CPU unless asked, strict about ranks and warnings."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", True)
+# The same small programs are built again and again: compile each once per session.
+_CACHE = tempfile.TemporaryDirectory(prefix="dip_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 TINY = (
     "net.channels_down=8,8",

@@ -1,0 +1,129 @@
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dip_jax.config import (
+    DEFAULT_PRESETS,
+    PRESETS,
+    Config,
+    build_config,
+    field_names,
+    from_json,
+    to_json,
+)
+from dip_jax.errors import InputError
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_survives_json(preset):
+    config = build_config(preset)
+    assert from_json(to_json(config)) == config
+    assert config.task.name == PRESETS[preset].task
+
+
+def test_every_task_has_a_default_preset_of_its_own():
+    for task, preset in DEFAULT_PRESETS.items():
+        assert PRESETS[preset].task == task
+
+
+@given(st.integers(1, 10**6), st.floats(1e-6, 1.0), st.lists(st.integers(1, 512), min_size=1, max_size=6))
+def test_overrides_are_what_the_config_holds(steps, rate, channels):
+    listed = ",".join(map(str, channels))
+    config = build_config(
+        overrides=[
+            f"fit.num_steps={steps}",
+            f"fit.learning_rate={rate!r}",
+            f"net.channels_down={listed}",
+            f"net.channels_up={listed}",
+            f"net.channels_skip={listed}",
+        ]
+    )
+    assert config.fit.num_steps == steps
+    assert config.fit.learning_rate == rate
+    assert config.net.channels_down == tuple(channels)
+
+
+def test_the_last_override_wins_and_presets_come_first():
+    config = build_config("inpaint", overrides=["fit.num_steps=5", "fit.num_steps=7"])
+    assert config.fit.num_steps == 7
+    assert config.net.channels_skip == (128,) * 5
+
+
+def test_optional_fields_take_none_and_booleans_take_words():
+    config = build_config(overrides=["task.noise_std=none", "task.paste_known=False"])
+    assert config.task.noise_std is None
+    assert config.task.paste_known is False
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("fit.lerning_rate=1", "fit.learning_rate"),
+        ("fitt.num_steps=1", "fit.num_steps"),
+        ("fit.num_steps=0", "at least 1"),
+        ("fit.num_steps=many", "expects"),
+        ("fit.learning_rate=0", "more than 0"),
+        ("fit.learning_rate=nan", "more than 0"),
+        ("task.noise_std=-0.1", "at least 0"),
+        ("task.known_share=1.5", "at most 1"),
+        ("stop.rule=wvm", "wmv"),
+        ("net.activation=leaky", "leaky_relu"),
+        ("net.downsample=strid", "stride"),
+        ("net.channels_down=", "at least one"),
+        ("net.kernel_up=4", "1, 3, 5 or 7"),
+        ("task.paste_known=maybe", "expects"),
+        ("fit.num_steps", "section.field=value"),
+    ],
+)
+def test_a_wrong_override_is_answered_with_what_is_right(override, words):
+    with pytest.raises(InputError, match=words):
+        build_config(overrides=[override])
+
+
+def test_an_unknown_preset_or_task_names_the_nearest():
+    with pytest.raises(InputError, match="'denoise'"):
+        build_config("denois")
+    with pytest.raises(InputError, match="'inpaint'"):
+        build_config(task="inpant")
+    with pytest.raises(InputError, match="is for inpaint"):
+        build_config("inpaint_hole", task="denoise")
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"fit": {"nonsense": 1}}', '{"fit": 3}'])
+def test_json_of_something_else_is_refused(text):
+    with pytest.raises(InputError):
+        from_json(text)
+
+
+def test_every_field_says_what_it_is():
+    import ast
+    import inspect
+
+    from dip_jax import config
+
+    documented = set()
+    for node in ast.walk(ast.parse(inspect.getsource(config))):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config") and node.name != "Config":
+            section = node.name.removesuffix("Config").lower()
+            for field, after in zip(node.body, node.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
+                    documented.add(f"{section}.{field.target.id}")
+    assert documented == set(field_names())
+
+
+def test_config_answers_without_jax():
+    code = "import sys, dip_jax.config; print('jax' in sys.modules)"
+    # The package itself imports jax; the file alone must not need it.
+    code = code.replace("dip_jax.config", "importlib.util").replace(
+        "print", "import importlib.machinery, types; p = types.ModuleType('dip_jax'); "
+        "p.__path__ = ['dip_jax']; sys.modules['dip_jax'] = p; import dip_jax.config; print"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+def test_the_default_config_is_the_default_preset():
+    assert build_config() == Config()

@@ -1,0 +1,190 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dip_jax.base import Net, Problem
+from dip_jax.config import FitConfig
+from dip_jax.errors import InputError
+from dip_jax.fit import average_lag, build_fit, build_optimizer, optimizer_names
+from dip_jax.operators import Identity, Mask
+
+SHAPE = (4, 3, 1)
+
+
+def linear_net():
+    """A network whose fit can be followed by hand: image = w code + b, elementwise."""
+
+    def init(key):
+        return {"w": jnp.full(SHAPE, 0.5), "b": jnp.zeros((1, 1, 1))}
+
+    return Net(init, lambda p, z: p["w"] * z + p["b"], SHAPE)
+
+
+def problem(value=0.7):
+    return Problem(Identity(), jnp.full(SHAPE, value), jnp.float32(0))
+
+
+def config(**fields):
+    return FitConfig(**{"perturbation": 0.0, "code_scale": 1.0, **fields})
+
+
+def run(algorithm, prob, num, key=0, state=None):
+    state = algorithm.init(jax.random.key(key), prob) if state is None else state
+    step = jax.jit(algorithm.step)
+    infos = []
+    for _ in range(num):
+        state, info = step(prob, state)
+        infos.append(jax.device_get(info))
+    return state, infos
+
+
+def test_the_fit_is_adam_on_the_mean_squared_misfit():
+    algorithm = build_fit(config(learning_rate=0.05), linear_net())
+    state, infos = run(algorithm, problem(), 4)
+    code, y = state.code, problem().measurement
+    params, optimizer = linear_net().init(None), optax.adam(0.05)
+    opt_state = optimizer.init(params)
+    for info in infos:
+        image = params["w"] * code + params["b"]
+        np.testing.assert_allclose(info.loss, np.mean((image - y) ** 2), rtol=1e-6)
+        np.testing.assert_allclose(info.image, image, rtol=1e-6)
+        # the gradient by hand
+        slope = 2 * (image - y) / image.size
+        updates, opt_state = optimizer.update({"w": slope * code, "b": slope.sum(keepdims=True)}, opt_state)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(state.params["w"], params["w"], rtol=1e-6)
+
+
+def test_a_masked_misfit_is_divided_by_all_pixels():
+    mask = jnp.zeros((4, 3, 1)).at[0].set(1.0)
+    masked = Problem(Mask(mask), mask * 0.7, jnp.float32(0))
+    algorithm = build_fit(config(), linear_net())
+    _, (info,) = run(algorithm, masked, 1)
+    np.testing.assert_allclose(
+        info.loss, np.sum((info.image[0] - 0.7) ** 2) / 12, rtol=1e-6
+    )
+
+
+def test_the_code_is_uniform_and_every_step_shakes_it_afresh():
+    big = Net(lambda key: jnp.zeros(()), lambda p, z: z + p, (64, 64, 8))
+    algorithm = build_fit(FitConfig(perturbation=1 / 30, learning_rate=1e-9), big)
+    zero = Problem(Identity(), jnp.zeros((64, 64, 8)), jnp.float32(0))
+    state, infos = run(algorithm, zero, 3)
+    code = np.asarray(state.code)
+    assert 0 <= code.min() < 0.001 < 0.099 < code.max() <= 0.1
+    shakes = [info.image - code for info in infos]
+    for shake in shakes:
+        assert abs(shake.std() * 30 - 1) < 5 / np.sqrt(2 * shake.size)
+    assert abs(np.mean(shakes[0] * shakes[1])) * 900 < 5 / np.sqrt(code.size)
+
+
+@pytest.mark.parametrize("form", ["original", "corrected", "none"])
+def test_the_running_average_has_the_weights_of_its_definition(form):
+    algorithm = build_fit(config(average=form, average_decay=0.9, learning_rate=0.1), linear_net())
+    _, infos = run(algorithm, problem(), 6)
+    images = np.stack([info.image for info in infos])
+    for t in range(6):
+        ages = np.arange(t, -1, -1)
+        if form == "none":
+            weights = (ages == 0).astype(float)
+        elif form == "corrected":
+            weights = 0.9**ages / np.sum(0.9**ages)
+        else:  # the first output keeps the weight that a bias correction would take from it
+            weights = np.where(ages == t, 0.9**ages, 0.1 * 0.9**ages)
+        np.testing.assert_allclose(weights.sum(), 1)
+        expected = np.tensordot(weights, images[: t + 1], 1)
+        np.testing.assert_allclose(infos[t].average, expected, rtol=1e-5)
+
+
+def test_the_lag_is_the_mean_age_of_the_average():
+    ages = np.arange(5000)
+    weights = 0.01 * 0.99**ages
+    assert average_lag(FitConfig()) == round(np.sum(ages * weights)) == 99
+    assert average_lag(FitConfig(average="none")) == 0
+
+
+def spiky(bad_steps, size):
+    """A network whose output jumps at given steps; the optimiser's state counts the steps."""
+    net = linear_net()
+
+    def apply(params, code):
+        return net.apply(params, code) + jnp.where(jnp.isin(params["t"], jnp.array(bad_steps, jnp.float32)), size, 0)
+
+    return Net(lambda key: {**net.init(key), "t": jnp.zeros((1, 1, 1))}, apply, SHAPE)
+
+
+class CountedFit:
+    """A fit of `spiky` whose time runs on through rollbacks, as noise does in a real one."""
+
+    def __init__(self, bad_steps, size, **fields):
+        self.algorithm = build_fit(config(**fields), spiky(bad_steps, size))
+        self.step = jax.jit(self.algorithm.step)
+
+    def run(self, num):
+        state = self.algorithm.init(jax.random.key(0), problem())
+        states, infos = [], []
+        for t in range(num):
+            state = state._replace(params={**state.params, "t": jnp.full((1, 1, 1), float(t))})
+            states.append(state)
+            state, info = self.step(problem(), state)
+            infos.append(jax.device_get(info))
+        return [*states, state], infos
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("size", [50.0, np.inf, np.nan])
+def test_a_spike_takes_params_and_optimizer_back_to_the_snapshot(size):
+    states, infos = CountedFit([27], size, guard_every=10).run(30)
+    assert [t for t, info in enumerate(infos) if not info.accepted] == [27]
+    # the snapshot was made by step 19, so it is the state before step 20
+    after = states[28]
+    for name in ("w", "b"):
+        np.testing.assert_array_equal(after.params[name], states[20].params[name])
+    same(after.opt_state, states[20].opt_state)
+    assert after.num_rollbacks == 1
+    assert not after.diverged
+    # the average never saw the bad output
+    np.testing.assert_array_equal(after.average, states[27].average)
+    assert np.isfinite(states[-1].average).all()
+
+
+def test_a_loss_within_the_ratio_is_not_a_spike():
+    _, infos = CountedFit([27], 0.001, guard_every=10).run(30)
+    assert all(info.accepted for info in infos)
+
+
+def test_a_fit_that_returns_again_and_again_has_diverged():
+    states, _ = CountedFit(list(range(5, 40)), np.nan, guard_every=3, guard_limit=4).run(12)
+    assert not states[8].diverged
+    assert states[9].diverged
+    assert np.isfinite(states[-1].average).all()
+
+
+def test_good_steps_in_between_do_not_hide_a_divergence():
+    bad = list(range(5, 60, 2))
+    states, _ = CountedFit(bad, np.nan, guard_every=3, guard_limit=4).run(20)
+    assert states[-1].diverged
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_optimizer_that_is_offered_makes_a_step(name):
+    try:
+        algorithm = build_fit(config(optimizer=name, learning_rate=0.01), linear_net())
+    except InputError as error:
+        assert "more than a learning rate" in str(error)
+        return
+    state, (first, *_, last) = run(algorithm, problem(), 3)
+    assert np.isfinite(last.loss)
+    assert not np.array_equal(state.params["w"], linear_net().init(None)["w"])
+
+
+def test_adam_and_its_kin_are_offered_and_an_unknown_one_names_the_nearest():
+    assert {"adam", "sgd", "adamw", "rmsprop", "lion"} <= set(optimizer_names())
+    with pytest.raises(InputError, match="'adamw'|'adam'"):
+        build_optimizer("adamm", 0.1)

@@ -1,0 +1,380 @@
+"""The command as a person meets it: what it writes, what it says, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import tifffile
+from absl.testing import flagsaver
+from PIL import Image
+
+import main as command
+
+ROOT = Path(__file__).parents[1]
+QUICK = [
+    "--set=net.channels_down=8,8",
+    "--set=net.channels_up=8,8",
+    "--set=net.channels_skip=4,4",
+    "--set=net.input_depth=4",
+    "--set=run.chunk=5",
+]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process: `run(*args) -> (status, output, errors)`."""
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, args)])
+        with flagsaver.flagsaver():
+            command.FLAGS.unparse_flags()
+            status = command.main()
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def photo(tmp_path, picture) -> Path:
+    path = tmp_path / "photo.png"
+    iio.imwrite(path, np.rint(picture * 255).astype(np.uint8))
+    return path
+
+
+def write_mask(path: Path, values: np.ndarray) -> Path:
+    iio.imwrite(path, values.astype(np.uint8))
+    return path
+
+
+def test_a_noisy_file_becomes_a_folder_with_everything_in_it(run, photo, tmp_path):
+    out = tmp_path / "out"
+    status, said, _ = run(f"--input={photo}", f"--output={out}", "--num_steps=6", *QUICK)
+    assert status == 0
+    names = {p.name for p in (out / "photo").iterdir()}
+    assert names == {
+        "restored.png",
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "curve.png",
+        "sheet.png",
+    }
+    summary = json.loads((out / "photo" / "summary.json").read_text())
+    assert json.loads((out / "summary.json").read_text()) == [summary]
+    wanted = (
+        "name task method status num_steps stop_step psnr ssim psnr_measurement seconds "
+        "seconds_per_step num_params seed device versions"
+    )
+    assert set(wanted.split()) <= set(summary)
+    assert summary["psnr"] is None
+    assert summary["status"] == "done"
+    assert "photo" in said
+    assert iio.imread(out / "photo" / "restored.png").shape == (40, 36, 3)
+    lines = [json.loads(x) for x in (out / "photo" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 5]
+
+
+def test_the_same_command_twice_gives_the_same_bytes(run, photo, tmp_path):
+    for name in ("a", "b"):
+        assert run(f"--reference={photo}", f"--output={tmp_path / name}", "--num_steps=6", *QUICK)[0] == 0
+    for file in ("restored.png", "metrics.jsonl", "config.json", "curve.png", "sheet.png"):
+        a, b = ((tmp_path / name / "photo" / file).read_bytes() for name in ("a", "b"))
+        assert a == b, file
+
+
+def test_another_seed_gives_another_result(run, photo, tmp_path):
+    for seed in (0, 1):
+        run(f"--reference={photo}", f"--output={tmp_path / str(seed)}", f"--seed={seed}", "--num_steps=6", *QUICK)
+    a, b = ((tmp_path / str(s) / "photo" / "restored.png").read_bytes() for s in (0, 1))
+    assert a != b
+
+
+def test_a_reference_is_matched_by_stem_and_measured(run, photo, tmp_path):
+    (tmp_path / "clean").mkdir()
+    clean = tmp_path / "clean" / "photo.png"
+    clean.write_bytes(photo.read_bytes())
+    status, said, _ = run(
+        f"--input={photo}", f"--reference={clean.parent}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+    )
+    assert status == 0
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())[0]
+    restored = iio.imread(tmp_path / "o" / "photo" / "restored.png") / 255
+    expected = -10 * np.log10(np.mean((restored - iio.imread(clean) / 255) ** 2))
+    assert summary["psnr"] == pytest.approx(expected, abs=0.05)  # the file is rounded to 8 bits
+    assert f"{summary['psnr']:.2f}" in said
+
+
+def test_inpainting_puts_known_pixels_back_and_reports_both_figures(run, photo, tmp_path):
+    mask = np.full((40, 36), 255)
+    mask[12:20, 12:20] = 0
+    path = write_mask(tmp_path / "mask.png", mask)
+    status, _, _ = run(
+        "--task=inpaint", f"--reference={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+    )
+    assert status == 0
+    restored = iio.imread(tmp_path / "o" / "photo" / "restored.png")
+    np.testing.assert_array_equal(restored[mask > 0], iio.imread(photo)[mask > 0])
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())[0]
+    assert summary["psnr"] > summary["psnr_raw"]
+
+
+def test_a_jpeg_is_restored_to_a_png(run, tmp_path, picture):
+    path = tmp_path / "old.jpg"
+    Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(path, quality=20)
+    status, _, _ = run(
+        "--task=dejpeg",
+        f"--input={path}",
+        f"--output={tmp_path / 'o'}",
+        "--num_steps=6",
+        *QUICK,
+    )
+    assert status == 0
+    assert (tmp_path / "o" / "old" / "restored.png").exists()
+
+
+def test_sixteen_bits_and_alpha_come_out_as_they_went_in(run, tmp_path, picture):
+    values = np.rint(picture * 65535).astype(np.uint16)
+    alpha = np.arange(40 * 36, dtype=np.uint16).reshape(40, 36, 1) * 40
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, np.concatenate([values, alpha], -1), photometric="rgb", extrasamples=["unassalpha"])
+    assert run(f"--input={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK)[0] == 0
+    restored = tifffile.imread(tmp_path / "o" / "deep" / "restored.tif")
+    assert restored.dtype == np.uint16
+    np.testing.assert_array_equal(restored[..., 3:], alpha)
+    assert len(np.unique(restored[..., :3])) > 256
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    """Every kind of picture that cannot be restored, by name."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    files = {name: folder / name for name in ("text.png", "cut.png", "cut.jpg", "cmyk.jpg", "small.png", "nan.tif", "huge.png")}
+    files["text.png"].write_text("no picture")
+    for name in ("cut.png", "cut.jpg"):
+        Image.fromarray(noise).save(files[name])
+        files[name].write_bytes(files[name].read_bytes()[:2000])
+    Image.fromarray(rng.integers(0, 256, (64, 64, 4), np.uint8), mode=None).convert("CMYK").save(files["cmyk.jpg"])
+    iio.imwrite(files["small.png"], noise[:20])
+    floats = rng.random((64, 64)).astype(np.float32)
+    floats[3, 4] = np.nan
+    tifffile.imwrite(files["nan.tif"], floats)
+    # a header of a billion pixels and nothing behind it: it must be refused before it is decoded
+    Image.new("1", (40000, 25000)).save(files["huge.png"])
+    return files
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("text.png", "content is none, or damaged"),
+        ("cut.png", "cut short"),
+        ("cut.jpg", "cut short"),
+        ("cmyk.jpg", "CMYK"),
+        ("small.png", "33"),
+        ("nan.tif", "NaN"),
+        ("huge.png", "--max_pixels"),
+        ("missing.png", "no picture matches"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_refused_before_anything_starts(run, tmp_path, name, words):
+    path = broken_files(tmp_path).get(name, tmp_path / name)
+    out = tmp_path / "out"
+    status, _, err = run(f"--input={path}", f"--output={out}")
+    assert status == 2
+    assert words in err
+    assert name in err
+    assert err.count("\n") == 1, "one sentence, no traceback"
+    assert not out.exists()
+
+
+def test_the_limit_of_pixels_is_a_flag(run, photo, tmp_path):
+    status, _, err = run(f"--input={photo}", "--max_pixels=1000", f"--output={tmp_path / 'o'}")
+    assert status == 2
+    assert "--max_pixels" in err
+
+
+def test_an_animation_gives_its_first_page_and_says_so(run, tmp_path, picture):
+    frames = [Image.fromarray(np.rint(picture * s).astype(np.uint8)) for s in (255, 100)]
+    path = tmp_path / "moving.webp"
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+    status, _, err = run(f"--input={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK)
+    assert status == 0
+    assert "first of 2 pages" in err
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((20, 20), 255), "size"),
+        (np.zeros((40, 36)), "all black"),
+        (np.full((40, 36), 255), "all white"),
+        (np.tile(np.linspace(0, 255, 36), (40, 1)), "is this a mask"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(run, photo, tmp_path, values, words):
+    path = write_mask(tmp_path / "mask.png", values)
+    status, _, err = run("--task=inpaint", f"--input={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}")
+    assert status == 2
+    assert words in err
+
+
+def test_grey_pixels_at_the_edge_of_a_mask_are_told(run, photo, tmp_path):
+    mask = np.full((40, 36), 255)
+    mask[10:20, 10:20] = 0
+    mask[9, 10:20] = 100
+    path = write_mask(tmp_path / "mask.png", mask)
+    status, _, err = run(
+        "--task=inpaint", f"--input={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+    )
+    assert status == 0
+    assert "10 grey pixels" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--tsk=denoise"], "did you mean --task"),
+        (["--task=denois"], "Did you mean 'denoise'"),
+        (["--preset=denoyse"], "Did you mean 'denoise"),
+        (["--set=fit.lerning_rate=1"], "Did you mean 'fit.learning_rate'"),
+        (["--set=fit.optimizer=adm"], "Did you mean 'adam"),
+        (["--noise_std=-3"], "from 0 to 255"),
+        (["--num_steps=0"], "at least 1"),
+        (["--num_steps=ten"], "num_steps"),
+        (["--stop=now"], "fixed"),
+        (["--task=denoise", "--preset=inpaint"], "is for inpaint"),
+        (["picture.png"], "--input=picture.png"),
+        (["--task=inpaint"], "give a picture"),
+        (["--mask=mask.png"], "inpaint"),
+    ],
+)
+def test_a_wrong_flag_is_answered_with_what_is_right(run, tmp_path, args, words):
+    status, _, err = run(*args, f"--output={tmp_path / 'o'}")
+    assert status == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_inpainting_without_a_mask_asks_for_one(run, photo, tmp_path):
+    status, _, err = run("--task=inpaint", f"--input={photo}", f"--output={tmp_path / 'o'}")
+    assert status == 2
+    assert "mask" in err
+
+
+def test_nothing_is_overwritten_unasked(run, photo, tmp_path):
+    args = [f"--input={photo}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK]
+    assert run(*args)[0] == 0
+    before = (tmp_path / "o" / "photo" / "summary.json").read_bytes()
+    status, _, err = run(*args)
+    assert status == 2
+    assert "--overwrite" in err
+    assert "--resume" in err
+    assert (tmp_path / "o" / "photo" / "summary.json").read_bytes() == before
+    assert run(*args, "--overwrite")[0] == 0
+    assert (tmp_path / "o" / "photo" / "summary.json").read_bytes() != before
+
+
+def test_resume_keeps_what_is_finished_and_refuses_other_settings(run, photo, tmp_path):
+    args = [f"--input={photo}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK]
+    assert run(*args)[0] == 0
+    before = (tmp_path / "o" / "photo" / "summary.json").read_bytes()
+    status, _, err = run(*args, "--resume")
+    assert status == 0
+    assert "finished earlier" in err
+    assert (tmp_path / "o" / "photo" / "summary.json").read_bytes() == before
+    status, _, err = run(*args, "--resume", "--seed=5")
+    assert status == 2
+    assert "run.seed" in err
+
+
+def test_an_output_that_cannot_be_written_is_refused(run, photo, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    status, _, err = run(f"--input={photo}", f"--output={tmp_path / 'file' / 'out'}")
+    assert status == 2
+    assert "cannot be written" in err
+
+
+def test_not_enough_memory_says_how_much_and_what_to_lower(run, photo, tmp_path):
+    status, said, _ = run(
+        f"--input={photo}", f"--output={tmp_path / 'o'}", "--set=run.max_memory=0.001", *QUICK
+    )
+    assert status == 1
+    assert "would need about 0." in said
+    assert "smaller picture" in said
+
+
+def test_a_fit_that_diverges_ends_with_status_1_and_a_picture(run, photo, tmp_path):
+    status, said, _ = run(
+        f"--input={photo}", f"--output={tmp_path / 'o'}", "--num_steps=100", "--set=fit.learning_rate=1e30", *QUICK
+    )
+    assert status == 1
+    assert "diverged" in said
+    assert (tmp_path / "o" / "photo" / "restored.png").exists()
+
+
+def test_one_bad_picture_does_not_keep_the_others_from_being_restored(run, photo, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(photo.read_bytes())
+    (folder / "bad.png").write_bytes(photo.read_bytes()[:300])
+    status, said, _ = run(f"--input={folder}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK)
+    assert status == 1
+    assert "bad: failed" in said
+    statuses = {s["name"]: s["status"] for s in json.loads((tmp_path / "o" / "summary.json").read_text())}
+    assert statuses == {"good": "done", "bad": "failed"}
+    assert (tmp_path / "o" / "good" / "restored.png").exists()
+
+
+def test_two_pictures_of_one_name_do_not_collide(run, photo, tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "photo.png").write_bytes(photo.read_bytes())
+    status, _, _ = run(
+        f"--input={tmp_path / 'x'}", f"--input={tmp_path / 'y'}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+    )
+    assert status == 0
+    assert (tmp_path / "o" / "photo" / "restored.png").exists()
+    assert (tmp_path / "o" / "photo-2" / "restored.png").exists()
+
+
+def test_presets_are_listed_with_their_size(run):
+    status, said, _ = run("--list_presets")
+    assert status == 0
+    assert "2,217,831" in said
+    assert "Ulyanov" in said
+
+
+def test_ctrl_c_leaves_the_best_answer_so_far_and_says_so(photo, tmp_path):
+    out = tmp_path / "o"
+    process = subprocess.Popen(
+        [sys.executable, "main.py", f"--input={photo}", f"--output={out}", "--num_steps=1000000", "--stop=fixed", *QUICK],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stderr.readline()
+        assert "step" in line, line
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        said, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "best answer so far" in err
+    assert "interrupted" in said
+    summary = json.loads((out / "photo" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert (out / "photo" / "restored.png").exists()

@@ -1,0 +1,156 @@
+import jax
+import numpy as np
+import pytest
+
+from dip_jax.base import Case
+from dip_jax.config import build_config
+from dip_jax.errors import InputError
+from dip_jax.runner import batch_size, group_cases, picture_key, restore
+from dip_jax.tasks import simulate_case
+
+
+def cases(picture, names, config):
+    return [
+        simulate_case(jax.random.fold_in(picture_key(0, n), 1), config.task, n, picture) for n in names
+    ]
+
+
+def test_a_batch_gives_each_picture_what_it_gets_alone(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=6"])
+    together = restore(cases(picture, "abc", config), config)
+    for name, result in zip("abc", together, strict=True):
+        (alone,) = restore(cases(picture, name, config), config)
+        # to rounding: XLA may fuse a loop of two images in another way than a single one
+        np.testing.assert_allclose(result.image, alone.image, atol=1e-5)
+        np.testing.assert_allclose(result.curve["loss"], alone.curve["loss"], rtol=1e-5)
+    assert not np.array_equal(together[0].image, together[1].image)
+
+
+def test_side_by_side_is_the_same_up_to_rounding(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=3"])
+    turn = restore(cases(picture, "ab", config), config)
+    side = restore(
+        cases(picture, "ab", config), build_config(overrides=[*tiny, "fit.num_steps=3", "run.share=vmap"])
+    )
+    for a, b in zip(turn, side, strict=True):
+        np.testing.assert_allclose(a.curve["loss"], b.curve["loss"], rtol=1e-3)
+
+
+def test_the_size_of_a_chunk_changes_nothing(picture, tiny):
+    results = [
+        restore(cases(picture, "a", config), config)[0]
+        for config in (
+            build_config(overrides=[*tiny, "fit.num_steps=9", f"run.chunk={n}"]) for n in (1, 4, 100)
+        )
+    ]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.image, results[0].image)
+        np.testing.assert_array_equal(result.curve["step"], np.arange(9))
+        np.testing.assert_array_equal(result.curve["loss"], results[0].curve["loss"])
+
+
+def test_the_curve_is_that_of_the_images(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=5", "stop.rule=fixed"])
+    (case,) = cases(picture, "a", config)
+    (result,) = restore([case], config)
+    assert result.status == "done"
+    assert result.stop_step == 4
+    psnr = -10 * np.log10(np.mean((result.image - picture) ** 2))
+    np.testing.assert_allclose(result.curve["psnr_average"][-1], psnr, atol=1e-3)
+    assert np.isnan(result.curve["variance"]).all()
+
+
+def test_without_a_reference_there_is_no_psnr(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=2"])
+    (case,) = cases(picture, "a", config)
+    (result,) = restore([case._replace(reference=None)], config)
+    assert np.isnan(result.curve["psnr"]).all()
+    assert np.isfinite(result.curve["loss"]).all()
+
+
+def test_the_reference_never_changes_the_answer(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=4"])
+    (case,) = cases(picture, "a", config)
+    other = case._replace(reference=1 - picture)
+    np.testing.assert_array_equal(
+        restore([case], config)[0].image, restore([other], config)[0].image
+    )
+
+
+def test_an_interrupted_run_hands_out_what_there_is(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=500", "run.chunk=5"])
+    asked = iter([False, False, True])
+    (result,) = restore(cases(picture, "a", config), config, should_stop=lambda: next(asked, True))
+    assert result.status == "interrupted"
+    assert 0 < result.num_steps < 500
+    assert np.isfinite(result.image).all()
+    assert result.image.std() > 0
+
+
+def test_a_rule_that_fires_stops_the_run(picture, tiny):
+    config = build_config(
+        overrides=[*tiny, "fit.num_steps=900", "stop.window=5", "stop.patience=0.01", "fit.average=none"]
+    )
+    (result,) = restore(cases(picture, "a", config), config)
+    assert result.status == "stopped"
+    assert result.stop_step < result.num_steps < 900
+    assert result.curve["step"][-1] == result.num_steps - 1
+
+
+def test_a_fit_that_diverges_says_so_and_keeps_its_best(picture, tiny):
+    config = build_config(overrides=[*tiny, "fit.num_steps=200", "fit.learning_rate=1e30"])
+    (result,) = restore(cases(picture, "a", config), config)
+    assert result.status == "diverged"
+    assert result.num_rollbacks >= 10
+    assert np.isfinite(result.image).all()
+
+
+def test_progress_is_told_and_steps_grow(picture, tiny):
+    seen = []
+    config = build_config(overrides=[*tiny, "fit.num_steps=12", "run.chunk=4"])
+    restore(cases(picture, "a", config), config, on_progress=seen.append)
+    steps = [p.step for p in seen]
+    assert steps == sorted(steps)
+    assert steps[-1] == 12
+    assert seen[-1].psnr == pytest.approx(seen[-1].psnr)
+    assert seen[-1].seconds_left == 0
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_the_amount(picture, tiny):
+    config = build_config(overrides=[*tiny, "run.max_memory=0.001"])
+    with pytest.raises(InputError, match=r"would need about 0\.\d GB .* fewer channels"):
+        restore(cases(picture, "a", config), config)
+
+
+def test_pictures_of_one_shape_and_operator_share_a_program(picture):
+    config = build_config()
+    wide = np.concatenate([picture, picture], axis=1)
+    made = [*cases(picture, "abc", config), *cases(wide, "de", config)]
+    masked = build_config("inpaint")
+    made += cases(picture, "f", masked)
+    made.append(made[0]._replace(name="g", reference=None))
+    groups = [[case.name for case in group] for group in group_cases(made, 2)]
+    assert groups == [["a", "b"], ["c"], ["d", "e"], ["f"], ["g"]]
+
+
+def test_a_pictures_random_numbers_follow_from_its_name_and_the_seed():
+    data = {str(jax.random.key_data(picture_key(s, n))) for s in (0, 1) for n in ("a", "b")}
+    assert len(data) == 4
+
+
+def test_on_cpu_pictures_go_one_after_the_other():
+    assert batch_size(build_config()) == 1
+    assert batch_size(build_config(overrides=["run.batch=3"])) == 3
+
+
+def test_known_pixels_are_put_back_unless_told_not_to(picture, tiny):
+    for paste in (True, False):
+        config = build_config(
+            "inpaint_random", overrides=[*tiny, "fit.num_steps=2", f"task.paste_known={paste}"]
+        )
+        (case,) = cases(picture, "a", config)
+        assert isinstance(case, Case)
+        (result,) = restore([case], config)
+        known = np.asarray(case.problem.operator.mask)[..., 0] > 0
+        assert np.array_equal(result.image[known], picture[known]) is paste
+        assert not np.array_equal(result.raw[known], picture[known])
