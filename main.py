@@ -60,9 +60,7 @@ def _config() -> Config:
     """The config that the flags ask for."""
     config = build_config(FLAGS.preset, task=FLAGS.task, overrides=FLAGS.set)
     if FLAGS.noise_std is not None and not 0 <= FLAGS.noise_std <= 255:
-        raise InputError(
-            f"--noise_std is in grey levels, from 0 to 255, came {FLAGS.noise_std:g}."
-        )
+        raise InputError(f"--noise_std is in grey levels, from 0 to 255, came {FLAGS.noise_std:g}.")
     given = {
         "task.noise_std": None if FLAGS.noise_std is None else FLAGS.noise_std / 255,
         "stop.rule": FLAGS.stop,
@@ -74,20 +72,25 @@ def _config() -> Config:
 
 def _run() -> int:
     is_demo = not FLAGS.input and not FLAGS.reference
+    if FLAGS.mask and FLAGS.task is None and FLAGS.preset is None:
+        raise InputError("A mask belongs to inpaint: add --task=inpaint.")
     if is_demo and not FLAGS.task and FLAGS.preset is None:
         FLAGS.preset = "demo"
     config = _config()
     if is_demo and FLAGS.preset != "demo":
-        raise InputError("Nothing to restore: give a picture (--input), or a clean one (--reference).")
+        raise InputError(
+            "Nothing to restore: give a picture (--input), or a clean one (--reference)."
+        )
 
     # Only now JAX: the mistakes above are answered at once.
     from dip_jax import console, demo, jobs
 
     with console.ProgressDisplay() as display:
-        watch = {"on_progress": display.show, "on_message": display.announce}
         if is_demo:
             output = Path(FLAGS.output) / "demo"
-            summaries, comparison = demo.run_demo(config, output, **watch)
+            summaries, comparison = demo.run_demo(
+                config, output, on_progress=display.show, on_message=display.announce
+            )
         else:
             output = Path(FLAGS.output)
             summaries = jobs.restore_files(
@@ -99,13 +102,14 @@ def _run() -> int:
                 max_pixels=FLAGS.max_pixels,
                 overwrite=FLAGS.overwrite,
                 resume=FLAGS.resume,
-                **watch,
+                on_progress=display.show,
+                on_message=display.announce,
             )
-    if is_demo:
+    statuses = {summary["status"] for summary in summaries}
+    if is_demo and "failed" not in statuses:
         console.print_comparison(comparison, output / demo.NAME)
     else:
         console.print_results(summaries, output)
-    statuses = {summary["status"] for summary in summaries}
     if "interrupted" in statuses:
         return 130
     return 1 if statuses & {"failed", "diverged"} else 0

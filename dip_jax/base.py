@@ -9,7 +9,7 @@ estimator ever sees), `noise_std` (in [0, 1] units), `step` of `num_steps`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ class Operator(Protocol):
     sharded as it is. Whether it is linear is a constant of its class.
     """
 
-    is_linear: bool
+    is_linear: ClassVar[bool]
 
     def __call__(self, image: Array) -> Array:
         """Measures `image`."""
@@ -99,7 +99,7 @@ class Algorithm(NamedTuple):
 class Stopper(NamedTuple):
     """A stopping rule as two pure functions, composed with an `Algorithm` from outside."""
 
-    init: Callable[[tuple[int, int, int]], Any]
+    init: Callable[[tuple[int, ...]], Any]
     """`init(image_shape) -> state`; the state has the fields `done` and `best_step`."""
     update: Callable[[Any, Array, Info], tuple[Any, Array]]
     """`update(state, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
@@ -123,10 +123,10 @@ class Result(NamedTuple):
     """How often the guard went back."""
     num_params: int
     """Weights of its network."""
-    curve: dict[str, np.ndarray] = {}
+    curve: dict[str, np.ndarray]
     """`step`, `loss`, `variance` (of the rule `wmv`), `psnr` and `psnr_average` (NaN without a
     reference), one entry per step."""
-    seconds: float = 0.0
+    seconds: float
     """Wall time of the fit, of the whole batch where images share a device."""
-    compile_seconds: float = 0.0
+    compile_seconds: float
     """Wall time of compiling and of the random start."""

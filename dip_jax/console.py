@@ -18,7 +18,6 @@ from rich.table import Table
 
 from dip_jax.config import DEFAULT_PRESETS, PRESETS, build_config
 from dip_jax.nets import build_net, num_params
-
 from dip_jax.runner import Progress
 
 _PLAIN_SECONDS = 20.0
@@ -63,7 +62,9 @@ class ProgressDisplay:
 
     def announce(self, text: str) -> None:
         """Says a sentence, above the bar where there is one."""
-        (self._live.console if self._live else self._console).print(text, highlight=False, markup=False)
+        (self._live.console if self._live else self._console).print(
+            text, highlight=False, markup=False
+        )
 
     def show(self, progress: Progress) -> None:
         """Shows where the run stands."""
@@ -87,7 +88,10 @@ class ProgressDisplay:
 
 def describe(progress: Progress) -> str:
     """Speed, time left and quality in one line."""
-    parts = [f"{progress.steps_per_second:.3g} steps/s", f"at most {_duration(progress.seconds_left)}"]
+    parts = [
+        f"{progress.steps_per_second:.3g} steps/s",
+        f"at most {_duration(progress.seconds_left)}",
+    ]
     parts.append(f"loss {progress.loss:.5f}")
     if progress.psnr is not None:
         parts.append(f"{progress.psnr:.2f} dB")
@@ -102,7 +106,9 @@ def _duration(seconds: float) -> str:
 
 def print_presets() -> None:
     """Prints every preset with its task, size and source."""
-    table = Table("preset", "task", "parameters", "steps", "about", "source", box=None, pad_edge=False)
+    table = Table(
+        "preset", "task", "parameters", "steps", "about", "source", box=None, pad_edge=False
+    )
     for name, preset in PRESETS.items():
         config = build_config(name)
         net = build_net(config.net, (64, 64, 3))
@@ -136,7 +142,9 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
             text = "the fit diverged; lower --set fit.learning_rate=... or try another --seed"
             console.print(f"{summary['name']}: {text}", markup=False)
         if summary["error"]:
-            console.print(f"{summary['name']}: failed: {summary['error']}", markup=False, soft_wrap=True)
+            console.print(
+                f"{summary['name']}: failed: {summary['error']}", markup=False, soft_wrap=True
+            )
     console.print(f"Results in {output}/", markup=False)
 
 

@@ -61,6 +61,7 @@ def conv2d(
 
     Raises:
       ValueError: On a shape, stride, padding or lowering that is not one of these.
+
     """
     if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
@@ -120,6 +121,7 @@ def pad(x: Array, size: tuple[int, int], mode: Padding) -> Array:
 
     Raises:
       ValueError: If a side is too short to be reflected (numpy would silently reflect twice).
+
     """
     if mode not in ("reflect", "zero"):
         raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
@@ -168,7 +170,7 @@ def _vendor(x: Array, kernel: Array, stride: int) -> Array:
     return y[0]
 
 
-def _windows(x: Array, sides: tuple[int, int], stride: int) -> list[Array]:
+def _windows(x: Array, sides: tuple[int, ...], stride: int) -> list[Array]:
     """The `sides[0] * sides[1]` shifted copies of `x` that a kernel meets, each `[Ho, Wo, C]`."""
     height = (x.shape[0] - sides[0]) // stride + 1
     width = (x.shape[1] - sides[1]) // stride + 1
@@ -179,7 +181,7 @@ def _windows(x: Array, sides: tuple[int, int], stride: int) -> list[Array]:
     ]
 
 
-def _columns(x: Array, sides: tuple[int, int], stride: int) -> Array:
+def _columns(x: Array, sides: tuple[int, ...], stride: int) -> Array:
     """`[Ho, Wo, k * k * C]`: for each output pixel the inputs that it sums."""
     windows = _windows(x, sides, stride)
     return windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
@@ -241,6 +243,7 @@ def upsample(x: Array, mode: str) -> Array:
       x: Image `[H, W, C]`.
       mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centres, border repeated, as
         `jax.image.resize` has it).
+
     """
     if mode == "nearest":
         return _repeat(_repeat(x, 0), 1)
@@ -290,6 +293,7 @@ def pool(x: Array, mode: str) -> Array:
     Args:
       x: Image `[H, W, C]`; an odd last row or column is dropped, as PyTorch does.
       mode: `avg` or `max` (ties share the gradient).
+
     """
     height, width = x.shape[0] // 2, x.shape[1] // 2
     blocks = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
@@ -314,6 +318,7 @@ def lanczos_kernel(factor: int, lobes: int) -> np.ndarray:
 
     References:
       Ulyanov et al., Deep Image Prior, 2018 (the down-sampler of its super-resolution).
+
     """
     num_taps = 2 * lobes * factor
     distance = np.abs(np.arange(num_taps) - (num_taps - 1) / 2) / factor
@@ -331,9 +336,8 @@ def downsample_lanczos(x: Array, factor: int, lobes: int) -> Array:
         widths = [(0, 0)] * x.ndim
         widths[axis] = (margin, margin)
         padded = jnp.pad(x, widths, mode="edge")
-        x = sum(
-            float(tap)
-            * lax.slice_in_dim(padded, i, i + factor * (size - 1) + 1, stride=factor, axis=axis)
-            for i, tap in enumerate(taps)
-        )
+        x = jnp.zeros_like(lax.slice_in_dim(padded, 0, size, axis=axis))
+        for i, tap in enumerate(taps):
+            last = i + factor * (size - 1) + 1
+            x += float(tap) * lax.slice_in_dim(padded, i, last, stride=factor, axis=axis)
     return x

@@ -7,6 +7,7 @@ nor when to stop. Its state is everything that the next step needs, so it can be
 
 References:
   Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, sections 2 and 3.1.
+
 """
 
 import inspect
@@ -80,6 +81,7 @@ def build_optimizer(name: str, learning_rate: float) -> optax.GradientTransforma
 
     Raises:
       InputError: For an unknown name, or one that needs more than a learning rate.
+
     """
     require_choice("optimizer", name, optimizer_names())
     try:
@@ -109,6 +111,7 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
 
     Returns:
       The algorithm; `Info` belongs to the params before the step.
+
     """
     optimizer = build_optimizer(config.optimizer, config.learning_rate)
 
@@ -181,9 +184,7 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
         # 4. The average of what was accepted.
         num_averaged = state.num_averaged + accepted
         rate = _average_rate(config, num_averaged)
-        average = jnp.where(
-            accepted, state.average + rate * (image - state.average), state.average
-        )
+        average = jnp.where(accepted, state.average + rate * (image - state.average), state.average)
         state = state._replace(
             step=state.step + 1,
             params=params,

@@ -17,6 +17,7 @@ import jax
 from dip_jax.base import Case
 from dip_jax.config import Config
 from dip_jax.errors import InputError
+from dip_jax.fit import build_optimizer
 from dip_jax.images import MAX_PIXELS, Picture, list_pictures, read_mask, read_picture
 from dip_jax.report import (
     failure_summary,
@@ -59,9 +60,12 @@ def load_jobs(
 
     Raises:
       InputError: If there is nothing to do, a path matches nothing, or the only picture cannot be used.
+
     """
     if not inputs and not references:
-        raise InputError("Nothing to restore: give a picture (--input), or a clean one (--reference).")
+        raise InputError(
+            "Nothing to restore: give a picture (--input), or a clean one (--reference)."
+        )
     paths = list_pictures(list(inputs or references))
     clean = _by_stem(references) if inputs else {}
     known = _by_stem(masks)
@@ -122,7 +126,9 @@ def _load(
 
 def _load_reference(path: Path, picture: Picture, clean: dict[str, Path], max_pixels: int):
     if path.stem not in clean:
-        raise InputError(f"{path}: no reference has its stem {path.stem!r}; rename it, or leave it out.")
+        raise InputError(
+            f"{path}: no reference has its stem {path.stem!r}; rename it, or leave it out."
+        )
     reference = read_picture(clean[path.stem], max_pixels=max_pixels).pixels
     if reference.shape != picture.pixels.shape:
         raise InputError(
@@ -165,6 +171,7 @@ def restore_files(
 
     Raises:
       InputError: For a mistake that shows before anything is started.
+
     """
     jobs, failures = load_jobs(
         config, inputs=inputs, references=references, masks=masks, max_pixels=max_pixels
@@ -194,6 +201,9 @@ def run_jobs(
 ) -> list[dict[str, Any]]:
     """Restores jobs that are loaded already; see `restore_files`."""
     folder = Path(output)
+    build_optimizer(
+        config.fit.optimizer, config.fit.learning_rate
+    )  # refuses an unknown name at once
     prepare_folder(folder, config, overwrite=overwrite, resume=resume)
     summaries = {}
     for name, error in (failures or {}).items():

@@ -91,8 +91,8 @@ class _Skip(nn.Module):
 
         skips: list[Array | None] = []
         for i in range(c.num_scales):
-            skip = c.channels_skip[i]
-            skips.append(block(x, f"skip_{i}", skip, c.kernel_skip) if skip else None)
+            features = c.channels_skip[i]
+            skips.append(block(x, f"skip_{i}", features, c.kernel_skip) if features else None)
             down, side = c.channels_down[i], c.per_scale("kernel_down")[i]
             x = block(x, f"halve_{i}", down, side, c.per_scale("downsample")[i])
             x = block(x, f"down_{i}", down, side)
@@ -184,6 +184,7 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
 
     References:
       Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplementary material, figure 21.
+
     """
     height, width, channels = shape
     module = _Skip(config, channels)
@@ -247,6 +248,7 @@ def params_from_torch(config: NetConfig, state: Mapping[str, Any]) -> Params:
 
     Raises:
       InputError: If a tensor is missing, left over or of another shape.
+
     """
     given = [
         (name, np.asarray(value, np.float32))
@@ -276,5 +278,7 @@ def params_from_torch(config: NetConfig, state: Mapping[str, Any]) -> Params:
             params[module][leaf] = jnp.asarray(value)
     left = [name for name, _ in tensors]
     if left:
-        raise InputError(f"{len(left)} tensors too many, from {left[0]}; is it this network's state?")
+        raise InputError(
+            f"{len(left)} tensors too many, from {left[0]}; is it this network's state?"
+        )
     return params

@@ -42,6 +42,7 @@ def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
 
     References:
       Ioffe and Szegedy, Batch Normalization, 2015; Ulyanov et al., Instance Normalization, 2016.
+
     """
     return _normalise_forward(x, scale, bias, activation)[0]
 
@@ -56,21 +57,17 @@ def _normalise_forward(x: Array, scale: Array, bias: Array, activation: str):
 
 
 def _affine(x: Array, scale: Array, bias: Array, mean: Array, rstd: Array) -> Array:
-    gain = scale * rstd
-    return x * gain + (bias - mean * gain)
+    return (x - mean) * (scale * rstd) + bias
 
 
 def _normalise_backward(activation: str, residuals: tuple[Array, ...], dy: Array):
     x, scale, _, mean, rstd = residuals
     (dpre,) = jax.vjp(ACTIVATIONS[activation], _affine(*residuals))[1](dy)
     dbias = dpre.sum(axis=(0, 1), keepdims=True)
-    # sum of dpre (x - mean) rstd
-    dscale = ((dpre * x).sum(axis=(0, 1), keepdims=True) - mean * dbias) * rstd
-    # dx = gain (dpre - mean(dpre) - xhat mean(dpre xhat)), gathered into a dpre + b x + c
+    dscale = (dpre * (x - mean)).sum(axis=(0, 1), keepdims=True) * rstd
+    # dx = scale rstd (dpre - mean(dpre) - xhat mean(dpre xhat)), xhat = (x - mean) rstd
     count = x.shape[0] * x.shape[1]
-    gain = scale * rstd
-    slope = -gain * rstd * dscale / count
-    dx = gain * dpre + slope * x - (gain * dbias / count + slope * mean)
+    dx = scale * rstd * (dpre - dbias / count - (x - mean) * (rstd * dscale / count))
     return dx, dscale[0, 0], dbias[0, 0]
 
 

@@ -54,6 +54,7 @@ def adjoint(operator: Operator, shape: tuple[int, int, int]) -> Callable[[Array]
 
     Raises:
       InputError: If the operator says it is not linear, or JAX finds that it is not.
+
     """
     if not operator.is_linear:
         raise InputError(f"{type(operator).__name__} is not linear, so it has no adjoint.")
@@ -85,6 +86,7 @@ def check_operator(
 
     Raises:
       InputError: Naming what is broken, with the measured number.
+
     """
     name = type(operator).__name__
     rng = np.random.default_rng(seed)
@@ -108,21 +110,21 @@ def check_operator(
             raise InputError(f"{name} has a gradient that is not finite.")
         return
     expected = y + 2 * operator(other)
-    error = _relative(operator(x + 2 * other) - expected, expected)
-    if not error <= tolerance:
+    gap = _relative(operator(x + 2 * other) - expected, expected)
+    if not gap <= tolerance:
         raise InputError(
-            f"{name} says that it is linear, but A(x + 2 x') differs from A x + 2 A x' by {error:.2g} "
+            f"{name} says that it is linear, but A(x + 2 x') differs from A x + 2 A x' by {gap:.2g} "
             f"relative (at most {tolerance:g}); set is_linear = False or mend it."
         )
     v = rng.standard_normal(y.shape)
     if jnp.iscomplexobj(y):
         v = v + 1j * rng.standard_normal(y.shape)
-    v = jnp.asarray(v, y.dtype)
+    w = jnp.asarray(v, y.dtype)
     # By the gradient that a fit would use: a custom derivative can be wrong where the operator is right.
     # JAX's gradients pair without conjugation.
-    left = jnp.real(jnp.sum(y * v))
-    right = jnp.sum(x * jax.vjp(operator, x)[1](v)[0])
-    scale = float(jnp.linalg.norm(y) * jnp.linalg.norm(v))
+    left = jnp.real(jnp.sum(y * w))
+    right = jnp.sum(x * jax.vjp(operator, x)[1](w)[0])
+    scale = float(jnp.linalg.norm(y) * jnp.linalg.norm(w))
     gap = abs(float(left - right)) / max(scale, 1e-30)
     if not gap <= tolerance:
         raise InputError(

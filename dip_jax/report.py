@@ -55,6 +55,7 @@ def prepare_folder(folder: Path, config: Config, *, overwrite: bool, resume: boo
     Raises:
       InputError: If it cannot be written, holds another run and neither was asked for, or holds a run
         of other settings and is to be resumed.
+
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,7 @@ def report_picture(
 
     Returns:
       The summary, as written to `summary.json`.
+
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_picture(folder / f"restored{like.suffix}", result.image, like)
@@ -128,10 +130,7 @@ def report_picture(
 
 def failure_summary(name: str, config: Config, error: str) -> dict[str, Any]:
     """The summary of a picture that could not be restored."""
-    keys = (
-        "num_steps stop_step num_rollbacks psnr ssim psnr_raw psnr_measurement loss "
-        "seconds seconds_per_step compile_seconds num_params"
-    ).split()
+    keys = ["num_steps", "stop_step", "num_rollbacks", "psnr", "ssim", "psnr_raw", "psnr_measurement", "loss", "seconds", "seconds_per_step", "compile_seconds", "num_params"]
     return {
         "name": name,
         "task": config.task.name,
@@ -237,11 +236,15 @@ def draw_curve(path: Path, result: Result) -> None:
     """Draws loss, and PSNR where known, against steps, with the stop marked."""
     curve = result.curve
     known = bool(np.isfinite(curve["psnr_average"]).any())
-    figure, axes = plt.subplots(1 + known, 1, figsize=(7, 3 + 2.6 * known), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1 + known, 1, figsize=(7, 3 + 2.6 * known), sharex=True, squeeze=False
+    )
     loss_axis = axes[-1, 0]
     loss_axis.semilogy(curve["step"], curve["loss"], color="0.35", lw=0.8, label="loss")
     if np.isfinite(curve["variance"]).any():
-        loss_axis.semilogy(curve["step"], curve["variance"], color="C2", lw=1, label="windowed variance")
+        loss_axis.semilogy(
+            curve["step"], curve["variance"], color="C2", lw=1, label="windowed variance"
+        )
     loss_axis.set_xlabel("step")
     loss_axis.set_ylabel("loss")
     if known:
@@ -250,7 +253,9 @@ def draw_curve(path: Path, result: Result) -> None:
         axis.plot(curve["step"], curve["psnr_average"], color="C3", lw=1.4, label="running average")
         axis.set_ylabel("PSNR (dB)")
     for axis in axes[:, 0]:
-        axis.axvline(result.stop_step, color="k", lw=1, ls="--", label=f"answer: step {result.stop_step}")
+        axis.axvline(
+            result.stop_step, color="k", lw=1, ls="--", label=f"answer: step {result.stop_step}"
+        )
         axis.legend(loc="best", fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{result.name}: {result.status} after {result.num_steps} steps", fontsize=10)
@@ -272,10 +277,18 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
     figure = plt.figure(figsize=size)
     for i, (title, image) in enumerate(panels):
         left = (i * (width * zoom + 8) + 4) / (size[0] * dpi)
-        axis = figure.add_axes((left, 0, width * zoom / (size[0] * dpi), height * zoom / (size[1] * dpi)))
+        axis = figure.add_axes(
+            (left, 0, width * zoom / (size[0] * dpi), height * zoom / (size[1] * dpi))
+        )
         grey = image.shape[-1] == 1
         shown = image[..., 0] if grey else image
-        axis.imshow(np.clip(shown, 0, 1), cmap="gray" if grey else None, vmin=0, vmax=1, interpolation="none")
+        axis.imshow(
+            np.clip(shown, 0, 1),
+            cmap="gray" if grey else None,
+            vmin=0,
+            vmax=1,
+            interpolation="none",
+        )
         axis.axis("off")
         axis.set_title(title, fontsize=9, pad=4)
     _save_figure(figure, path)

@@ -73,7 +73,7 @@ def picture_key(seed: int, name: str) -> Array:
 
 def build_chunk(
     algorithm: Algorithm, stopper: Stopper, config: Config, *, side_by_side: bool
-) -> Callable:
+) -> Any:
     """Builds `chunk(slots, problems, references, count) -> (slots, logs, running)`.
 
     Args:
@@ -86,6 +86,7 @@ def build_chunk(
       A jitted function of trees with a batch axis. `references` may be None; `count` is how many steps
       to run, at most `run.chunk`. `logs` are arrays `[N, run.chunk]`, among them `step`, -1 where none was
       made; `running[N]` says which images go on. The slots are donated.
+
     """
 
     def log(step: Array, info: Info, stop: Any, reference: Array | None) -> dict[str, Array]:
@@ -101,7 +102,7 @@ def build_chunk(
     def goes_on(slot: Slot) -> Array:
         return (slot.state.step < config.fit.num_steps) & ~slot.stop.done & ~slot.state.diverged
 
-    def one(slot: Slot, problem: Problem, reference: Array | None, count: Array):
+    def one(slot: Slot, problem: Problem, reference: Array | None, count: Array) -> Any:
         def more(carry):
             i, slot, _ = carry
             return (i < count) & goes_on(slot)
@@ -162,6 +163,7 @@ def restore(
 
     Raises:
       InputError: If the run would need more memory than there is, with the amount and what to lower.
+
     """
     shape = cases[0].shape
     net = build_net(config.net, shape)
@@ -200,7 +202,7 @@ def restore(
     pace = _Pace(config.run.chunk)
     logs: list[dict[str, np.ndarray]] = []
     queue = collections.deque([dispatch()])
-    interrupted = False
+    running, interrupted = True, False
     while queue:
         # The next chunk is queued before the last one's numbers are read; only the first is awaited,
         # because it tells how long a step takes.
@@ -219,34 +221,36 @@ def restore(
             queue.append(dispatch())
     seconds = time.perf_counter() - clock
     columns = {name: np.concatenate([log[name] for log in logs], axis=1) for name in logs[0]}
-    return [
-        _result(case, config, jax.tree.map(lambda leaf, i=i: leaf[i], slots), interrupted)._replace(
-            curve={name: column[i][columns["step"][i] >= 0] for name, column in columns.items()},
-            seconds=seconds,
-            compile_seconds=compile_seconds,
+    results = []
+    for i, case in enumerate(cases):
+        slot = jax.tree.map(lambda leaf, i=i: leaf[i], slots)
+        raw = np.asarray(slot.answer.image)
+        pastes = config.task.paste_known and float(case.problem.noise_std) == 0
+        made = columns["step"][i] >= 0
+        results.append(
+            Result(
+                name=case.name,
+                status=_status(slot, config, interrupted),
+                image=paste_known(case.problem, raw) if pastes else raw,
+                raw=raw,
+                num_steps=int(slot.state.step),
+                stop_step=int(slot.answer.step),
+                num_rollbacks=int(slot.state.num_rollbacks),
+                num_params=num_params(slot.state.params),
+                curve={name: column[i][made] for name, column in columns.items()},
+                seconds=seconds,
+                compile_seconds=compile_seconds,
+            )
         )
-        for i, case in enumerate(cases)
-    ]
+    return results
 
 
-def _result(case: Case, config: Config, slot: Slot, interrupted: bool) -> Result:
-    raw = np.asarray(slot.answer.image)
-    pastes = config.task.paste_known and float(case.problem.noise_std) == 0
-    status = "interrupted" if interrupted and slot.state.step < config.fit.num_steps else "done"
-    if slot.stop.done:
-        status = "stopped"
+def _status(slot: Slot, config: Config, interrupted: bool) -> str:
     if slot.state.diverged:
-        status = "diverged"
-    return Result(
-        name=case.name,
-        status=status,
-        image=paste_known(case.problem, raw) if pastes else raw,
-        raw=raw,
-        num_steps=int(slot.state.step),
-        stop_step=int(slot.answer.step),
-        num_rollbacks=int(slot.state.num_rollbacks),
-        num_params=num_params(slot.state.params),
-    )
+        return "diverged"
+    if slot.stop.done:
+        return "stopped"
+    return "interrupted" if interrupted and slot.state.step < config.fit.num_steps else "done"
 
 
 def _stack(trees: list[Any]) -> Any:

@@ -29,7 +29,7 @@ class WmvState(NamedTuple):
     done: Array
     window: Array
     """`[window, n]`, the latest outputs at n random places, a ring."""
-    count: Array
+    num_held: Array
     """Outputs in it since the last rollback."""
     least: Array
     """The least variance so far."""
@@ -43,6 +43,7 @@ def build_stopper(config: StopConfig, *, lag: int = 0) -> Stopper:
     Args:
       config: The rule and its settings.
       lag: Steps by which the answer (a running average) is behind the outputs.
+
     """
     return _fixed() if config.rule == "fixed" else _wmv(config, lag)
 
@@ -50,7 +51,7 @@ def build_stopper(config: StopConfig, *, lag: int = 0) -> Stopper:
 def _fixed() -> Stopper:
     """All steps are run and the last answer counts."""
 
-    def init(shape: tuple[int, int, int]) -> FixedState:
+    def init(shape: tuple[int, ...]) -> FixedState:
         del shape
         return FixedState(jnp.int32(0), jnp.bool_(False))
 
@@ -61,7 +62,7 @@ def _fixed() -> Stopper:
     return Stopper(init, update)
 
 
-def warm_up(shape: tuple[int, int, int], window: int) -> int:
+def warm_up(shape: tuple[int, ...], window: int) -> int:
     """Steps before which no minimum is believed.
 
     Real runs dip in their first hundreds of steps, and for longer the larger the picture: the network
@@ -83,19 +84,20 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
 
     References:
       Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
+
     """
 
-    def places(shape: tuple[int, int, int]) -> np.ndarray:
+    def places(shape: tuple[int, ...]) -> np.ndarray:
         num = min(config.num_pixels, shape[0] * shape[1])
         return np.random.default_rng(0).permutation(shape[0] * shape[1])[:num]
 
-    def init(shape: tuple[int, int, int]) -> WmvState:
+    def init(shape: tuple[int, ...]) -> WmvState:
         num = len(places(shape)) * shape[2]
         return WmvState(
             best_step=jnp.int32(0),
             done=jnp.bool_(False),
             window=jnp.zeros((config.window, num)),
-            count=jnp.int32(0),
+            num_held=jnp.int32(0),
             least=jnp.float32(jnp.inf),
             variance=jnp.float32(jnp.inf),
         )
@@ -103,10 +105,10 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
     def update(state: WmvState, step: Array, info: Info) -> tuple[WmvState, Array]:
         shape = info.image.shape
         sample = info.image.reshape(-1, shape[2])[places(shape)].reshape(-1)
-        slot = state.count % config.window
+        slot = state.num_held % config.window
         window = jax.lax.dynamic_update_index_in_dim(state.window, sample, slot, 0)
-        count = jnp.where(info.accepted, state.count + 1, 0)
-        full = count >= config.window
+        num_held = jnp.where(info.accepted, state.num_held + 1, 0)
+        full = num_held >= config.window
         variance = jnp.where(full, window.var(axis=0).mean(), jnp.inf)
         trusted = full & (step + 1 >= warm_up(shape, config.window))
         lower = trusted & (variance < state.least)
@@ -119,7 +121,7 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
             best_step=best,
             done=state.done | confirmed,
             window=window,
-            count=count,
+            num_held=num_held,
             least=jnp.where(lower, variance, state.least),
             variance=variance,
         )

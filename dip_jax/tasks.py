@@ -34,6 +34,7 @@ def inpaint(image: np.ndarray, mask: np.ndarray, noise_std: float = 0.0) -> Prob
 
     Raises:
       InputError: If the mask has another size, or knows nothing or everything.
+
     """
     mask = np.asarray(mask)
     if mask.shape != image.shape[:2]:
@@ -72,6 +73,7 @@ def build_case(
 
     Raises:
       InputError: For an unknown task, or a mask that is missing or not wanted.
+
     """
     require_choice("task", config.name, TASKS)
     _check_image(image)
@@ -112,12 +114,15 @@ def simulate_case(
 
     Raises:
       InputError: For a task that cannot be simulated.
+
     """
     require_choice("task", config.name, TASKS)
     _check_image(reference)
     noise_key, mask_key = jax.random.split(key)
     if config.name == "dejpeg":
-        raise InputError("dejpeg takes a JPEG file as it is (--input); there is nothing to simulate.")
+        raise InputError(
+            "dejpeg takes a JPEG file as it is (--input); there is nothing to simulate."
+        )
     noise_std = config.noise_std
     if noise_std is None:
         noise_std = DEFAULT_NOISE_STD if config.name == "denoise" else 0.0

@@ -11,6 +11,7 @@ products. In float32 its relative error is 1e-6, about four times that of a plai
 References:
   Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, sections 4.1 and 4.2.
   Barabasz et al., Error Analysis and Improving the Accuracy of Winograd Convolution, 2018.
+
 """
 
 import jax
@@ -42,6 +43,7 @@ def winograd_matrices(
 
     References:
       Lavin and Gray 2016, section 4; Barabasz et al. 2018, section 3 (which points err least).
+
     """
     num_nodes = tile + taps - 1
     nodes = np.asarray(points, np.float64)
@@ -80,9 +82,7 @@ def _tile_slices(x: Array, axis: int) -> list[Array]:
     count = x.shape[axis] // _TILE - 1
     split = x.reshape(*x.shape[:axis], count + 1, _TILE, *x.shape[axis + 1 :])
     lead = (slice(None),) * axis
-    return [
-        split[(*lead, slice(k // _TILE, k // _TILE + count), k % _TILE)] for k in range(_NODES)
-    ]
+    return [split[(*lead, slice(k // _TILE, k // _TILE + count), k % _TILE)] for k in range(_NODES)]
 
 
 def _tile_interleave(slices: list[Array], axis: int) -> Array:
@@ -158,6 +158,7 @@ def winograd(x: Array, kernel: Array) -> Array:
 
     Returns:
       `[H, W, O]`.
+
     """
     return _winograd_forward(x, kernel)[0]
 

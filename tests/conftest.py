@@ -1,18 +1,19 @@
 """One place for how the tests run: on CPU unless asked, strict about ranks and warnings."""
 
 import os
-import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The tests compile much and compute little.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The same small programs are built again and again: compile each once per session.
-_CACHE = tempfile.TemporaryDirectory(prefix="dip_jax_tests_")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+# The same small programs are built again and again, in every worker: compile each once.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache/jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 TINY = (

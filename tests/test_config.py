@@ -29,7 +29,11 @@ def test_every_task_has_a_default_preset_of_its_own():
         assert PRESETS[preset].task == task
 
 
-@given(st.integers(1, 10**6), st.floats(1e-6, 1.0), st.lists(st.integers(1, 512), min_size=1, max_size=6))
+@given(
+    st.integers(1, 10**6),
+    st.floats(1e-6, 1.0),
+    st.lists(st.integers(1, 512), min_size=1, max_size=6),
+)
 def test_overrides_are_what_the_config_holds(steps, rate, channels):
     listed = ",".join(map(str, channels))
     config = build_config(
@@ -106,7 +110,11 @@ def test_every_field_says_what_it_is():
 
     documented = set()
     for node in ast.walk(ast.parse(inspect.getsource(config))):
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Config") and node.name != "Config":
+        if (
+            isinstance(node, ast.ClassDef)
+            and node.name.endswith("Config")
+            and node.name != "Config"
+        ):
             section = node.name.removesuffix("Config").lower()
             for field, after in zip(node.body, node.body[1:], strict=False):
                 if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
@@ -118,8 +126,9 @@ def test_config_answers_without_jax():
     code = "import sys, dip_jax.config; print('jax' in sys.modules)"
     # The package itself imports jax; the file alone must not need it.
     code = code.replace("dip_jax.config", "importlib.util").replace(
-        "print", "import importlib.machinery, types; p = types.ModuleType('dip_jax'); "
-        "p.__path__ = ['dip_jax']; sys.modules['dip_jax'] = p; import dip_jax.config; print"
+        "print",
+        "import importlib.machinery, types; p = types.ModuleType('dip_jax'); "
+        "p.__path__ = ['dip_jax']; sys.modules['dip_jax'] = p; import dip_jax.config; print",
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -52,7 +52,9 @@ def test_the_fit_is_adam_on_the_mean_squared_misfit():
         np.testing.assert_allclose(info.image, image, rtol=1e-6)
         # the gradient by hand
         slope = 2 * (image - y) / image.size
-        updates, opt_state = optimizer.update({"w": slope * code, "b": slope.sum(keepdims=True)}, opt_state)
+        updates, opt_state = optimizer.update(
+            {"w": slope * code, "b": slope.sum(keepdims=True)}, opt_state
+        )
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(state.params["w"], params["w"], rtol=1e-6)
 
@@ -62,9 +64,7 @@ def test_a_masked_misfit_is_divided_by_all_pixels():
     masked = Problem(Mask(mask), mask * 0.7, jnp.float32(0))
     algorithm = build_fit(config(), linear_net())
     _, (info,) = run(algorithm, masked, 1)
-    np.testing.assert_allclose(
-        info.loss, np.sum((info.image[0] - 0.7) ** 2) / 12, rtol=1e-6
-    )
+    np.testing.assert_allclose(info.loss, np.sum((info.image[0] - 0.7) ** 2) / 12, rtol=1e-6)
 
 
 def test_the_code_is_uniform_and_every_step_shakes_it_afresh():
@@ -110,7 +110,9 @@ def spiky(bad_steps, size):
     net = linear_net()
 
     def apply(params, code):
-        return net.apply(params, code) + jnp.where(jnp.isin(params["t"], jnp.array(bad_steps, jnp.float32)), size, 0)
+        return net.apply(params, code) + jnp.where(
+            jnp.isin(params["t"], jnp.array(bad_steps, jnp.float32)), size, 0
+        )
 
     return Net(lambda key: {**net.init(key), "t": jnp.zeros((1, 1, 1))}, apply, SHAPE)
 
@@ -174,17 +176,13 @@ def test_good_steps_in_between_do_not_hide_a_divergence():
 
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimizer_that_is_offered_makes_a_step(name):
-    try:
-        algorithm = build_fit(config(optimizer=name, learning_rate=0.01), linear_net())
-    except InputError as error:
-        assert "more than a learning rate" in str(error)
-        return
-    state, (first, *_, last) = run(algorithm, problem(), 3)
+    algorithm = build_fit(config(optimizer=name, learning_rate=0.01), linear_net())
+    state, (*_, last) = run(algorithm, problem(), 3)
     assert np.isfinite(last.loss)
     assert not np.array_equal(state.params["w"], linear_net().init(None)["w"])
 
 
 def test_adam_and_its_kin_are_offered_and_an_unknown_one_names_the_nearest():
     assert {"adam", "sgd", "adamw", "rmsprop", "lion"} <= set(optimizer_names())
-    with pytest.raises(InputError, match="'adamw'|'adam'"):
+    with pytest.raises(InputError, match=r"'adamw?'"):
         build_optimizer("adamm", 0.1)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = """errors _version config base images metrics operators tasks winograd convolution normalisation nets
-noise stopping fit runner report jobs demo console __init__""".split()
+ORDER = ["errors", "_version", "config", "base", "images", "metrics", "operators", "tasks", "winograd", "convolution", "normalisation", "nets", "noise", "stopping", "fit", "runner", "report", "jobs", "demo", "console", "__init__"]
 
 
 def imports(path: Path) -> set[str]:
@@ -41,7 +40,9 @@ def test_a_module_imports_only_modules_before_it(name):
 )
 def test_a_library_stays_in_its_file(library, allowed):
     users = {
-        name for name, path in FILES.items() if any(i.split(".")[0] == library for i in imports(path))
+        name
+        for name, path in FILES.items()
+        if any(i.split(".")[0] == library for i in imports(path))
     }
     assert users <= allowed
 

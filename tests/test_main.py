@@ -84,7 +84,10 @@ def test_a_noisy_file_becomes_a_folder_with_everything_in_it(run, photo, tmp_pat
 
 def test_the_same_command_twice_gives_the_same_bytes(run, photo, tmp_path):
     for name in ("a", "b"):
-        assert run(f"--reference={photo}", f"--output={tmp_path / name}", "--num_steps=6", *QUICK)[0] == 0
+        assert (
+            run(f"--reference={photo}", f"--output={tmp_path / name}", "--num_steps=6", *QUICK)[0]
+            == 0
+        )
     for file in ("restored.png", "metrics.jsonl", "config.json", "curve.png", "sheet.png"):
         a, b = ((tmp_path / name / "photo" / file).read_bytes() for name in ("a", "b"))
         assert a == b, file
@@ -92,7 +95,13 @@ def test_the_same_command_twice_gives_the_same_bytes(run, photo, tmp_path):
 
 def test_another_seed_gives_another_result(run, photo, tmp_path):
     for seed in (0, 1):
-        run(f"--reference={photo}", f"--output={tmp_path / str(seed)}", f"--seed={seed}", "--num_steps=6", *QUICK)
+        run(
+            f"--reference={photo}",
+            f"--output={tmp_path / str(seed)}",
+            f"--seed={seed}",
+            "--num_steps=6",
+            *QUICK,
+        )
     a, b = ((tmp_path / str(s) / "photo" / "restored.png").read_bytes() for s in (0, 1))
     assert a != b
 
@@ -102,7 +111,11 @@ def test_a_reference_is_matched_by_stem_and_measured(run, photo, tmp_path):
     clean = tmp_path / "clean" / "photo.png"
     clean.write_bytes(photo.read_bytes())
     status, said, _ = run(
-        f"--input={photo}", f"--reference={clean.parent}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+        f"--input={photo}",
+        f"--reference={clean.parent}",
+        f"--output={tmp_path / 'o'}",
+        "--num_steps=6",
+        *QUICK,
     )
     assert status == 0
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())[0]
@@ -117,7 +130,12 @@ def test_inpainting_puts_known_pixels_back_and_reports_both_figures(run, photo, 
     mask[12:20, 12:20] = 0
     path = write_mask(tmp_path / "mask.png", mask)
     status, _, _ = run(
-        "--task=inpaint", f"--reference={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+        "--task=inpaint",
+        f"--reference={photo}",
+        f"--mask={path}",
+        f"--output={tmp_path / 'o'}",
+        "--num_steps=6",
+        *QUICK,
     )
     assert status == 0
     restored = iio.imread(tmp_path / "o" / "photo" / "restored.png")
@@ -144,7 +162,9 @@ def test_sixteen_bits_and_alpha_come_out_as_they_went_in(run, tmp_path, picture)
     values = np.rint(picture * 65535).astype(np.uint16)
     alpha = np.arange(40 * 36, dtype=np.uint16).reshape(40, 36, 1) * 40
     path = tmp_path / "deep.tif"
-    tifffile.imwrite(path, np.concatenate([values, alpha], -1), photometric="rgb", extrasamples=["unassalpha"])
+    tifffile.imwrite(
+        path, np.concatenate([values, alpha], -1), photometric="rgb", extrasamples=["unassalpha"]
+    )
     assert run(f"--input={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK)[0] == 0
     restored = tifffile.imread(tmp_path / "o" / "deep" / "restored.tif")
     assert restored.dtype == np.uint16
@@ -156,12 +176,25 @@ def broken_files(folder: Path) -> dict[str, Path]:
     """Every kind of picture that cannot be restored, by name."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (64, 64, 3), np.uint8)
-    files = {name: folder / name for name in ("text.png", "cut.png", "cut.jpg", "cmyk.jpg", "small.png", "nan.tif", "huge.png")}
+    files = {
+        name: folder / name
+        for name in (
+            "text.png",
+            "cut.png",
+            "cut.jpg",
+            "cmyk.jpg",
+            "small.png",
+            "nan.tif",
+            "huge.png",
+        )
+    }
     files["text.png"].write_text("no picture")
     for name in ("cut.png", "cut.jpg"):
         Image.fromarray(noise).save(files[name])
         files[name].write_bytes(files[name].read_bytes()[:2000])
-    Image.fromarray(rng.integers(0, 256, (64, 64, 4), np.uint8), mode=None).convert("CMYK").save(files["cmyk.jpg"])
+    Image.fromarray(rng.integers(0, 256, (64, 64, 4), np.uint8), mode=None).convert("CMYK").save(
+        files["cmyk.jpg"]
+    )
     iio.imwrite(files["small.png"], noise[:20])
     floats = rng.random((64, 64)).astype(np.float32)
     floats[3, 4] = np.nan
@@ -185,7 +218,9 @@ def broken_files(folder: Path) -> dict[str, Path]:
         ("missing.png", "no picture matches"),
     ],
 )
-def test_a_picture_that_cannot_be_read_is_refused_before_anything_starts(run, tmp_path, name, words):
+def test_a_picture_that_cannot_be_read_is_refused_before_anything_starts(
+    run, tmp_path, name, words
+):
     path = broken_files(tmp_path).get(name, tmp_path / name)
     out = tmp_path / "out"
     status, _, err = run(f"--input={path}", f"--output={out}")
@@ -222,7 +257,9 @@ def test_an_animation_gives_its_first_page_and_says_so(run, tmp_path, picture):
 )
 def test_a_mask_that_is_none_is_refused(run, photo, tmp_path, values, words):
     path = write_mask(tmp_path / "mask.png", values)
-    status, _, err = run("--task=inpaint", f"--input={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}")
+    status, _, err = run(
+        "--task=inpaint", f"--input={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}"
+    )
     assert status == 2
     assert words in err
 
@@ -233,7 +270,12 @@ def test_grey_pixels_at_the_edge_of_a_mask_are_told(run, photo, tmp_path):
     mask[9, 10:20] = 100
     path = write_mask(tmp_path / "mask.png", mask)
     status, _, err = run(
-        "--task=inpaint", f"--input={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+        "--task=inpaint",
+        f"--input={photo}",
+        f"--mask={path}",
+        f"--output={tmp_path / 'o'}",
+        "--num_steps=6",
+        *QUICK,
     )
     assert status == 0
     assert "10 grey pixels" in err
@@ -315,7 +357,11 @@ def test_not_enough_memory_says_how_much_and_what_to_lower(run, photo, tmp_path)
 
 def test_a_fit_that_diverges_ends_with_status_1_and_a_picture(run, photo, tmp_path):
     status, said, _ = run(
-        f"--input={photo}", f"--output={tmp_path / 'o'}", "--num_steps=100", "--set=fit.learning_rate=1e30", *QUICK
+        f"--input={photo}",
+        f"--output={tmp_path / 'o'}",
+        "--num_steps=100",
+        "--set=fit.learning_rate=1e30",
+        *QUICK,
     )
     assert status == 1
     assert "diverged" in said
@@ -327,10 +373,14 @@ def test_one_bad_picture_does_not_keep_the_others_from_being_restored(run, photo
     folder.mkdir()
     (folder / "good.png").write_bytes(photo.read_bytes())
     (folder / "bad.png").write_bytes(photo.read_bytes()[:300])
-    status, said, _ = run(f"--input={folder}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK)
+    status, said, _ = run(
+        f"--input={folder}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+    )
     assert status == 1
     assert "bad: failed" in said
-    statuses = {s["name"]: s["status"] for s in json.loads((tmp_path / "o" / "summary.json").read_text())}
+    statuses = {
+        s["name"]: s["status"] for s in json.loads((tmp_path / "o" / "summary.json").read_text())
+    }
     assert statuses == {"good": "done", "bad": "failed"}
     assert (tmp_path / "o" / "good" / "restored.png").exists()
 
@@ -340,7 +390,11 @@ def test_two_pictures_of_one_name_do_not_collide(run, photo, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "photo.png").write_bytes(photo.read_bytes())
     status, _, _ = run(
-        f"--input={tmp_path / 'x'}", f"--input={tmp_path / 'y'}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK
+        f"--input={tmp_path / 'x'}",
+        f"--input={tmp_path / 'y'}",
+        f"--output={tmp_path / 'o'}",
+        "--num_steps=6",
+        *QUICK,
     )
     assert status == 0
     assert (tmp_path / "o" / "photo" / "restored.png").exists()
@@ -357,7 +411,15 @@ def test_presets_are_listed_with_their_size(run):
 def test_ctrl_c_leaves_the_best_answer_so_far_and_says_so(photo, tmp_path):
     out = tmp_path / "o"
     process = subprocess.Popen(
-        [sys.executable, "main.py", f"--input={photo}", f"--output={out}", "--num_steps=1000000", "--stop=fixed", *QUICK],
+        [
+            sys.executable,
+            "main.py",
+            f"--input={photo}",
+            f"--output={out}",
+            "--num_steps=1000000",
+            "--stop=fixed",
+            *QUICK,
+        ],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,

@@ -31,7 +31,9 @@ def test_the_adjoint_passes_the_dot_product_test(kind, size, channels):
     rng = np.random.default_rng(1)
     x, y = (jnp.float32(rng.standard_normal((*size, channels))) for _ in range(2))
     left = jnp.vdot(operator(x), y)
-    np.testing.assert_allclose(left, jnp.vdot(x, adjoint(operator, x.shape)(y)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        left, jnp.vdot(x, adjoint(operator, x.shape)(y)), rtol=1e-4, atol=1e-5
+    )
     check_operator(operator, x.shape)
 
 

@@ -78,10 +78,19 @@ def test_a_jpeg_is_fitted_as_it_is(picture):
     ("call", "words"),
     [
         (lambda p: build_case(TaskConfig(name="inpaint"), "x", p), "mask"),
-        (lambda p: build_case(TaskConfig(), "x", p, mask=np.ones(p.shape[:2])), "belongs to inpaint"),
+        (
+            lambda p: build_case(TaskConfig(), "x", p, mask=np.ones(p.shape[:2])),
+            "belongs to inpaint",
+        ),
         (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.ones((3, 3))), "size"),
-        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.ones(p.shape[:2])), "no missing"),
-        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.zeros(p.shape[:2])), "no known"),
+        (
+            lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.ones(p.shape[:2])),
+            "no missing",
+        ),
+        (
+            lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.zeros(p.shape[:2])),
+            "no known",
+        ),
         (lambda p: simulate_case(key(), TaskConfig(name="dejpeg"), "x", p), "JPEG"),
         (lambda p: build_case(TaskConfig(), "x", p[:20]), "33"),
         (lambda p: build_case(TaskConfig(), "x", p[..., 0]), r"\[H, W"),
