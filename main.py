@@ -56,9 +56,9 @@ def main() -> int:
         return 130
 
 
-def _config() -> Config:
+def _config(preset: str | None) -> Config:
     """The config that the flags ask for."""
-    config = build_config(FLAGS.preset, task=FLAGS.task, overrides=FLAGS.set)
+    config = build_config(preset, task=FLAGS.task, overrides=FLAGS.set)
     if FLAGS.noise_std is not None and not 0 <= FLAGS.noise_std <= 255:
         raise InputError(f"--noise_std is in grey levels, from 0 to 255, came {FLAGS.noise_std:g}.")
     given = {
@@ -74,10 +74,9 @@ def _run() -> int:
     is_demo = not FLAGS.input and not FLAGS.reference
     if FLAGS.mask and FLAGS.task is None and FLAGS.preset is None:
         raise InputError("A mask belongs to inpaint: add --task=inpaint.")
-    if is_demo and not FLAGS.task and FLAGS.preset is None:
-        FLAGS.preset = "demo"
-    config = _config()
-    if is_demo and FLAGS.preset != "demo":
+    preset = "demo" if is_demo and not FLAGS.task and not FLAGS.preset else FLAGS.preset
+    config = _config(preset)
+    if is_demo and preset != "demo":
         raise InputError(
             "Nothing to restore: give a picture (--input), or a clean one (--reference)."
         )

@@ -46,12 +46,12 @@ class Ours:
 
     def __init__(self, size: int, batch: int, steps: int):
         """Compiles the program that the command runs, for `batch` pictures."""
-        config = build_config(
-            overrides=["fit.num_steps=1000000", f"run.chunk={steps}", *FLAGS.set]
-        )
+        config = build_config(overrides=["fit.num_steps=1000000", f"run.chunk={steps}", *FLAGS.set])
         rng = np.random.default_rng(0)
         cases = [
-            simulate_case(jax.random.key(i), config.task, str(i), rng.random((size, size, 3), np.float32))
+            simulate_case(
+                jax.random.key(i), config.task, str(i), rng.random((size, size, 3), np.float32)
+            )
             for i in range(batch)
         ]
         algorithm = build_fit(config.fit, build_net(config.net, cases[0].shape))
@@ -66,9 +66,7 @@ class Ours:
         self.problems = jax.tree.map(lambda *x: jnp.stack(x), *(c.problem for c in cases))
         self.references = jnp.stack([jnp.asarray(c.reference) for c in cases])
         slots = jax.jit(lambda k: jax.lax.map(init, k))(jax.random.split(jax.random.key(0), batch))
-        chunk = build_chunk(
-            algorithm, stopper, config, side_by_side=jax.default_backend() != "cpu"
-        )
+        chunk = build_chunk(algorithm, stopper, config, side_by_side=jax.default_backend() != "cpu")
         args = (slots, self.problems, self.references, jnp.int32(steps))
         clock = time.perf_counter()
         self.compiled = chunk.lower(*args).compile()
@@ -168,10 +166,20 @@ def main(argv: list[str]) -> None:
     if "torch" in sys.modules:
         head["torch"] = sys.modules["torch"].__version__
     table = Table(title=", ".join(f"{k} {v}" for k, v in head.items()), box=None)
-    for column in ("size", "what", "ms per step", "spread", "per picture against torch", "GB", "compile s"):
+    for column in (
+        "size",
+        "what",
+        "ms per step",
+        "spread",
+        "per picture against torch",
+        "GB",
+        "compile s",
+    ):
         table.add_column(column, justify="right")
     for row in rows:
-        torch_ms = next((r["ms"] for r in rows if (r["size"], r["what"]) == (row["size"], "torch")), None)
+        torch_ms = next(
+            (r["ms"] for r in rows if (r["size"], r["what"]) == (row["size"], "torch")), None
+        )
         number = int(row["what"].split("x")[1]) if "ours" in row["what"] else 1
         row["speedup"] = torch_ms / (row["ms"] / number) if torch_ms else None
         table.add_row(

@@ -5,6 +5,7 @@ from dip_jax.base import Case, Problem, Result
 from dip_jax.config import Config, build_config
 from dip_jax.errors import InputError
 from dip_jax.images import read_mask, read_picture, write_picture
+from dip_jax.jobs import restore_files
 from dip_jax.nets import build_net, num_params, params_from_torch
 from dip_jax.operators import adjoint, check_operator
 from dip_jax.runner import restore
@@ -27,6 +28,7 @@ __all__ = [
     "read_mask",
     "read_picture",
     "restore",
+    "restore_files",
     "simulate_case",
     "write_picture",
 ]

@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, from_json, to_json
 from dip_jax.images import Picture, write_picture
 from dip_jax.metrics import ssim
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 _VERSIONS = ("dip_jax", "jax", "flax", "optax", "numpy")
@@ -130,7 +127,20 @@ def report_picture(
 
 def failure_summary(name: str, config: Config, error: str) -> dict[str, Any]:
     """The summary of a picture that could not be restored."""
-    keys = ["num_steps", "stop_step", "num_rollbacks", "psnr", "ssim", "psnr_raw", "psnr_measurement", "loss", "seconds", "seconds_per_step", "compile_seconds", "num_params"]
+    keys = [
+        "num_steps",
+        "stop_step",
+        "num_rollbacks",
+        "psnr",
+        "ssim",
+        "psnr_raw",
+        "psnr_measurement",
+        "loss",
+        "seconds",
+        "seconds_per_step",
+        "compile_seconds",
+        "num_params",
+    ]
     return {
         "name": name,
         "task": config.task.name,
@@ -222,23 +232,21 @@ def _metrics_lines(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _save_figure(figure: Any, path: Path) -> None:
+def _save_figure(figure: Figure, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     try:
         figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-        plt.close(figure)
 
 
 def draw_curve(path: Path, result: Result) -> None:
     """Draws loss, and PSNR where known, against steps, with the stop marked."""
     curve = result.curve
     known = bool(np.isfinite(curve["psnr_average"]).any())
-    figure, axes = plt.subplots(
-        1 + known, 1, figsize=(7, 3 + 2.6 * known), sharex=True, squeeze=False
-    )
+    figure = Figure(figsize=(7, 3 + 2.6 * known))
+    axes = figure.subplots(1 + known, 1, sharex=True, squeeze=False)
     loss_axis = axes[-1, 0]
     loss_axis.semilogy(curve["step"], curve["loss"], color="0.35", lw=0.8, label="loss")
     if np.isfinite(curve["variance"]).any():
@@ -274,7 +282,7 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
     # Small pictures are shown in whole multiples of their pixels, so that none is blurred.
     zoom = max(1, round(300 / max(height, width)))
     size = (len(panels) * (width * zoom + 8) / dpi, (height * zoom + band) / dpi)
-    figure = plt.figure(figsize=size)
+    figure = Figure(figsize=size)
     for i, (title, image) in enumerate(panels):
         left = (i * (width * zoom + 8) + 4) / (size[0] * dpi)
         axis = figure.add_axes(

@@ -125,7 +125,7 @@ def build_chunk(
     def chunk(slots: Slot, problems: Problem, references: Array | None, count: Array):
         if side_by_side:
             return jax.vmap(one, in_axes=(0, 0, 0, None))(slots, problems, references, count)
-        return lax.map(lambda image: one(*image, count), (slots, problems, references))
+        return lax.map(lambda x: one(x[0], x[1], x[2], count), (slots, problems, references))
 
     return jax.jit(chunk, donate_argnums=0)
 

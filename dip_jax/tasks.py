@@ -88,7 +88,7 @@ def build_case(
         _refuse_mask(config, mask)
         known = config.noise_std if config.name == "denoise" else None
         problem = denoise(image, known)
-    return Case(name, problem, image.shape)  # type: ignore[arg-type]
+    return Case(name, problem, image.shape)
 
 
 def simulate_case(
@@ -130,11 +130,11 @@ def simulate_case(
     noisy = np.clip(reference + np.float32(noise_std) * noise, 0, 1).astype(np.float32)
     if config.name == "denoise":
         _refuse_mask(config, mask)
-        return Case(name, denoise(noisy, noise_std), reference.shape, reference)  # type: ignore
+        return Case(name, denoise(noisy, noise_std), reference.shape, reference)
     if mask is None:
         mask = np.asarray(jax.random.bernoulli(mask_key, config.known_share, reference.shape[:2]))
     problem = inpaint(noisy, mask, noise_std)
-    return Case(name, problem, reference.shape, reference)  # type: ignore[arg-type]
+    return Case(name, problem, reference.shape, reference)
 
 
 def paste_known(problem: Problem, image: np.ndarray) -> np.ndarray:

@@ -6,7 +6,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["errors", "_version", "config", "base", "images", "metrics", "operators", "tasks", "winograd", "convolution", "normalisation", "nets", "noise", "stopping", "fit", "runner", "report", "jobs", "demo", "console", "__init__"]
+ORDER = [
+    "errors",
+    "_version",
+    "config",
+    "base",
+    "images",
+    "metrics",
+    "operators",
+    "tasks",
+    "winograd",
+    "convolution",
+    "normalisation",
+    "nets",
+    "noise",
+    "stopping",
+    "fit",
+    "runner",
+    "report",
+    "jobs",
+    "demo",
+    "console",
+    "__init__",
+]
 
 
 def imports(path: Path) -> set[str]:

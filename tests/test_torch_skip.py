@@ -1,0 +1,31 @@
+"""The PyTorch network that benchmarks compare with must be the 2018 one, or the comparison is worth nothing."""
+
+import numpy as np
+import pytest
+from test_nets import GOLDEN, INDEX, config_from_2018
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("name", INDEX)
+def test_the_networks_output_and_training_are_those_of_2018(name):
+    from benchmarks.torch_skip import build
+
+    entry, arrays = INDEX[name], np.load(GOLDEN / f"{name}.npz")
+    net = build(config_from_2018(entry["config"], "auto"), entry["output_shape"][-1]).double()
+    given = [arrays[k] for k in sorted(arrays.files) if k.startswith("param/")]
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), given, strict=True):
+            parameter.copy_(torch.from_numpy(value))
+    code = torch.from_numpy(arrays["z"].transpose(2, 0, 1)[None]).double()
+    target = torch.from_numpy(arrays["target"].transpose(2, 0, 1)[None]).double()
+    output = net(code).detach().numpy()[0].transpose(1, 2, 0)
+    np.testing.assert_allclose(output, arrays["output"], atol=1e-6)
+    optimizer, losses = torch.optim.Adam(net.parameters(), 0.01), []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = torch.mean((net(code) - target) ** 2)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, arrays["adam_losses"], rtol=1e-6)
