@@ -106,17 +106,22 @@ def _duration(seconds: float) -> str:
 
 def print_presets() -> None:
     """Prints every preset with its task, size and source."""
-    table = Table(
-        "preset", "task", "parameters", "steps", "about", "source", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset", no_wrap=True)
+    table.add_column("task", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("about, and source")
     for name, preset in PRESETS.items():
         config = build_config(name)
         net = build_net(config.net, (64, 64, 3))
         count = num_params(jax.eval_shape(net.init, jax.random.key(0)))
-        default = " (default)" if DEFAULT_PRESETS[preset.task] == name else ""
-        steps = f"{config.fit.num_steps:,}"
-        table.add_row(name + default, preset.task, f"{count:,}", steps, preset.about, preset.source)
-    Console().print(table)
+        marked = name + ("*" if DEFAULT_PRESETS[preset.task] == name else "")
+        about = f"{preset.about} ({preset.source})"
+        table.add_row(marked, preset.task, f"{count:,}", f"{config.fit.num_steps:,}", about)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("* the default of its task")
 
 
 def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
@@ -143,7 +148,7 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
             console.print(f"{summary['name']}: {text}", markup=False)
         if summary["error"]:
             console.print(
-                f"{summary['name']}: failed: {summary['error']}", markup=False, soft_wrap=True
+                f"{summary['name']}: {summary['status']}: {summary['error']}", markup=False, soft_wrap=True
             )
     console.print(f"Results in {output}/", markup=False)
 

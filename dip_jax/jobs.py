@@ -167,7 +167,7 @@ def restore_files(
 
     Returns:
       A summary per picture, as in the run's `summary.json`. The first Ctrl-C ends the run with what there
-      is: the picture in work has the status `interrupted`, later ones are not in the list.
+      is: the picture in work and those after it have the status `interrupted`.
 
     Raises:
       InputError: For a mistake that shows before anything is started.
@@ -226,8 +226,14 @@ def run_jobs(
             for name, summary in _run_group(cases, likes, config, folder, on_progress, interrupted):
                 summaries[name] = summary
             write_run_summary(folder, list(summaries.values()))
+    for job in waiting:
+        if job.case.name not in summaries:
+            reason = "not started: the run was interrupted before its turn"
+            summaries[job.case.name] = failure_summary(
+                job.case.name, config, reason, status="interrupted"
+            )
     order = [*(failures or {}), *(job.case.name for job in jobs)]
-    ordered = [summaries[name] for name in order if name in summaries]
+    ordered = [summaries[name] for name in order]
     write_run_summary(folder, ordered)
     return ordered
 

@@ -125,8 +125,10 @@ def report_picture(
     return summary
 
 
-def failure_summary(name: str, config: Config, error: str) -> dict[str, Any]:
-    """The summary of a picture that could not be restored."""
+def failure_summary(
+    name: str, config: Config, error: str, *, status: str = "failed"
+) -> dict[str, Any]:
+    """The summary of a picture that was not restored, and why."""
     keys = [
         "num_steps",
         "stop_step",
@@ -145,7 +147,7 @@ def failure_summary(name: str, config: Config, error: str) -> dict[str, Any]:
         "name": name,
         "task": config.task.name,
         "method": "fit",
-        "status": "failed",
+        "status": status,
         **dict.fromkeys(keys),
         "seed": config.run.seed,
         "device": _device(),
