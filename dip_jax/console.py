@@ -148,7 +148,9 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
             console.print(f"{summary['name']}: {text}", markup=False)
         if summary["error"]:
             console.print(
-                f"{summary['name']}: {summary['status']}: {summary['error']}", markup=False, soft_wrap=True
+                f"{summary['name']}: {summary['status']}: {summary['error']}",
+                markup=False,
+                soft_wrap=True,
             )
     console.print(f"Results in {output}/", markup=False)
 

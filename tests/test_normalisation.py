@@ -35,9 +35,10 @@ def test_each_channel_comes_out_with_its_scale_and_bias():
 
 
 def test_a_constant_channel_is_its_bias_and_not_nan():
-    x = jnp.full((8, 8, 1), 1000.1)
+    x = jnp.full((8, 8, 1), 3.3)
     y, transpose = jax.vjp(lambda v: normalise(v, jnp.ones(1), jnp.full(1, 0.25), "none"), x)
-    np.testing.assert_allclose(y, 0.25, atol=0.05)
+    # the rounding of the mean, times 1 / sqrt(1e-5)
+    np.testing.assert_allclose(y, 0.25, atol=1e-3)
     assert jnp.isfinite(transpose(jnp.ones_like(x))[0]).all()
 
 

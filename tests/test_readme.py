@@ -1,0 +1,35 @@
+"""What the README shows must run."""
+
+import re
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_lines_of_python_restore_a_picture(tmp_path, monkeypatch, picture, tiny):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(block.strip().splitlines()) <= 10
+    # the same lines, with a smaller network and fewer steps
+    quick = ", ".join(f'"{override}"' for override in (*tiny, "fit.num_steps=6"))
+    block = block.replace('"fit.num_steps=1500"', quick)
+    assert quick in block
+    monkeypatch.chdir(tmp_path)
+    iio.imwrite("photo.png", np.rint(picture * 255).astype(np.uint8))
+    exec(block, {})
+    assert iio.imread("restored.png").shape == (40, 36, 3)
+
+
+def test_every_file_it_points_to_is_there():
+    root = Path(__file__).parents[1]
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert target.startswith("http") or (root / target).exists(), target
+
+
+def test_every_flag_it_names_is_a_flag():
+    import main
+
+    named = set(re.findall(r"--([a-z_]+)", README))
+    assert named <= set(main.FLAGS)
