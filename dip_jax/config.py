@@ -44,7 +44,6 @@ class NetConfig:
 
     References:
       Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplementary material, figure 21.
-
     """
 
     kind: str = _choice("skip", default="skip")
@@ -289,7 +288,6 @@ def build_config(
     Raises:
       InputError: For an unknown name (naming the nearest), a preset of another task, or a value that
         is out of range.
-
     """
     if task is not None:
         require_choice("task", task, tuple(DEFAULT_PRESETS))
@@ -397,7 +395,6 @@ def from_json(text: str) -> Config:
 
     Raises:
       InputError: For text that is no such JSON, or has unknown fields or values out of range.
-
     """
     try:
         loaded = json.loads(text)

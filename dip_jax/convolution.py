@@ -61,7 +61,6 @@ def conv2d(
 
     Raises:
       ValueError: On a shape, stride, padding or lowering that is not one of these.
-
     """
     if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
@@ -121,7 +120,6 @@ def pad(x: Array, size: tuple[int, int], mode: Padding) -> Array:
 
     Raises:
       ValueError: If a side is too short to be reflected (numpy would silently reflect twice).
-
     """
     if mode not in ("reflect", "zero"):
         raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
@@ -243,7 +241,6 @@ def upsample(x: Array, mode: str) -> Array:
       x: Image `[H, W, C]`.
       mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centres, border repeated, as
         `jax.image.resize` has it).
-
     """
     if mode == "nearest":
         return _repeat(_repeat(x, 0), 1)
@@ -293,7 +290,6 @@ def pool(x: Array, mode: str) -> Array:
     Args:
       x: Image `[H, W, C]`; an odd last row or column is dropped, as PyTorch does.
       mode: `avg` or `max` (ties share the gradient).
-
     """
     height, width = x.shape[0] // 2, x.shape[1] // 2
     blocks = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
@@ -318,7 +314,6 @@ def lanczos_kernel(factor: int, lobes: int) -> np.ndarray:
 
     References:
       Ulyanov et al., Deep Image Prior, 2018 (the down-sampler of its super-resolution).
-
     """
     num_taps = 2 * lobes * factor
     distance = np.abs(np.arange(num_taps) - (num_taps - 1) / 2) / factor

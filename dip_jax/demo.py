@@ -34,7 +34,6 @@ def baselines(noisy: np.ndarray) -> dict[str, np.ndarray]:
     References:
       Chambolle 2004; Buades, Coll and Morel 2005; scikit-image's gallery, "Non-local means denoising
       for preserving textures".
-
     """
     sigma = float(np.mean(restoration.estimate_sigma(noisy, channel_axis=-1)))
     total_variation = restoration.denoise_tv_chambolle(noisy, weight=sigma, channel_axis=-1)
@@ -62,7 +61,6 @@ def run_demo(
 
     Returns:
       The run's summaries, and PSNR in dB by method.
-
     """
     picture = demo_picture()
     key = jax.random.fold_in(picture_key(config.run.seed, NAME), 1)

@@ -81,7 +81,6 @@ def build_optimizer(name: str, learning_rate: float) -> optax.GradientTransforma
 
     Raises:
       InputError: For an unknown name, or one that needs more than a learning rate.
-
     """
     require_choice("optimizer", name, optimizer_names())
     try:
@@ -111,7 +110,6 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
 
     Returns:
       The algorithm; `Info` belongs to the params before the step.
-
     """
     optimizer = build_optimizer(config.optimizer, config.learning_rate)
 

@@ -47,7 +47,6 @@ class Picture(NamedTuple):
             because compressing a restored picture would damage it again.
         icc_profile: The colour profile, written where the form can hold one.
         notes: Plain sentences the user should be told.
-
     """
 
     pixels: np.ndarray
@@ -72,7 +71,6 @@ def read_picture(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Raises:
         InputError: If the file is missing, damaged, too small, too large or of an unknown kind.
-
     """
     stored = _read(Path(path), max_pixels)
     colours, alpha = _split_alpha(stored.values)
@@ -108,7 +106,6 @@ def read_mask(
 
     Raises:
         InputError: If the file cannot be read, has another size, or is no mask.
-
     """
     stored = _read(Path(path), max_pixels)
     colours, alpha = _split_alpha(stored.values)
@@ -155,7 +152,6 @@ def to_stored(pixels: np.ndarray, like: Picture) -> np.ndarray:
 
     Raises:
         ValueError: If the channels are not those of `like`, or the size not that of its alpha.
-
     """
     values = like.low + np.clip(np.asarray(pixels, np.float64), 0, 1) * (like.high - like.low)
     if values.shape[2:] != like.pixels.shape[2:]:
@@ -181,7 +177,6 @@ def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
     Raises:
         OSError: If the file cannot be written. No part of it is left behind.
         ValueError: If `path` ends otherwise, or `pixels` does not fit `like` (see `to_stored`).
-
     """
     path = Path(path)
     if path.suffix != like.suffix:
@@ -211,7 +206,6 @@ def list_pictures(paths: Sequence[str | Path]) -> list[Path]:
 
     Raises:
         InputError: If a path stands for no picture.
-
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):

@@ -60,7 +60,6 @@ def load_jobs(
 
     Raises:
       InputError: If there is nothing to do, a path matches nothing, or the only picture cannot be used.
-
     """
     if not inputs and not references:
         raise InputError(
@@ -171,7 +170,6 @@ def restore_files(
 
     Raises:
       InputError: For a mistake that shows before anything is started.
-
     """
     jobs, failures = load_jobs(
         config, inputs=inputs, references=references, masks=masks, max_pixels=max_pixels

@@ -184,7 +184,6 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
 
     References:
       Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplementary material, figure 21.
-
     """
     height, width, channels = shape
     module = _Skip(config, channels)
@@ -248,7 +247,6 @@ def params_from_torch(config: NetConfig, state: Mapping[str, Any]) -> Params:
 
     Raises:
       InputError: If a tensor is missing, left over or of another shape.
-
     """
     given = [
         (name, np.asarray(value, np.float32))

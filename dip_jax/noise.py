@@ -34,7 +34,6 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
 
     References:
       Appleby, MurmurHash3, 2011 (the finaliser); used twice with a key word before each.
-
     """
     words = jax.random.bits(key, (2,), jnp.uint32)
     place = jax.lax.iota(jnp.uint32, int(np.prod(shape))).reshape(shape)

@@ -42,7 +42,6 @@ def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
 
     References:
       Ioffe and Szegedy, Batch Normalization, 2015; Ulyanov et al., Instance Normalization, 2016.
-
     """
     return _normalise_forward(x, scale, bias, activation)[0]
 

@@ -54,7 +54,6 @@ def adjoint(operator: Operator, shape: tuple[int, int, int]) -> Callable[[Array]
 
     Raises:
       InputError: If the operator says it is not linear, or JAX finds that it is not.
-
     """
     if not operator.is_linear:
         raise InputError(f"{type(operator).__name__} is not linear, so it has no adjoint.")
@@ -86,7 +85,6 @@ def check_operator(
 
     Raises:
       InputError: Naming what is broken, with the measured number.
-
     """
     name = type(operator).__name__
     rng = np.random.default_rng(seed)

@@ -52,7 +52,6 @@ def prepare_folder(folder: Path, config: Config, *, overwrite: bool, resume: boo
     Raises:
       InputError: If it cannot be written, holds another run and neither was asked for, or holds a run
         of other settings and is to be resumed.
-
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +111,6 @@ def report_picture(
 
     Returns:
       The summary, as written to `summary.json`.
-
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_picture(folder / f"restored{like.suffix}", result.image, like)

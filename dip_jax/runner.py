@@ -86,7 +86,6 @@ def build_chunk(
       A jitted function of trees with a batch axis. `references` may be None; `count` is how many steps
       to run, at most `run.chunk`. `logs` are arrays `[N, run.chunk]`, among them `step`, -1 where none was
       made; `running[N]` says which images go on. The slots are donated.
-
     """
 
     def log(step: Array, info: Info, stop: Any, reference: Array | None) -> dict[str, Array]:
@@ -163,7 +162,6 @@ def restore(
 
     Raises:
       InputError: If the run would need more memory than there is, with the amount and what to lower.
-
     """
     shape = cases[0].shape
     net = build_net(config.net, shape)

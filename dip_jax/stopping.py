@@ -43,7 +43,6 @@ def build_stopper(config: StopConfig, *, lag: int = 0) -> Stopper:
     Args:
       config: The rule and its settings.
       lag: Steps by which the answer (a running average) is behind the outputs.
-
     """
     return _fixed() if config.rule == "fixed" else _wmv(config, lag)
 
@@ -84,7 +83,6 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
 
     References:
       Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
-
     """
 
     def places(shape: tuple[int, ...]) -> np.ndarray:

@@ -34,7 +34,6 @@ def inpaint(image: np.ndarray, mask: np.ndarray, noise_std: float = 0.0) -> Prob
 
     Raises:
       InputError: If the mask has another size, or knows nothing or everything.
-
     """
     mask = np.asarray(mask)
     if mask.shape != image.shape[:2]:
@@ -73,7 +72,6 @@ def build_case(
 
     Raises:
       InputError: For an unknown task, or a mask that is missing or not wanted.
-
     """
     require_choice("task", config.name, TASKS)
     _check_image(image)
@@ -114,7 +112,6 @@ def simulate_case(
 
     Raises:
       InputError: For a task that cannot be simulated.
-
     """
     require_choice("task", config.name, TASKS)
     _check_image(reference)

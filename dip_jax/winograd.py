@@ -43,7 +43,6 @@ def winograd_matrices(
 
     References:
       Lavin and Gray 2016, section 4; Barabasz et al. 2018, section 3 (which points err least).
-
     """
     num_nodes = tile + taps - 1
     nodes = np.asarray(points, np.float64)
@@ -158,7 +157,6 @@ def winograd(x: Array, kernel: Array) -> Array:
 
     Returns:
       `[H, W, O]`.
-
     """
     return _winograd_forward(x, kernel)[0]
 

@@ -62,15 +62,14 @@ class Golden:
         return jnp.mean((output - self.target) ** 2), output
 
 
-# Every network by the lowering that errs most; the others on networks with all kernels and strides.
-COMPARED = [(name, "winograd") for name in INDEX] + [
-    (name, lowering)
+# Every network as it runs by default; the vendor's convolution where all kernels and strides occur.
+COMPARED = [(name, "auto") for name in INDEX] + [
+    (name, "vendor")
     for name in (
         "skip_bilinear_reflection_65x70",
         "skip_kernel5_no1x1_swish_64x64",
         "skip_maxpool_64x64",
     )
-    for lowering in ("patches", "vendor")
 ]
 
 
@@ -91,10 +90,19 @@ def test_weights_of_2018_give_the_output_and_gradients_of_2018(name, lowering):
 
 
 @pytest.mark.parametrize("name", INDEX)
+def test_winograd_gives_the_output_of_2018_in_float32_too(name):
+    # Its gradients are compared in float64 below: a pre-activation that is zero to rounding may fall on
+    # the other side of the kink, which moves a gradient of these small networks by a per cent.
+    golden = Golden(name, "winograd", jnp.float32)
+    output = jax.jit(golden.net.apply)(golden.params, golden.code)
+    np.testing.assert_allclose(output, golden.arrays["output"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", INDEX)
 def test_five_steps_of_adam_give_the_losses_of_2018(name, double):
     # In float64, as the golden numbers: Adam's first steps are the sign of the gradient, so in float32
     # a gradient of zero (a bias that the next normalisation removes) moves by rounding alone.
-    golden = Golden(name, "auto", jnp.float64)
+    golden = Golden(name, "winograd", jnp.float64)
     optimizer = optax.adam(0.01)
     params, state, losses = golden.params, optimizer.init(golden.params), []
 
