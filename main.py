@@ -21,6 +21,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_multi_string("mask", [], "inpaint: white = known. One for all, or matched by stem.")
 flags.DEFINE_float("noise_std", None, "Noise level in grey levels of 255, where it is known.")
 flags.DEFINE_string("preset", None, "A named setting; --list_presets shows them.")
+flags.DEFINE_bool("help", False, "Show this text and end.")
 flags.DEFINE_bool("list_presets", False, "List the presets and end.")
 flags.DEFINE_string("stop", None, "When to stop: wmv (by itself) or fixed (all steps).")
 flags.DEFINE_integer("num_steps", None, "Optimisation steps, at most.")
@@ -36,6 +37,9 @@ def main() -> int:
     """Runs the command; returns the exit status."""
     try:
         rest = FLAGS(sys.argv)[1:]
+        if FLAGS.help:
+            print(__doc__, FLAGS.module_help(sys.modules[__name__]), sep="\n")
+            return 0
         if FLAGS.list_presets:
             return _list_presets()
         if rest:
@@ -51,6 +55,9 @@ def main() -> int:
     except (flags.Error, InputError) as error:
         print(f"dip_jax: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that went away
+        print(f"dip_jax: {error}; what was written before is whole.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("dip_jax: dropped; what was written before is whole.", file=sys.stderr)
         return 130

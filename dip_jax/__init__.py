@@ -1,34 +1,40 @@
-"""dip_jax: Deep Image Prior restoration in JAX. Restores a damaged picture without training data."""
+"""dip_jax: Deep Image Prior restoration in JAX. Restores a damaged picture without training data.
+
+The public names are loaded when they are first used, so that importing the package costs nothing and the
+command answers a wrong flag before JAX is there.
+"""
+
+import importlib
+from typing import Any
 
 from dip_jax._version import __version__
-from dip_jax.base import Case, Problem, Result
-from dip_jax.config import Config, build_config
-from dip_jax.errors import InputError
-from dip_jax.images import read_mask, read_picture, write_picture
-from dip_jax.jobs import restore_files
-from dip_jax.nets import build_net, num_params, params_from_torch
-from dip_jax.operators import adjoint, check_operator
-from dip_jax.runner import restore
-from dip_jax.tasks import build_case, simulate_case
 
-__all__ = [
-    "Case",
-    "Config",
-    "InputError",
-    "Problem",
-    "Result",
-    "__version__",
-    "adjoint",
-    "build_case",
-    "build_config",
-    "build_net",
-    "check_operator",
-    "num_params",
-    "params_from_torch",
-    "read_mask",
-    "read_picture",
-    "restore",
-    "restore_files",
-    "simulate_case",
-    "write_picture",
-]
+_HOME = {
+    "Case": "base",
+    "Config": "config",
+    "InputError": "errors",
+    "Problem": "base",
+    "Result": "base",
+    "adjoint": "operators",
+    "build_case": "tasks",
+    "build_config": "config",
+    "build_net": "nets",
+    "check_operator": "operators",
+    "num_params": "nets",
+    "params_from_torch": "nets",
+    "read_mask": "images",
+    "read_picture": "images",
+    "restore": "runner",
+    "restore_files": "jobs",
+    "simulate_case": "tasks",
+    "write_picture": "images",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'dip_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dip_jax.{_HOME[name]}"), name)

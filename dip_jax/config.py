@@ -132,7 +132,7 @@ class FitConfig:
     average_decay: float = _number(0.99, 0, 0.999999)
     """Decay of the running average per step."""
     guard_ratio: float = _number(10**0.5, 1, open_low=True)
-    """A step whose loss is this many times its predecessor's is undone (2018: 5 dB)."""
+    """A step whose loss is this many times its recent level is undone (2018: 5 dB)."""
     guard_every: int = _number(20, 1)
     """Steps between the snapshots that the guard returns to."""
     guard_limit: int = _number(10, 1)
@@ -403,6 +403,6 @@ def from_json(text: str) -> Config:
             for section, fields in loaded.items()
             for field, value in fields.items()
         }
-    except (ValueError, AttributeError) as error:
+        return replace_fields(Config(), values)
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"Expected a config.json as this program writes it: {error}.") from None
-    return replace_fields(Config(), values)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import rich.progress
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dip_jax.config import DEFAULT_PRESETS, PRESETS, build_config
@@ -81,7 +82,9 @@ class ProgressDisplay:
             return
         if self._task is None or progress.names != self._names:
             self._names = progress.names
-            self._task = self._live.add_task(label, total=progress.num_steps, text="")
+            if self._task is not None:
+                self._live.remove_task(self._task)
+            self._task = self._live.add_task(escape(label), total=progress.num_steps, text="")
         text = f"{progress.step}/{progress.num_steps}  {describe(progress)}"
         self._live.update(self._task, completed=progress.step, text=text)
 
@@ -132,7 +135,7 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for summary in summaries:
         table.add_row(
-            summary["name"],
+            escape(summary["name"]),
             summary["status"],
             _number(summary["stop_step"], "d"),
             _number(summary["psnr_measurement"], ".2f"),

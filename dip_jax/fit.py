@@ -96,8 +96,8 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
     **Guard.** Adam at this learning rate sometimes jumps. A step whose loss is not finite, or more than
     `guard_ratio` times the running level of the loss, is undone: params *and* optimiser state go back
     to the last snapshot, the average does not see the bad output, and the step counts as one. A snapshot
-    is made after every `guard_every` good steps in a row. After `guard_limit` returns to the same one
-    the fit has diverged. (The 2018 code kept the optimiser's state and stepped on with the gradient
+    is made after every `guard_every` good steps in a row; until then each return halves the steps. After
+    `guard_limit` returns to the same snapshot the fit has diverged. (The 2018 code kept the optimiser's state and stepped on with the gradient
     of the bad params; on CPU it restored nothing.)
 
     **Running average** of the accepted outputs x_1, x_2, ...: m_t = m_{t-1} + r_t (x_t - m_{t-1}) with
@@ -162,6 +162,9 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
                 grad=grads,
                 value_fn=lambda params: loss_fn(params)[0],
             )
+            # After a return more carefully: without perturbation the same step would jump again.
+            caution = jnp.exp2(-state.num_returns.astype(jnp.float32))
+            updates = jax.tree.map(lambda update: caution * update, updates)
             return optax.apply_updates(state.params, updates), opt_state
 
         params, opt_state = lax.cond(
@@ -171,11 +174,14 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
         level = jnp.where(jnp.isinf(state.level), loss, state.level + 0.1 * (loss - state.level))
         level = jnp.where(accepted, level, state.snapshot.level)
 
-        # 3. The guard's bookkeeping.
+        # 3. The guard's bookkeeping. A snapshot is of the params that this step found good, not of those
+        # that it made: nobody has seen their loss yet.
         num_good = jnp.where(accepted, state.num_good + 1, 0)
         settled = num_good >= config.guard_every
         snapshot = lax.cond(
-            settled, lambda: Snapshot(params, opt_state, level), lambda: state.snapshot
+            settled,
+            lambda: Snapshot(state.params, state.opt_state, level),
+            lambda: state.snapshot,
         )
         num_returns = jnp.where(settled, 0, state.num_returns + ~accepted)
 

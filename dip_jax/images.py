@@ -334,7 +334,7 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> _Stored:
             values = values.astype(np.float32)
         bad = np.count_nonzero(~np.isfinite(_split_alpha(values)[0]))
         if bad:
-            fault = f"{bad:,} are NaN or infinite; replace them, or mark them in a mask"
+            fault = f"{bad:,} are NaN or infinite; replace them first"
             raise InputError(f"expected finite float32 values, {fault}")
         if bits != 32:
             notes += (f"{bits}-bit floats are written as 32-bit floats",)

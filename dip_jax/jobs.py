@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from dip_jax.base import Case
 from dip_jax.config import Config
@@ -59,7 +60,7 @@ def load_jobs(
       The jobs, and for each picture that could not be used its name and why.
 
     Raises:
-      InputError: If there is nothing to do, a path matches nothing, or the only picture cannot be used.
+      InputError: If there is nothing to do, a path matches nothing, or no picture can be used.
     """
     if not inputs and not references:
         raise InputError(
@@ -73,14 +74,22 @@ def load_jobs(
         try:
             jobs.append(_load(config, name, path, clean, known, max_pixels, bool(inputs)))
         except InputError as error:
-            if len(paths) == 1:
-                raise
             failures[name] = str(error)
+    if not jobs:
+        raise InputError(next(iter(failures.values())))
     return jobs, failures
 
 
 def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
-    return {path.stem: path for path in list_pictures(list(paths))} if paths else {}
+    found: dict[str, Path] = {}
+    for path in list_pictures(list(paths)) if paths else []:
+        if path.stem in found:
+            raise InputError(
+                f"{found[path.stem]} and {path} have the same stem, by which they are matched; leave one "
+                "out, or rename it and its picture."
+            )
+        found[path.stem] = path
+    return found
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[str, Path]:
@@ -128,7 +137,13 @@ def _load_reference(path: Path, picture: Picture, clean: dict[str, Path], max_pi
         raise InputError(
             f"{path}: no reference has its stem {path.stem!r}; rename it, or leave it out."
         )
-    reference = read_picture(clean[path.stem], max_pixels=max_pixels).pixels
+    clean_picture = read_picture(clean[path.stem], max_pixels=max_pixels)
+    reference = clean_picture.pixels
+    if picture.dtype.kind == "f" and clean_picture.dtype.kind == "f":
+        # Floats beyond [0, 1] are mapped by their own range, which noise widens: use the picture's.
+        stored = reference * (clean_picture.high - clean_picture.low) + clean_picture.low
+        reference = (stored - picture.low) / ((picture.high - picture.low) or 1.0)
+        reference = reference.astype(np.float32)
     if reference.shape != picture.pixels.shape:
         raise InputError(
             f"{clean[path.stem]}: a reference must have its picture's size and channels "
@@ -202,7 +217,8 @@ def run_jobs(
     build_optimizer(
         config.fit.optimizer, config.fit.learning_rate
     )  # refuses an unknown name at once
-    prepare_folder(folder, config, overwrite=overwrite, resume=resume)
+    names = [job.case.name for job in jobs]
+    prepare_folder(folder, names, config, overwrite=overwrite, resume=resume)
     summaries = {}
     for name, error in (failures or {}).items():
         summaries[name] = failure_summary(name, config, error)
@@ -214,6 +230,8 @@ def run_jobs(
             on_message(f"{job.case.name}: finished earlier, kept")
         else:
             waiting.append(job)
+            # What another run left here must not look like a result of this one.
+            (folder / job.case.name / "summary.json").unlink(missing_ok=True)
         for note in job.case.notes:
             on_message(f"{job.case.name}: {note}")
     likes = {job.case.name: job.like for job in waiting}
@@ -230,7 +248,7 @@ def run_jobs(
             summaries[job.case.name] = failure_summary(
                 job.case.name, config, reason, status="interrupted"
             )
-    order = [*(failures or {}), *(job.case.name for job in jobs)]
+    order = [*(failures or {}), *names]
     ordered = [summaries[name] for name in order]
     write_run_summary(folder, ordered)
     return ordered
@@ -247,7 +265,7 @@ def _run_group(
     """Restores one batch and writes it; what fails is a summary, not an exception."""
     try:
         results = restore(cases, config, on_progress=on_progress, should_stop=interrupted)
-    except (InputError, jax.errors.JaxRuntimeError, MemoryError) as error:
+    except Exception as error:  # of whatever kind: the other pictures are still to be restored
         for case in cases:
             yield case.name, failure_summary(case.name, config, _sentence(error))
         return
@@ -255,7 +273,7 @@ def _run_group(
         try:
             like = likes[case.name]
             yield case.name, report_picture(folder / case.name, case, result, config, like)
-        except OSError as error:
+        except Exception as error:
             yield case.name, failure_summary(case.name, config, f"cannot be written: {error}")
 
 

@@ -40,11 +40,14 @@ def write_text(path: Path, text: str) -> None:
             raise
 
 
-def prepare_folder(folder: Path, config: Config, *, overwrite: bool, resume: bool) -> None:
+def prepare_folder(
+    folder: Path, names: Sequence[str], config: Config, *, overwrite: bool, resume: bool
+) -> None:
     """Makes the output folder and writes the run's `config.json` into it.
 
     Args:
       folder: Where the run goes.
+      names: The pictures, each of which gets a folder in it.
       config: Its settings.
       overwrite: Go over what another run left there.
       resume: Go on with an earlier run of the same settings.
@@ -70,9 +73,9 @@ def prepare_folder(folder: Path, config: Config, *, overwrite: bool, resume: boo
                 f"{folder} holds a run with {different}; to resume it, use its settings, otherwise "
                 "choose another --output."
             )
-    elif any(folder.iterdir()) and not overwrite:
+    elif not overwrite and (path.exists() or any((folder / name).exists() for name in names)):
         raise InputError(
-            f"The output folder {folder} is not empty, and nothing is overwritten unasked: choose "
+            f"The output folder {folder} holds another run, and nothing is overwritten unasked: choose "
             "another --output, --resume a run that was cut short, or --overwrite."
         )
     write_text(path, to_json(config))
@@ -83,6 +86,8 @@ def _difference(old: Config, new: Config) -> str:
     before, after = json.loads(to_json(old)), json.loads(to_json(new))
     for section, fields in after.items():
         for field, value in fields.items():
+            if section == "run" and field != "seed":
+                continue  # these do not change what is computed
             if before[section][field] != value:
                 return f"{section}.{field} = {before[section][field]!r}, not {value!r}"
     return ""
@@ -113,6 +118,7 @@ def report_picture(
       The summary, as written to `summary.json`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)
     write_picture(folder / f"restored{like.suffix}", result.image, like)
     write_text(folder / "config.json", to_json(config))
     write_text(folder / "metrics.jsonl", _metrics_lines(result))
@@ -266,7 +272,11 @@ def draw_curve(path: Path, result: Result) -> None:
         )
         axis.legend(loc="best", fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{result.name}: {result.status} after {result.num_steps} steps", fontsize=10)
+    figure.suptitle(
+        f"{result.name}: {result.status} after {result.num_steps} steps",
+        fontsize=10,
+        parse_math=False,  # a file name may hold dollar signs
+    )
     figure.tight_layout()
     _save_figure(figure, path)
 

@@ -114,7 +114,7 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
         best = jnp.where(lower | jnp.isinf(state.least), step, state.best_step)
         improved = info.accepted & (step - best <= lag)
         patience = jnp.maximum(config.window + lag, config.patience * best)
-        confirmed = jnp.isfinite(state.least) & (step - best >= patience)
+        confirmed = full & jnp.isfinite(state.least) & (step - best >= patience)
         new = WmvState(
             best_step=best,
             done=state.done | confirmed,

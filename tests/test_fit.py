@@ -144,16 +144,29 @@ def same(a, b):
 def test_a_spike_takes_params_and_optimizer_back_to_the_snapshot(size):
     states, infos = CountedFit([27], size, guard_every=10).run(30)
     assert [t for t, info in enumerate(infos) if not info.accepted] == [27]
-    # the snapshot was made by step 19, so it is the state before step 20
+    # step 19 was the tenth good one in a row, and what it found good is the snapshot
     after = states[28]
     for name in ("w", "b"):
-        np.testing.assert_array_equal(after.params[name], states[20].params[name])
-    same(after.opt_state, states[20].opt_state)
+        np.testing.assert_array_equal(after.params[name], states[19].params[name])
+    same(after.opt_state, states[19].opt_state)
     assert after.num_rollbacks == 1
     assert not after.diverged
     # the average never saw the bad output
     np.testing.assert_array_equal(after.average, states[27].average)
     assert np.isfinite(states[-1].average).all()
+
+
+def test_a_jump_without_any_randomness_is_got_over_by_smaller_steps():
+    # A loss with a cliff: whoever steps beyond w = 0.6 falls. The same step again would fall again.
+    def apply(params, code):
+        return jnp.where(params["w"] > 0.6, 50.0, params["w"])
+
+    net = Net(lambda key: {"w": jnp.full(SHAPE, 0.5)}, apply, SHAPE)
+    algorithm = build_fit(config(optimizer="sgd", learning_rate=1.0, guard_every=2), net)
+    state, infos = run(algorithm, problem(0.59), 60)
+    assert not all(info.accepted for info in infos) or infos[-1].loss < infos[0].loss
+    assert not state.diverged
+    assert infos[-1].loss < infos[0].loss
 
 
 def test_a_loss_within_the_ratio_is_not_a_spike():

@@ -399,6 +399,53 @@ def test_two_pictures_of_one_name_do_not_collide(run, photo, tmp_path):
     assert (tmp_path / "o" / "photo-2" / "restored.png").exists()
 
 
+def test_a_name_with_dollars_and_brackets_is_only_a_name(run, photo, tmp_path):
+    name = "cost $5 [red] $6"
+    odd = tmp_path / f"{name}.png"
+    odd.write_bytes(photo.read_bytes())
+    status, said, _ = run(f"--input={odd}", f"--output={tmp_path / 'o'}", "--num_steps=6", *QUICK)
+    assert status == 0
+    assert name in said
+    assert (tmp_path / "o" / name / "curve.png").exists()
+
+
+def test_masks_that_cannot_be_told_apart_are_refused(run, photo, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_mask(tmp_path / folder / "mask.png", np.eye(40, 36) * 255)
+    masks = [f"--mask={tmp_path / folder / 'mask.png'}" for folder in ("a", "b")]
+    status, _, err = run("--task=inpaint", f"--input={photo}", *masks, f"--output={tmp_path / 'o'}")
+    assert status == 2
+    assert "same stem" in err
+
+
+def test_a_mistake_that_spoils_every_picture_starts_nothing(run, photo, tmp_path):
+    (tmp_path / "second.png").write_bytes(photo.read_bytes())
+    status, _, err = run("--task=inpaint", f"--input={tmp_path}", f"--output={tmp_path / 'o'}")
+    assert status == 2
+    assert "mask" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_reference_of_floats_is_brought_to_the_pictures_range(run, tmp_path, picture):
+    for name, values in (("noisy", 3 * picture - 0.2), ("clean", 3 * picture)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "x.tif", values[..., :1])
+    args = [f"--input={tmp_path / 'noisy'}", f"--reference={tmp_path / 'clean'}", "--num_steps=6"]
+    assert run(*args, f"--output={tmp_path / 'o'}", *QUICK)[0] == 0
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())[0]
+    # an offset of 0.2 on a picture whose range is mapped to 1
+    expected = -20 * np.log10(0.2 / (3 * np.ptp(picture[..., 0])))
+    assert summary["psnr_measurement"] == pytest.approx(expected, abs=0.01)
+
+
+def test_help_lists_the_flags(run):
+    status, said, _ = run("--help")
+    assert status == 0
+    assert "--input" in said
+    assert "--reference" in said
+
+
 def test_presets_are_listed_with_their_size(run):
     status, said, _ = run("--list_presets")
     assert status == 0

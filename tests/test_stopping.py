@@ -110,6 +110,15 @@ def test_a_rollback_empties_the_window():
     np.testing.assert_allclose(states[33].variance, images[26:34].var(axis=0).mean(), rtol=1e-5)
 
 
+def test_nothing_is_confirmed_while_the_window_refills():
+    # quieter and quieter, with a rollback whenever the window is nearly full
+    images = np.array([(-1.0) ** t * (1 - t / 400) for t in range(300)])
+    accepted = [t < 60 or t % 9 != 0 for t in range(300)]
+    states, _ = run(StopConfig(window=10, patience=0.1), images, accepted=accepted)
+    assert not states[-1].done
+    assert int(states[-1].best_step) == 62
+
+
 @pytest.mark.parametrize("rule", ["fixed", "wmv"])
 def test_rules_work_side_by_side(rule):
     stopper = build_stopper(StopConfig(rule=rule, window=3))
