@@ -6,8 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
-from dip_jax.config import DEFAULT_PRESETS, Config, build_config, replace_fields
+from dip_jax.config import Config, replace_fields
 from dip_jax.errors import InputError
+from dip_jax.presets import DEFAULT_PRESETS, build_config
 
 FLAGS = flags.FLAGS
 

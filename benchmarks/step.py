@@ -25,9 +25,9 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from dip_jax.config import build_config
 from dip_jax.fit import build_fit
 from dip_jax.nets import build_net, params_from_torch
+from dip_jax.presets import build_config
 from dip_jax.runner import Answer, Slot, build_chunk
 from dip_jax.stopping import build_stopper
 from dip_jax.tasks import simulate_case

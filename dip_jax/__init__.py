@@ -17,7 +17,7 @@ _HOME = {
     "Result": "base",
     "adjoint": "operators",
     "build_case": "tasks",
-    "build_config": "config",
+    "build_config": "presets",
     "build_net": "nets",
     "check_operator": "operators",
     "num_params": "nets",

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dip_jax.config import DEFAULT_PRESETS, PRESETS, build_config
 from dip_jax.nets import build_net, num_params
+from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 from dip_jax.runner import Progress
 
 _PLAIN_SECONDS = 20.0

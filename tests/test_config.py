@@ -5,16 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dip_jax.config import (
-    DEFAULT_PRESETS,
-    PRESETS,
-    Config,
-    build_config,
-    field_names,
-    from_json,
-    to_json,
-)
+from dip_jax.config import Config, field_names, from_json, to_json
 from dip_jax.errors import InputError
+from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -10,6 +10,7 @@ ORDER = [
     "errors",
     "_version",
     "config",
+    "presets",
     "base",
     "images",
     "metrics",
@@ -69,7 +70,7 @@ def test_a_library_stays_in_its_file(library, allowed):
     assert users <= allowed
 
 
-@pytest.mark.parametrize("name", ["config", "errors", "images"])
+@pytest.mark.parametrize("name", ["config", "presets", "errors", "images"])
 def test_what_answers_at_once_imports_no_jax(name):
     assert not any(i.split(".")[0] == "jax" for i in imports(FILES[name]))
 
@@ -89,7 +90,7 @@ def test_every_public_name_has_a_docstring_and_arguments_that_are_optional_are_n
         if not callable(member):
             continue
         assert inspect.getdoc(member), name
-        if inspect.isfunction(member) and member.__module__ != "dip_jax.config":
+        if inspect.isfunction(member) and member.__module__ != "dip_jax.presets":
             for parameter in inspect.signature(member).parameters.values():
                 optional = parameter.default is not inspect.Parameter.empty
                 assert not optional or parameter.kind is inspect.Parameter.KEYWORD_ONLY, name

@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from dip_jax.config import PRESETS, NetConfig, build_config
+from dip_jax.config import NetConfig
 from dip_jax.errors import InputError
 from dip_jax.nets import build_net, code_size, num_params, params_from_torch
+from dip_jax.presets import PRESETS, build_config
 
 GOLDEN = Path(__file__).parent / "data"
 INDEX = {

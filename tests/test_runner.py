@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from dip_jax.base import Case
-from dip_jax.config import build_config
 from dip_jax.errors import InputError
+from dip_jax.presets import build_config
 from dip_jax.runner import batch_size, group_cases, picture_key, restore
 from dip_jax.tasks import simulate_case
 
