@@ -147,7 +147,7 @@ class StopConfig:
     window: int = _number(100, 2)
     """wmv: outputs in the window."""
     patience: float = _number(0.5, 0, open_low=True)
-    """wmv: a minimum is confirmed after this share of its step (and never before a window and the average are past)."""
+    """wmv: a minimum is confirmed after this share of its step (never less than two windows and the lag of the average)."""
     num_pixels: int = _number(4096, 1)
     """wmv: pixels on which the variance is measured, a fixed random subset."""
 

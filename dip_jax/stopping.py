@@ -76,10 +76,11 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
     VAR_t = mean over places p and the last W outputs of (x_i[p] - mean_i x_i[p])^2.
 
     It falls while the fit converges on the picture and rises when it begins to fit the noise. Our
-    guards: it is measured on a fixed random subset of pixels, so that memory stays small; no minimum counts
-    before a warm-up that grows with the picture; a minimum is confirmed when none lower came for a share
-    of its own step, and is then frozen; a rollback empties the window. And the answer is the running
-    average `lag` steps after the minimum: that one is centred on it.
+    guards: it is measured on a fixed random subset of pixels, so that memory stays small; no minimum
+    counts before a warm-up that grows with the picture; a minimum is confirmed when none lower came for a
+    share of its own step, and at least two windows (drawings show plateaus of that length half way), and
+    is then frozen; a rollback empties the window. And the answer is the running average `lag` steps
+    after the minimum: that one is centred on it.
 
     References:
       Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
@@ -113,7 +114,7 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
         # Until a variance can be trusted the latest answer is the best.
         best = jnp.where(lower | jnp.isinf(state.least), step, state.best_step)
         improved = info.accepted & (step - best <= lag)
-        patience = jnp.maximum(config.window + lag, config.patience * best)
+        patience = jnp.maximum(2 * config.window + lag, config.patience * best)
         confirmed = full & jnp.isfinite(state.least) & (step - best >= patience)
         new = WmvState(
             best_step=best,

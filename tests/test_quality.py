@@ -53,20 +53,3 @@ def test_a_face_is_restored_better_than_by_the_baselines_and_the_stop_is_near_th
     assert answer > psnr(noisy, reference) + 7.5
     assert all(answer > psnr(image, reference) for image in baselines(noisy).values())
     assert result.curve["psnr_average"].max() - answer <= 0.5
-
-
-@pytest.mark.slow
-def test_missing_pixels_are_filled_in_better_than_by_biharmonic_equations():
-    from skimage.restoration import inpaint_biharmonic
-
-    camera = data.camera()[64:192, 176:304].astype(np.float32)[..., None] / 255
-    config = build_config(
-        "inpaint_random", overrides=["fit.learning_rate=0.01", "fit.num_steps=1500"]
-    )
-    case = simulate_case(jax.random.key(0), config.task, "camera", camera)
-    (result,) = restore([case], config)
-    mask = np.asarray(case.problem.operator.mask)[..., 0]
-    biharmonic = inpaint_biharmonic(
-        np.asarray(case.problem.measurement), mask == 0, channel_axis=-1
-    )
-    assert psnr(result.image, camera) > psnr(biharmonic, camera)
