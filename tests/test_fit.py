@@ -162,9 +162,9 @@ def test_a_jump_without_any_randomness_is_got_over_by_smaller_steps():
         return jnp.where(params["w"] > 0.6, 50.0, params["w"])
 
     net = Net(lambda key: {"w": jnp.full(SHAPE, 0.5)}, apply, SHAPE)
-    algorithm = build_fit(config(optimizer="sgd", learning_rate=1.0, guard_every=2), net)
+    algorithm = build_fit(config(optimizer="sgd", learning_rate=10.0, guard_every=2), net)
     state, infos = run(algorithm, problem(0.59), 60)
-    assert not all(info.accepted for info in infos) or infos[-1].loss < infos[0].loss
+    assert not all(info.accepted for info in infos)
     assert not state.diverged
     assert infos[-1].loss < infos[0].loss
 
