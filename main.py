@@ -29,7 +29,21 @@ flags.DEFINE_integer("num_steps", None, "Optimisation steps, at most.")
 flags.DEFINE_integer("seed", None, "Seed of every random number.")
 flags.DEFINE_string("output", "out", "Folder for the results; each picture gets a folder in it.")
 flags.DEFINE_bool("overwrite", False, "Go over what is in the output folder.")
-flags.DEFINE_bool("resume", False, "Keep the pictures that an earlier run finished in the folder.")
+flags.DEFINE_bool(
+    "resume",
+    False,
+    "Go on with an earlier run: keep what it finished, take up what it had in work.",
+)
+flags.DEFINE_bool("plan", False, "Say what the run would cost in memory and time, and end.")
+flags.DEFINE_integer("slots", None, "Pictures that share a device; by default what suits it.")
+flags.DEFINE_float("checkpoint_every", None, "Minutes between checkpoints of what is in work.")
+flags.DEFINE_bool(
+    "distributed", False, "Share the pictures with other processes; the launcher says who is who."
+)
+flags.DEFINE_string("coordinator", None, "distributed: host:port of process 0, if nobody says it.")
+flags.DEFINE_integer("num_processes", None, "distributed: how many processes, likewise.")
+flags.DEFINE_integer("process_id", None, "distributed: the number of this one, likewise.")
+flags.DEFINE_integer("cpu_devices", None, "Treat the processor as so many devices.")
 flags.DEFINE_integer("max_pixels", 100_000_000, "Refuse larger pictures before decoding them.")
 flags.DEFINE_multi_string("set", [], "Any config field, as section.field=value. Repeatable.")
 
@@ -74,6 +88,8 @@ def _config(preset: str | None) -> Config:
         "stop.rule": FLAGS.stop,
         "fit.num_steps": FLAGS.num_steps,
         "run.seed": FLAGS.seed,
+        "run.slots": FLAGS.slots,
+        "run.checkpoint_every": FLAGS.checkpoint_every,
     }
     return replace_fields(config, {k: v for k, v in given.items() if v is not None})
 
@@ -89,9 +105,27 @@ def _run() -> int:
             "Nothing to restore: give a picture (--input), or a clean one (--reference)."
         )
 
-    # Only now JAX: the mistakes above are answered at once.
-    from dip_jax import console, demo, jobs
+    distributed = FLAGS.distributed or FLAGS.coordinator is not None
+    who = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if any(value is not None for value in who) and None in who:
+        raise InputError("--coordinator, --num_processes and --process_id belong together.")
 
+    # Only now JAX: the mistakes above are answered at once.
+    import jax
+
+    from dip_jax import console, demo, folder, jobs, plan
+
+    if FLAGS.cpu_devices is not None:
+        jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
+    files = {
+        "inputs": FLAGS.input,
+        "references": FLAGS.reference,
+        "masks": FLAGS.mask,
+        "max_pixels": FLAGS.max_pixels,
+    }
+    if FLAGS.plan and not is_demo:
+        console.print_plan(plan.plan_entries(jobs.list_entries(config, **files), config))
+        return 0
     with console.ProgressDisplay() as display:
         if is_demo:
             output = Path(FLAGS.output) / "demo"
@@ -100,15 +134,16 @@ def _run() -> int:
             )
         else:
             output = Path(FLAGS.output)
-            summaries = jobs.restore_files(
+            summaries = folder.restore_files(
                 config,
                 output,
-                inputs=FLAGS.input,
-                references=FLAGS.reference,
-                masks=FLAGS.mask,
-                max_pixels=FLAGS.max_pixels,
+                **files,
                 overwrite=FLAGS.overwrite,
                 resume=FLAGS.resume,
+                distributed=distributed,
+                coordinator=FLAGS.coordinator,
+                num_processes=FLAGS.num_processes,
+                process_id=FLAGS.process_id,
                 on_progress=display.show,
                 on_message=display.announce,
             )
@@ -118,7 +153,7 @@ def _run() -> int:
     else:
         console.print_results(summaries, output)
     if "interrupted" in statuses:
-        return 130
+        return 75
     return 1 if statuses & {"failed", "diverged"} else 0
 
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
+from dip_jax.base import picture_key
 from dip_jax.demo import baselines
 from dip_jax.images import read_picture
 from dip_jax.presets import build_config
-from dip_jax.runner import picture_key, restore
+from dip_jax.runner import restore
 from dip_jax.tasks import simulate_case
 
 FLAGS = flags.FLAGS

@@ -19,17 +19,15 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from dip_jax.fit import build_fit
 from dip_jax.nets import build_net, params_from_torch
+from dip_jax.padding import pad_case
 from dip_jax.presets import build_config
-from dip_jax.runner import Answer, Slot, build_chunk
-from dip_jax.stopping import build_stopper
+from dip_jax.slots import Slots
 from dip_jax.tasks import simulate_case
 
 FLAGS = flags.FLAGS
@@ -46,7 +44,14 @@ class Ours:
 
     def __init__(self, size: int, batch: int, steps: int):
         """Compiles the program that the command runs, for `batch` pictures."""
-        config = build_config(overrides=["fit.num_steps=1000000", f"run.chunk={steps}", *FLAGS.set])
+        config = build_config(
+            overrides=[
+                "fit.num_steps=1000000",
+                f"run.chunk={steps}",
+                f"run.slots={batch}",
+                *FLAGS.set,
+            ]
+        )
         rng = np.random.default_rng(0)
         cases = [
             simulate_case(
@@ -54,33 +59,18 @@ class Ours:
             )
             for i in range(batch)
         ]
-        algorithm = build_fit(config.fit, build_net(config.net, cases[0].shape))
-        stopper = build_stopper(config.stop)
-
-        def init(key):
-            answer = Answer(jnp.zeros(cases[0].shape), jnp.int32(0))
-            state = algorithm.init(key, cases[0].problem)
-            return Slot(state, stopper.init(cases[0].shape), answer)
-
-        self.steps, self.batch = steps, batch
-        self.problems = jax.tree.map(lambda *x: jnp.stack(x), *(c.problem for c in cases))
-        self.references = jnp.stack([jnp.asarray(c.reference) for c in cases])
-        slots = jax.jit(lambda k: jax.lax.map(init, k))(jax.random.split(jax.random.key(0), batch))
-        chunk = build_chunk(algorithm, stopper, config, side_by_side=jax.default_backend() != "cpu")
-        args = (slots, self.problems, self.references, jnp.int32(steps))
-        clock = time.perf_counter()
-        self.compiled = chunk.lower(*args).compile()
-        self.compile_seconds = time.perf_counter() - clock
-        self.gigabytes = self.compiled.memory_analysis().temp_size_in_bytes / 1e9
-        self.slots = slots
+        self.steps = steps
+        self.slots = Slots(pad_case(cases[0], config.net.sides_per_octave), config)
+        for index, case in enumerate(cases):
+            self.slots.put(index, pad_case(case, config.net.sides_per_octave))
+        self.compile_seconds = self.slots.compile_seconds
+        self.gigabytes = self.slots.bytes_per_device / 1e9
         self.run()
 
     def run(self) -> float:
         """Runs one chunk; returns seconds per step."""
         clock = time.perf_counter()
-        args = (self.slots, self.problems, self.references, jnp.int32(self.steps))
-        self.slots, logs, _ = self.compiled(*args)
-        jax.block_until_ready((self.slots, logs))
+        self.slots.advance(self.steps)
         return (time.perf_counter() - clock) / self.steps
 
 

@@ -11,6 +11,7 @@ from dip_jax._version import __version__
 
 _HOME = {
     "Case": "base",
+    "CheckpointStore": "checkpoint",
     "Config": "config",
     "InputError": "errors",
     "Problem": "base",
@@ -25,7 +26,8 @@ _HOME = {
     "read_mask": "images",
     "read_picture": "images",
     "restore": "runner",
-    "restore_files": "jobs",
+    "restore_files": "folder",
+    "restore_many": "runner",
     "simulate_case": "tasks",
     "write_picture": "images",
 }

@@ -8,7 +8,9 @@ The names: `image` (the estimate, x), `measurement` (the data, y), `operator` (t
 estimator ever sees), `noise_std` (in [0, 1] units), `step` of `num_steps`.
 """
 
+import zlib
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -18,6 +20,15 @@ from dip_jax.errors import InputError as InputError
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
+
+
+def picture_key(seed: int, name: str) -> Array:
+    """The random key of a picture: from the run's seed and the last part of its name.
+
+    So it depends neither on its place in a run nor on whether another picture has the same stem.
+    """
+    stem = PurePosixPath(name).name
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stem.encode()))
 
 
 class Operator(Protocol):
@@ -48,6 +59,8 @@ class Problem(NamedTuple):
     """Standard deviation of the noise in [0, 1] units; 0 for none, NaN for unknown."""
     code_image: Array | None = None
     """A picture `[H, W, C]` that serves as the network's input in place of noise, or None."""
+    region: Array | None = None
+    """`[H, W, 1]`, 1 where the picture is and 0 where it was padded; None for 1 everywhere."""
 
 
 class Case(NamedTuple):
@@ -72,6 +85,8 @@ class Net(NamedTuple):
     """`apply(params, code) -> image`, `[Hc, Wc, Cin] -> [H, W, C]`."""
     code_shape: tuple[int, int, int]
     """Shape of the code that `apply` takes: at least the picture's size."""
+    image_shape: tuple[int, int, int]
+    """Shape of the image that it makes."""
 
 
 class Info(NamedTuple):
@@ -112,7 +127,7 @@ class Result(NamedTuple):
     status: str
     """`done`, `stopped` (by its rule), `interrupted`, `diverged` or `failed`."""
     image: np.ndarray
-    """The restored image `[H, W, C]`, float32."""
+    """The restored image `[H, W, C]`, float32; empty where the status is `failed`."""
     raw: np.ndarray
     """The answer before known pixels were put back; the same array where none were."""
     num_steps: int
@@ -127,6 +142,8 @@ class Result(NamedTuple):
     """`step`, `loss`, `variance` (of the rule `wmv`), `psnr` and `psnr_average` (NaN without a
     reference), one entry per step."""
     seconds: float
-    """Wall time of the fit, of the whole batch where images share a device."""
+    """Wall time from its start to its end, also where images share a device."""
     compile_seconds: float
-    """Wall time of compiling and of the random start."""
+    """Wall time of compiling the program that served it."""
+    error: Exception | None = None
+    """What went wrong, where the status is `failed`."""

@@ -79,6 +79,8 @@ class NetConfig:
     """A sigmoid at the end, so that images lie in [0, 1]."""
     scale_init: str = _choice("uniform", "one", default="uniform")
     """Where normalisation scales start: U(0, 1), as the PyTorch of 2018 did, or at one."""
+    sides_per_octave: int = _number(16, 0)
+    """Sides are rounded up to so many per octave, so that pictures share a program; 0 rounds nothing."""
     lowering: str = _choice("auto", "winograd", "patches", "vendor", default="auto")
     """How convolutions are computed; `auto` chooses per platform. See `convolution`."""
 
@@ -160,10 +162,16 @@ class RunConfig:
     """Every random number follows from it and from the picture's name."""
     chunk: int = _number(100, 1)
     """Steps per dispatch at most; they adapt so that a dispatch lasts about three seconds."""
-    share: str = _choice("auto", "map", "vmap", default="auto")
-    """How pictures share a device: one after the other, or side by side."""
-    batch: int | None = _number(None, 1)
-    """Pictures that share a device; None for 1 on CPU and 8 elsewhere."""
+    share: str = _choice("auto", "map", "vmap", "unroll", default="auto")
+    """How pictures share a device: one after the other, side by side, or each with code of its own."""
+    slots: int | None = _number(None, 1)
+    """Pictures that share a device; None for 1 on CPU and 8 elsewhere, fewer where memory is short."""
+    refill: bool = True
+    """Give a slot to the next picture at once; otherwise wait until all slots are done."""
+    checkpoint_every: float = _number(5.0, 0)
+    """Minutes between checkpoints of the pictures in work."""
+    checkpoint_keep: int = _number(2, 1)
+    """How many of the newest checkpoints stay."""
     max_memory: float | None = _number(None, 0, open_low=True)
     """Memory in GB that a run may need; None for what the machine has."""
 

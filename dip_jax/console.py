@@ -4,6 +4,7 @@ Progress goes to standard error, results to standard output. Where there is no t
 becomes a plain one now and then.
 """
 
+import collections
 import sys
 import time
 from collections.abc import Sequence
@@ -17,18 +18,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dip_jax.folder import FolderProgress
 from dip_jax.nets import build_net, num_params
+from dip_jax.plan import Plan
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
-from dip_jax.runner import Progress
 
 _PLAIN_SECONDS = 20.0
+_MOST_ROWS = 60
 
 
 class ProgressDisplay:
     """A context in which `show(progress)` keeps a person informed.
 
-    In a terminal: a bar with step, steps/s, time left, loss and, with a reference, PSNR. Where the
-    output is a file or a pipe: one line at the start and then every twenty seconds.
+    In a terminal: a bar with step, steps/s, time left, loss and, with a reference, PSNR; for a folder
+    with pictures done, in work and failed, and pictures per hour. Where the output is a file or a pipe:
+    one line at the start and then every twenty seconds.
     """
 
     def __init__(self, console: Console | None = None):
@@ -36,7 +40,6 @@ class ProgressDisplay:
         self._console = console or Console(file=sys.stderr)
         self._live: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
-        self._names: tuple[str, ...] = ()
         self._last_line = float("-inf")
 
     def __enter__(self) -> "ProgressDisplay":
@@ -67,37 +70,42 @@ class ProgressDisplay:
             text, highlight=False, markup=False
         )
 
-    def show(self, progress: Progress) -> None:
-        """Shows where the run stands."""
-        label = progress.names[0]
-        if len(progress.names) > 1:
-            label += f" and {len(progress.names) - 1} more"
+    def show(self, progress: FolderProgress) -> None:
+        """Shows where the run stands: the steps of a single picture, or the pictures of a folder."""
+        pictures = progress.pictures
+        if progress.num_pictures == 1:
+            label, total, done = pictures.names[0], pictures.num_steps, pictures.steps[0]
+            where = f"step {done}/{total}"
+        else:
+            label, total = "pictures", progress.num_pictures
+            done = progress.num_done + progress.num_failed
+            where = f"{done}/{total}"
         if self._live is None:
             now = time.monotonic()
-            if now - self._last_line >= _PLAIN_SECONDS or progress.names != self._names:
+            if now - self._last_line >= _PLAIN_SECONDS:
                 self._last_line = now
-                self._names = progress.names
-                step = f"step {progress.step}/{progress.num_steps}"
-                self.announce(f"{label}: {step}  {describe(progress)}")
+                self.announce(f"{label}: {where}  {describe(progress)}")
             return
-        if self._task is None or progress.names != self._names:
-            self._names = progress.names
-            if self._task is not None:
-                self._live.remove_task(self._task)
-            self._task = self._live.add_task(escape(label), total=progress.num_steps, text="")
-        text = f"{progress.step}/{progress.num_steps}  {describe(progress)}"
-        self._live.update(self._task, completed=progress.step, text=text)
+        if self._task is None:
+            self._task = self._live.add_task(escape(label), total=total, text="")
+        self._live.update(self._task, completed=done, text=f"{where}  {describe(progress)}")
 
 
-def describe(progress: Progress) -> str:
+def describe(progress: FolderProgress) -> str:
     """Speed, time left and quality in one line."""
-    parts = [
-        f"{progress.steps_per_second:.3g} steps/s",
-        f"at most {_duration(progress.seconds_left)}",
-    ]
-    parts.append(f"loss {progress.loss:.5f}")
-    if progress.psnr is not None:
-        parts.append(f"{progress.psnr:.2f} dB")
+    pictures = progress.pictures
+    parts = []
+    if progress.num_pictures > 1:
+        parts.append(f"{len(pictures.names)} in work")
+        if progress.num_failed:
+            parts.append(f"{progress.num_failed} failed")
+        if progress.per_hour:
+            parts.append(f"{progress.per_hour:.3g}/hour")
+    parts.append(f"{pictures.steps_per_second:.3g} steps/s")
+    parts.append(f"at most {_duration(progress.seconds_left)}")
+    parts.append(f"loss {pictures.loss:.5f}")
+    if pictures.psnr is not None:
+        parts.append(f"{pictures.psnr:.2f} dB")
     return "  ".join(parts)
 
 
@@ -127,13 +135,42 @@ def print_presets() -> None:
     console.print("* the default of its task")
 
 
+def print_plan(plans: Sequence[Plan]) -> None:
+    """Prints what a run would cost: a line per shape, and the sum."""
+    table = Table(box=None, pad_edge=False)
+    columns = ("canvas", "pictures", "at once", "GB each", "peak GB", "compile s", "s/step")
+    for column in (*columns, "steps, at most", "time, at most"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for plan in plans:
+        height, width, channels = plan.shape
+        table.add_row(
+            f"{width} x {height} x {channels}",
+            str(plan.num_pictures),
+            str(min(plan.num_slots, plan.num_pictures)),
+            f"{plan.bytes_per_picture / 1e9:.2f}",
+            f"{plan.peak_bytes / 1e9:.2f}",
+            f"{plan.compile_seconds:.0f}",
+            f"{plan.seconds_per_step:.3g}",
+            str(plan.num_steps),
+            _duration(plan.seconds),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(table)
+    number = sum(plan.num_pictures for plan in plans)
+    console.print(
+        f"{number} picture{'s' * (number != 1)}: at most {_duration(sum(p.seconds for p in plans))}, "
+        f"{max(plan.peak_bytes for plan in plans) / 1e9:.2f} GB at the peak. Nothing was written."
+    )
+
+
 def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
     """Prints one line per picture, and a sentence for each that failed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("picture", no_wrap=True)
     for column in ("status", "answer at step", "damaged dB", "restored dB", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
-    for summary in summaries:
+    shown = summaries if len(summaries) <= _MOST_ROWS else _worth_showing(summaries)
+    for summary in shown:
         table.add_row(
             escape(summary["name"]),
             summary["status"],
@@ -149,13 +186,28 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
         if summary["status"] == "diverged":
             text = "the fit diverged; lower --set fit.learning_rate=... or try another --seed"
             console.print(f"{summary['name']}: {text}", markup=False)
-        if summary["error"]:
+        if summary["error"] and summary["status"] == "failed":
             console.print(
                 f"{summary['name']}: {summary['status']}: {summary['error']}",
                 markup=False,
                 soft_wrap=True,
             )
-    console.print(f"Results in {output}/", markup=False)
+    if len(shown) < len(summaries):
+        console.print(f"... and {len(summaries) - len(shown)} more")
+    if len(summaries) > 1:
+        counts = collections.Counter(summary["status"] for summary in summaries)
+        told = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+        console.print(f"{len(summaries)} pictures: {told}", markup=False)
+    if any(summary["status"] == "interrupted" for summary in summaries):
+        console.print("Interrupted: the same command with --resume goes on where it was.")
+    page = f", to look through: {output}/index.html" if len(summaries) > 1 else ""
+    console.print(f"Results in {output}/{page}", markup=False, soft_wrap=True)
+
+
+def _worth_showing(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of very many: those that went wrong, then the first."""
+    rank = {"failed": 0, "diverged": 0, "interrupted": 1}
+    return sorted(summaries, key=lambda s: rank.get(s["status"], 2))[:_MOST_ROWS]
 
 
 def print_comparison(rows: dict[str, float], folder: Path) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 from skimage import data, restoration
 from skimage.metrics import peak_signal_noise_ratio
 
+from dip_jax.base import picture_key
 from dip_jax.config import Config
+from dip_jax.folder import run_entries
 from dip_jax.images import Picture
-from dip_jax.jobs import Job, run_jobs
-from dip_jax.runner import picture_key
+from dip_jax.jobs import Entry, Job
 from dip_jax.tasks import simulate_case
 
 NAME = "coffee"
@@ -57,7 +58,7 @@ def run_demo(
     Args:
       config: The settings; the noise is `task.noise_std`, or 25/255.
       output: Folder for the results; what an earlier demonstration left there is written over.
-      **watch: `on_progress` and `on_message`, see `run_jobs`.
+      **watch: `on_progress` and `on_message`, see `run_entries`.
 
     Returns:
       The run's summaries, and PSNR in dB by method.
@@ -65,7 +66,8 @@ def run_demo(
     picture = demo_picture()
     key = jax.random.fold_in(picture_key(config.run.seed, NAME), 1)
     case = simulate_case(key, config.task, NAME, picture.pixels)
-    summaries = run_jobs([Job(case, picture)], config, output, overwrite=True, **watch)
+    entry = Entry(NAME, lambda: Job(case, picture), lambda: "", case.shape)
+    summaries = run_entries([entry], config, output, overwrite=True, **watch)
     noisy = np.asarray(case.problem.measurement)
     images = {"noisy": noisy, **baselines(noisy)}
     rows = {

@@ -37,7 +37,7 @@ class FitState(NamedTuple):
     step: Array
     """Steps made, including those undone."""
     key: Array
-    """Random key; step t uses `fold_in(key, t)`."""
+    """Data of the random key, `[2]` uint32; step t uses `fold_in(key, t)`."""
     code: Array
     """z, `[Hc, Wc, C_in]`."""
     params: Params
@@ -118,15 +118,14 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
         code = config.code_scale * jax.random.uniform(code_key, net.code_shape)
         params = net.init(net_key)
         opt_state = optimizer.init(params)
-        shape = jax.eval_shape(net.apply, params, code).shape
         zero = jnp.int32(0)
         return FitState(
             step=zero,
-            key=step_key,
+            key=jax.random.key_data(step_key),
             code=code,
             params=params,
             opt_state=opt_state,
-            average=jnp.zeros(shape),
+            average=jnp.zeros(net.image_shape),
             num_averaged=zero,
             level=jnp.float32(jnp.inf),
             # A copy: the state is donated, and a buffer can be given away only once.
@@ -141,13 +140,17 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
         # 1. The loss at a perturbed code, and its gradient.
         shaken = state.code
         if config.perturbation:
-            key = jax.random.fold_in(state.key, state.step)
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             shaken += config.perturbation * noise.normal(key, state.code.shape)
 
         def loss_fn(params: Params) -> tuple[Array, Array]:
             image = net.apply(params, shaken)
-            misfit = problem.operator(image) - problem.measurement
-            return jnp.mean(jnp.square(jnp.abs(misfit))), image
+            if problem.region is not None:
+                image = image * problem.region
+            misfit = jnp.mean(jnp.square(jnp.abs(problem.operator(image) - problem.measurement)))
+            if problem.region is not None:
+                misfit = misfit / jnp.mean(problem.region)
+            return misfit, image
 
         (loss, image), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         accepted = jnp.isfinite(loss) & (loss <= config.guard_ratio * state.level)

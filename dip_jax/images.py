@@ -184,7 +184,7 @@ def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
     data = _encode(to_stored(pixels, like), like)
     # In the same folder, as a rename is atomic only within one file system. Not by `tempfile`,
     # which would keep other users from reading the picture.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -193,6 +193,33 @@ def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def peek_shape(path: str | Path) -> tuple[int, int, int] | None:
+    """Height, width and channels `[H, W, C]` of a picture as its header says, None if it says nothing.
+
+    Nothing is decoded and nothing checked; `read_picture` has the last word.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            is_tiff = file.read(4) in _TIFF_MAGIC
+            file.seek(0)
+            if is_tiff:
+                with tifffile.TiffFile(file) as tiff:
+                    page = tiff.pages.first
+                    width, height = page.imagewidth, page.imagelength
+                    is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
+                    channels = 3 if page.samplesperpixel > 2 or is_palette else 1
+                    tag = page.tags.get("Orientation")
+                    orientation = tag.value if tag else 1
+            else:
+                image = _open_with_pillow(file)
+                width, height = image.size
+                channels = 1 if image.mode in ("1", "L", "LA", "I;16") else 3
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return None
+    return (width, height, channels) if orientation in (5, 6, 7, 8) else (height, width, channels)
 
 
 def list_pictures(paths: Sequence[str | Path]) -> list[Path]:
@@ -276,14 +303,18 @@ def _read(path: Path, max_pixels: int) -> _Stored:
     return stored._replace(values=np.ascontiguousarray(values), orientation=1, notes=notes)
 
 
-def _read_with_pillow(file: BinaryIO, max_pixels: int) -> _Stored:
-    header = file.read(_PNG_HEADER_END)
+def _open_with_pillow(file: BinaryIO) -> Image.Image:
     with _pillow_limit_lock:  # `max_pixels` replaces Pillow's own limit, which is a global
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(file, formats=("PNG", "JPEG", "WEBP", "BMP"))
+            return Image.open(file, formats=("PNG", "JPEG", "WEBP", "BMP"))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _read_with_pillow(file: BinaryIO, max_pixels: int) -> _Stored:
+    header = file.read(_PNG_HEADER_END)
+    image = _open_with_pillow(file)
     _check_size(*image.size, max_pixels)
     notes: tuple[str, ...] = ()
     mode = {"1": "L", "I;16": "L", "P": "RGB", "PA": "RGBA"}.get(image.mode, image.mode)

@@ -12,9 +12,16 @@ def mse(image: Array, reference: Array) -> Array:
     return jnp.mean(jnp.square(image - reference))
 
 
-def psnr(image: Array, reference: Array) -> Array:
-    """Peak signal-to-noise ratio in dB: -10 log10(mse), for images in [0, 1], channels together."""
-    return -10 * jnp.log10(mse(image, reference))
+def psnr(image: Array, reference: Array, *, region: Array | None = None) -> Array:
+    """Peak signal-to-noise ratio in dB: -10 log10(mse), for images in [0, 1], channels together.
+
+    Args:
+      image: The estimate `[H, W, C]`.
+      reference: The truth `[H, W, C]`.
+      region: `[H, W, 1]`, 1 where the picture is; elsewhere both images must be 0.
+    """
+    share = 1.0 if region is None else jnp.mean(region)
+    return -10 * jnp.log10(mse(image, reference) / share)
 
 
 def ssim(image: np.ndarray, reference: np.ndarray) -> float:

@@ -198,7 +198,7 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
     def apply(params: Params, code: Array) -> Array:
         return _crop(module.apply({"params": params}, code), height, width)  # type: ignore[arg-type]
 
-    return Net(jax.jit(init), apply, code_shape)
+    return Net(jax.jit(init), apply, code_shape, shape)
 
 
 def _start(key: Array, config: NetConfig, shapes: Params) -> Params:

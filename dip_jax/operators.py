@@ -26,6 +26,11 @@ class Identity:
         """Returns `image`."""
         return image
 
+    def pad(self, height: int, width: int) -> "Identity":
+        """What it is on a canvas `[height, width]`; see `padding`."""
+        del height, width
+        return self
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,12 @@ class Mask:
     def __call__(self, image: Array) -> Array:
         """Returns `image` with its missing pixels at zero."""
         return image * self.mask
+
+    def pad(self, height: int, width: int) -> "Mask":
+        """What it is on a canvas `[height, width]`: the margin is missing too."""
+        rows, columns, _ = self.mask.shape
+        margins = [(0, height - rows), (0, width - columns), (0, 0)]
+        return Mask(jnp.pad(self.mask, margins))
 
 
 def adjoint(operator: Operator, shape: tuple[int, int, int]) -> Callable[[Array], Array]:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, from_json, to_json
@@ -29,15 +30,12 @@ _VERSIONS = ("dip_jax", "jax", "flax", "optax", "numpy")
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".part") as file:
-        try:
-            file.write(text)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def prepare_folder(
@@ -93,17 +91,17 @@ def _difference(old: Config, new: Config) -> str:
     return ""
 
 
-def finished_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a picture that an earlier run finished in `folder`, or None."""
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary that an earlier run left in a picture's `folder`, or None."""
     path = folder / "summary.json"
-    if not path.exists():
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
         return None
-    summary = json.loads(path.read_text())
-    return summary if summary["status"] in ("done", "stopped") else None
 
 
 def report_picture(
-    folder: Path, case: Case, result: Result, config: Config, like: Picture
+    folder: Path, case: Case, result: Result, config: Config, like: Picture, *, digest: str = ""
 ) -> dict[str, Any]:
     """Writes everything about one picture into `folder`.
 
@@ -113,6 +111,7 @@ def report_picture(
       result: What came of it.
       config: The settings.
       like: In what form the picture came, and so goes out.
+      digest: A checksum of its files, by which a later run knows that they have not changed.
 
     Returns:
       The summary, as written to `summary.json`.
@@ -124,9 +123,15 @@ def report_picture(
     write_text(folder / "metrics.jsonl", _metrics_lines(result))
     draw_curve(folder / "curve.png", result)
     draw_sheet(folder / "sheet.png", case, result)
-    summary = summarise(case, result, config)
+    summary = {**summarise(case, result, config), "digest": digest}
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def write_failure(folder: Path, summary: dict[str, Any]) -> None:
+    """Writes the summary of a picture that was not restored into its `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def failure_summary(
@@ -158,6 +163,7 @@ def failure_summary(
         "versions": _versions(),
         "notes": [],
         "error": error,
+        "digest": "",
     }
 
 
@@ -238,10 +244,14 @@ def _metrics_lines(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _save_figure(figure: Figure, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
+def save_png(path: Path, picture: Figure | Image.Image) -> None:
+    """Writes a figure or a Pillow image as PNG, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
     try:
-        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
+        if isinstance(picture, Figure):
+            picture.savefig(part, format="png", dpi=110, metadata={"Software": None})
+        else:
+            picture.save(part, format="png")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -278,7 +288,7 @@ def draw_curve(path: Path, result: Result) -> None:
         parse_math=False,  # a file name may hold dollar signs
     )
     figure.tight_layout()
-    _save_figure(figure, path)
+    save_png(path, figure)
 
 
 def draw_sheet(path: Path, case: Case, result: Result) -> None:
@@ -309,9 +319,4 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
         )
         axis.axis("off")
         axis.set_title(title, fontsize=9, pad=4)
-    _save_figure(figure, path)
-
-
-def write_run_summary(folder: Path, summaries: Sequence[dict[str, Any]]) -> None:
-    """Writes the whole run's `summary.json`: a list with one entry per picture."""
-    write_text(folder / "summary.json", json.dumps(list(summaries), indent=2) + "\n")
+    save_png(path, figure)

@@ -1,144 +1,235 @@
-"""The loop: pictures of one shape side by side, chunks of steps in one dispatch, results as numpy.
+"""The run: a queue of pictures of any shapes, slots that are refilled as they come free.
 
-Everything here has a batch axis (a batch of one is a batch). A chunk is one compiled program: for each
-image a `while` loop that runs up to `count` steps, or fewer where the image is done. How the images
-share a device is `run.share`: `map` (one after the other: right on CPU, where one image fills the
-machine) or `vmap` (side by side: right on GPU and TPU).
-
-The host never waits for a step: it dispatches the next chunk before it reads the numbers of the last.
+`restore_many` takes pictures one by one from an iterable, which is read ahead in the background, and
+yields results as they finish. Pictures that one program can serve are fitted together; the program is
+compiled once. Between chunks of steps the host looks who is done, hands out and refills, so only as
+many pictures are held as are in work and a few beside.
 """
 
-import collections
+import contextlib
+import functools
+import queue
+import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import psutil
-from jax import lax
 
-from dip_jax.base import Algorithm, Array, Case, Info, InputError, Problem, Result, Stopper
+from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config
-from dip_jax.fit import FitState, average_lag, build_fit
-from dip_jax.metrics import psnr
-from dip_jax.nets import build_net, num_params
-from dip_jax.stopping import build_stopper
+from dip_jax.nets import num_params
+from dip_jax.padding import pad_case
+from dip_jax.slots import Slot, Slots, Status
 from dip_jax.tasks import paste_known
 
-# A chunk should last about this long: short enough for Ctrl-C, long enough to hide its overhead.
-_CHUNK_SECONDS = 3.0
-
-
-class Answer(NamedTuple):
-    """The image that the stopping rule would hand out now."""
-
-    image: Array
-    """The running average `[H, W, C]` at the best step."""
-    step: Array
-
-
-class Slot(NamedTuple):
-    """All that is kept of one image between chunks."""
-
-    state: FitState
-    stop: Any
-    answer: Answer
+# A chunk should last about this long: short enough to stop and to refill soon, long enough to hide what
+# a dispatch costs. On CPU that is the first touch of its memory, elsewhere next to nothing.
+_CHUNK_SECONDS = {"cpu": 3.0}
+_CHUNK_SECONDS_ELSEWHERE = 0.5
+# Pictures that are read before their turn.
+_READ_AHEAD = 8
 
 
 class Progress(NamedTuple):
-    """What is known while a batch runs."""
+    """What is known while a run goes on; each list has an entry per picture in work."""
 
     names: tuple[str, ...]
-    step: int
-    """Steps of the image that is furthest."""
+    steps: tuple[int, ...]
+    """Steps made."""
     num_steps: int
     steps_per_second: float
-    seconds_left: float
+    """Of one picture."""
     loss: float
-    """Mean over the images, of the last step."""
+    """Mean over the pictures, of their last steps."""
     psnr: float | None
-    """Of the running average, mean over the images with a reference."""
+    """Of the running average, mean over the pictures with a reference."""
 
 
-_LOGS = ("loss", "psnr", "psnr_average", "variance")
+class Saved(NamedTuple):
+    """A picture in work, as a checkpoint keeps it: numpy only."""
+
+    name: str
+    fingerprint: int
+    """Checksum of its problem: a state belongs to no other one."""
+    slot: Slot
+    curve: dict[str, np.ndarray]
+    seconds: float
 
 
-def picture_key(seed: int, name: str) -> Array:
-    """The random key of a picture: from the run's seed and its own name, not from its place."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+class Store(Protocol):
+    """Where pictures in work are kept; see `checkpoint`."""
+
+    def load(self, name: str, fingerprint: int, shapes: Slot) -> Saved | None:
+        """The saved state of a picture, in the form of `shapes`, or None."""
+        ...
+
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+        ...
+
+    def save(self, pictures: Sequence[Saved]) -> None:
+        """Saves all pictures in work, whole or not at all."""
+        ...
 
 
-def build_chunk(
-    algorithm: Algorithm, stopper: Stopper, config: Config, *, side_by_side: bool
-) -> Any:
-    """Builds `chunk(slots, problems, references, count) -> (slots, logs, running)`.
+class _Work:
+    """A picture in a slot, and what the host keeps of it."""
+
+    def __init__(self, case: Case, padded: Case):
+        self.case, self.padded = case, padded
+        self.logs: list[dict[str, np.ndarray]] = []
+        self.num_steps = 0
+        self.seconds = 0.0
+        self._clock = time.perf_counter()
+
+    def resume(self, saved: Saved) -> None:
+        self.logs = [saved.curve]
+        self.num_steps = int(saved.slot.state.step)
+        self.seconds = saved.seconds
+
+    def lap(self) -> None:
+        """Counts the time since the last call."""
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    @property
+    def curve(self) -> dict[str, np.ndarray]:
+        return {name: np.concatenate([log[name] for log in self.logs]) for name in self.logs[0]}
+
+
+def restore_many(
+    cases: Iterable[Case],
+    config: Config,
+    *,
+    devices: Sequence[Any] | None = None,
+    store: Store | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Result]:
+    """Restores pictures, each with its own network, and yields results as they finish.
 
     Args:
-      algorithm: The estimator.
-      stopper: The stopping rule.
-      config: For `fit.num_steps` and `run.chunk`, the most steps of one chunk.
-      side_by_side: `vmap` over the images, otherwise `map`.
+      cases: Any number of any shapes, with names of their own; read ahead in a thread, so a generator
+        that loads them need not hold them. Alike pictures should come one after the other.
+      config: The settings.
+      devices: Where to compute; by default all devices of this process.
+      store: Where pictures in work are saved now and then, and looked for before they are started.
+      on_progress: Called between chunks.
+      should_stop: Asked between chunks; True saves what is in work and hands it out as it is.
 
-    Returns:
-      A jitted function of trees with a batch axis. `references` may be None; `count` is how many steps
-      to run, at most `run.chunk`. `logs` are arrays `[N, run.chunk]`, among them `step`, -1 where none was
-      made; `running[N]` says which images go on. The slots are donated.
+    Yields:
+      A result per picture. Its status is `stopped` (by the rule), `done` (all steps), `diverged`,
+      `interrupted`, or `failed` with the `error`; but for the last, `image` is the best answer so far.
+      A picture's result depends on its name, its problem and the config, not on the others.
     """
+    programs: dict[Any, Slots | Exception] = {}
+    with _read_ahead(cases) as take:
+        pending: list[tuple[Case, Case, Any]] = []
+        ended = False
 
-    def log(step: Array, info: Info, stop: Any, reference: Array | None) -> dict[str, Array]:
-        nan = jnp.float32(jnp.nan)
-        return {
-            "step": step,
-            "loss": info.loss,
-            "psnr": nan if reference is None else psnr(info.image, reference),
-            "psnr_average": nan if reference is None else psnr(info.average, reference),
-            "variance": getattr(stop, "variance", nan),
-        }
+        def look(signature: Any, *, wait: bool) -> tuple[Case, Case] | None:
+            """The next picture that fits the program in hand, if there is one near."""
+            nonlocal ended
+            while True:
+                for i, (case, padded, own) in enumerate(pending):
+                    if signature is None or own == signature:
+                        del pending[i]
+                        return case, padded
+                if ended or len(pending) >= _READ_AHEAD:
+                    return None
+                try:
+                    taken = take(wait=wait)
+                except queue.Empty:
+                    return None
+                if taken is None:
+                    ended = True
+                else:
+                    padded = pad_case(taken, config.net.sides_per_octave)
+                    pending.append((taken, padded, _signature(padded)))
 
-    def goes_on(slot: Slot) -> Array:
-        return (slot.state.step < config.fit.num_steps) & ~slot.stop.done & ~slot.state.diverged
-
-    def one(slot: Slot, problem: Problem, reference: Array | None, count: Array) -> Any:
-        def more(carry):
-            i, slot, _ = carry
-            return (i < count) & goes_on(slot)
-
-        def body(carry):
-            i, slot, logs = carry
-            step = slot.state.step
-            state, info = algorithm.step(problem, slot.state)
-            stop, improved = stopper.update(slot.stop, step, info)
-            answer = lax.cond(improved, lambda: Answer(info.average, step), lambda: slot.answer)
-            values = log(step, info, stop, reference)
-            logs = {name: logs[name].at[i].set(values[name]) for name in logs}
-            return i + 1, Slot(state, stop, answer), logs
-
-        empty = {name: jnp.full((config.run.chunk,), jnp.nan) for name in _LOGS}
-        empty["step"] = jnp.full((config.run.chunk,), -1)
-        _, slot, logs = lax.while_loop(more, body, (jnp.int32(0), slot, empty))
-        return slot, logs, goes_on(slot)
-
-    def chunk(slots: Slot, problems: Problem, references: Array | None, count: Array):
-        if side_by_side:
-            return jax.vmap(one, in_axes=(0, 0, 0, None))(slots, problems, references, count)
-        return lax.map(lambda x: one(x[0], x[1], x[2], count), (slots, problems, references))
-
-    return jax.jit(chunk, donate_argnums=0)
+        while (first := look(None, wait=True)) is not None:
+            signature = _signature(first[1])
+            if signature not in programs:
+                try:
+                    programs.clear()  # one program's slots at a time: they are what takes the memory
+                    programs[signature] = Slots(first[1], config, devices=devices)
+                except Exception as error:  # of whatever kind: it is this picture's
+                    programs[signature] = error
+            slots = programs[signature]
+            if isinstance(slots, Exception):
+                yield _failed(first[0], slots)
+                continue
+            pending.insert(0, (*first, signature))
+            more = functools.partial(look, signature)
+            if (yield from _run(slots, more, config, store, on_progress, should_stop)):
+                return
 
 
-def group_cases(cases: Iterable[Case], size: int) -> Iterator[list[Case]]:
-    """Groups cases that one program can serve: same shape and operator, at most `size` each."""
-    groups: dict[Any, list[Case]] = {}
-    for case in cases:
-        leaves, tree = jax.tree.flatten(case.problem)
-        shapes = tuple(np.shape(leaf) for leaf in leaves)
-        groups.setdefault((case.shape, case.reference is None, tree, shapes), []).append(case)
-    for group in groups.values():
-        for first in range(0, len(group), size):
-            yield group[first : first + size]
+def _run(
+    slots: Slots,
+    more: Callable[..., tuple[Case, Case] | None],
+    config: Config,
+    store: Store | None,
+    on_progress: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool],
+) -> Generator[Result, None, bool]:
+    """Serves the pictures that `more(wait)` finds; returns True if the run was asked to stop."""
+    work: dict[int, _Work] = {}
+    pace = _Pace(config.run.chunk)
+
+    def fill() -> None:
+        if work and not config.run.refill:
+            return
+        for index in range(len(slots)):
+            if index in work:
+                continue
+            found = more(wait=not work)
+            if found is None:
+                return
+            new = _Work(*found)
+            saved = None
+            if store is not None:
+                saved = store.load(new.case.name, _fingerprint(new.case), slots.slot_shapes)
+            if saved is not None:
+                new.resume(saved)
+            slots.put(index, new.padded, saved=None if saved is None else saved.slot)
+            work[index] = new
+
+    while True:
+        fill()
+        if not work:
+            return False
+        try:
+            pace.start()
+            status, logs = slots.advance(pace.count)
+        except Exception as error:  # out of memory, most likely: what was in the slots is lost
+            slots.reset()
+            for item in work.values():
+                yield _failed(item.case, error)
+            work.clear()
+            continue
+        made = logs["step"] >= 0
+        pace.update(int(np.max(made.sum(axis=1))))
+        for index, item in work.items():
+            item.lap()
+            item.num_steps = int(status.num_steps[index])
+            item.logs.append({name: log[index][made[index]] for name, log in logs.items()})
+        if on_progress is not None:
+            on_progress(_progress(work, config, pace))
+        for index in [i for i in work if not status.goes_on[i]]:
+            slots.clear(index)
+            yield _result(work.pop(index), slots, index, status, config)
+        stopping = should_stop()
+        if store is not None and work and (stopping or store.is_due()):
+            store.save([_save(item, slots, index) for index, item in work.items()])
+        if stopping:
+            for index, item in work.items():
+                yield _result(item, slots, index, status, config)
+            return True
 
 
 def restore(
@@ -148,183 +239,160 @@ def restore(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Result]:
-    """Restores pictures of one shape, each with its own network.
+    """Restores pictures, each with its own network; see `restore_many`.
 
     Args:
-      cases: One or more of the same shape and operator (see `group_cases`).
+      cases: The pictures, with names of their own.
       config: The settings.
       on_progress: Called between chunks.
       should_stop: Asked between chunks; True ends the run with what there is.
 
     Returns:
-      A result for each case, in order. Their status is `stopped` (by the rule), `done` (all steps),
-      `interrupted` or `diverged`; `image` is the best answer so far in every case.
+      A result for each case that was started, in order.
 
     Raises:
-      InputError: If the run would need more memory than there is, with the amount and what to lower.
+      InputError: If two have one name, or the run would need more memory than there is, with the amount
+        and what to lower. What else goes wrong with a picture is raised as it is.
     """
-    shape = cases[0].shape
-    net = build_net(config.net, shape)
-    algorithm = build_fit(config.fit, net)
-    stopper = build_stopper(config.stop, lag=average_lag(config.fit))
-
-    def init(key: Array, problem: Problem) -> Slot:
-        answer = Answer(jnp.zeros(shape), jnp.int32(0))
-        return Slot(algorithm.init(key, problem), stopper.init(shape), answer)
-
-    @jax.jit
-    def init_all(keys: Array, problems: Problem) -> Slot:
-        return lax.map(lambda pair: init(*pair), (keys, problems))
-
-    problems = _stack([case.problem for case in cases])
-    references = None
-    if cases[0].reference is not None:
-        references = jnp.stack([jnp.asarray(case.reference) for case in cases])
-    keys = jnp.stack([picture_key(config.run.seed, case.name) for case in cases])
-
-    clock = time.perf_counter()
-    chunk = build_chunk(algorithm, stopper, config, side_by_side=_side_by_side(config))
-    shapes = jax.eval_shape(init_all, jax.ShapeDtypeStruct(keys.shape, keys.dtype), problems)
-    compiled = chunk.lower(shapes, problems, references, jnp.int32(0)).compile()
-    _require_memory(compiled.memory_analysis(), config, shape, len(cases))
-    slots = init_all(keys, problems)
-    jax.block_until_ready(slots)
-    compile_seconds = time.perf_counter() - clock
-
-    def dispatch() -> tuple[dict[str, Array], Array]:
-        nonlocal slots
-        slots, logs, running = compiled(slots, problems, references, jnp.int32(pace.count))
-        return logs, running
-
-    clock = time.perf_counter()
-    pace = _Pace(config.run.chunk)
-    logs: list[dict[str, np.ndarray]] = []
-    queue = collections.deque([dispatch()])
-    running, interrupted = True, False
-    while queue:
-        # The next chunk is queued before the last one's numbers are read; only the first is awaited,
-        # because it tells how long a step takes.
-        if logs and not interrupted and running:
-            queue.append(dispatch())
-        chunk_logs, chunk_running = jax.device_get(queue.popleft())
-        logs.append(chunk_logs)
-        running = bool(chunk_running.any())
-        num_made = int((chunk_logs["step"] >= 0).any(axis=0).sum())
-        if num_made:
-            pace.update(num_made)
-            if on_progress is not None:
-                on_progress(_progress(cases, config, chunk_logs, pace))
-        interrupted = interrupted or should_stop()
-        if not queue and running and not interrupted:
-            queue.append(dispatch())
-    seconds = time.perf_counter() - clock
-    columns = {name: np.concatenate([log[name] for log in logs], axis=1) for name in logs[0]}
-    results = []
-    for i, case in enumerate(cases):
-        slot = jax.tree.map(lambda leaf, i=i: leaf[i], slots)
-        raw = np.asarray(slot.answer.image)
-        pastes = config.task.paste_known and float(case.problem.noise_std) == 0
-        made = columns["step"][i] >= 0
-        results.append(
-            Result(
-                name=case.name,
-                status=_status(slot, config, interrupted),
-                image=paste_known(case.problem, raw) if pastes else raw,
-                raw=raw,
-                num_steps=int(slot.state.step),
-                stop_step=int(slot.answer.step),
-                num_rollbacks=int(slot.state.num_rollbacks),
-                num_params=num_params(slot.state.params),
-                curve={name: column[i][made] for name, column in columns.items()},
-                seconds=seconds,
-                compile_seconds=compile_seconds,
-            )
-        )
-    return results
+    names = [case.name for case in cases]
+    if len(set(names)) < len(names):
+        raise InputError(f"Pictures need names of their own, came {names}.")
+    results = {}
+    for result in restore_many(cases, config, on_progress=on_progress, should_stop=should_stop):
+        if result.error is not None:
+            raise result.error
+        results[result.name] = result
+    return [results[name] for name in names if name in results]
 
 
-def _status(slot: Slot, config: Config, interrupted: bool) -> str:
-    if slot.state.diverged:
-        return "diverged"
-    if slot.stop.done:
-        return "stopped"
-    return "interrupted" if interrupted and slot.state.step < config.fit.num_steps else "done"
+@contextlib.contextmanager
+def _read_ahead(cases: Iterable[Case]) -> Iterator[Callable[..., Case | None]]:
+    """Reads in a thread; gives `take(wait)`, the next case, None at the end, or what went wrong."""
+    ready: queue.Queue[Any] = queue.Queue(_READ_AHEAD)
+    closed = threading.Event()
+
+    def offer(item: Any) -> None:
+        while not closed.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.2)
+                return
+
+    def read() -> None:
+        try:
+            for case in cases:
+                offer(case)
+                if closed.is_set():
+                    return
+            offer(None)
+        except BaseException as error:  # handed to the caller, who is elsewhere
+            offer(error)
+
+    def take(*, wait: bool) -> Case | None:
+        item = ready.get(block=wait)
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    thread = threading.Thread(target=read, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        yield take
+    finally:
+        closed.set()
+        thread.join()
 
 
-def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+def _signature(case: Case) -> Any:
+    """Equal for pictures that one compiled program can serve."""
+    leaves, tree = jax.tree.flatten(case.problem)
+    shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype.name) for leaf in leaves)
+    return case.shape, case.reference is None, tree, shapes
 
 
-def _side_by_side(config: Config) -> bool:
-    if config.run.share == "auto":
-        return jax.default_backend() != "cpu"
-    return config.run.share == "vmap"
+def _fingerprint(case: Case) -> int:
+    """A checksum of all numbers of a problem."""
+    checksum = 0
+    for leaf in jax.tree.leaves(case.problem):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+    return checksum
 
 
-def batch_size(config: Config) -> int:
-    """How many images share the device: `run.batch`, by default 1 on CPU and 8 elsewhere."""
-    if config.run.batch is not None:
-        return config.run.batch
-    return 1 if jax.default_backend() == "cpu" else 8
+def _save(item: _Work, slots: Slots, index: int) -> Saved:
+    name = item.case.name
+    return Saved(name, _fingerprint(item.case), slots.save(index), item.curve, item.seconds)
 
 
-def _require_memory(analysis: Any, config: Config, shape: tuple[int, ...], num: int) -> None:
-    """Refuses, before anything runs, what would not fit; `analysis` is the compiler's forecast."""
-    needed = (
-        analysis.temp_size_in_bytes
-        + analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        - analysis.alias_size_in_bytes
-    )
-    if config.run.max_memory is not None:
-        available = config.run.max_memory * 1e9
-    elif jax.default_backend() == "cpu":
-        available = psutil.virtual_memory().available
+def _result(item: _Work, slots: Slots, index: int, status: Status, config: Config) -> Result:
+    case = item.case
+    height, width, _ = case.shape
+    raw = slots.answer(index)[:height, :width]
+    pastes = config.task.paste_known and float(case.problem.noise_std) == 0
+    if status.diverged[index]:
+        word = "diverged"
+    elif status.stopped[index]:
+        word = "stopped"
     else:
-        available = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-    if needed > available:
-        raise InputError(
-            f"{num} picture{'s' * (num > 1)} of {shape[1]} x {shape[0]} would need about "
-            f"{needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; use a smaller "
-            "picture, fewer channels (--preset=denoise_small or --set net.channels_down=...), or say "
-            "that there is more (--set run.max_memory=GB)."
-        )
+        word = "interrupted" if status.goes_on[index] else "done"
+    return Result(
+        name=case.name,
+        status=word,
+        image=paste_known(case.problem, raw) if pastes else raw,
+        raw=raw,
+        num_steps=int(status.num_steps[index]),
+        stop_step=int(status.stop_step[index]),
+        num_rollbacks=int(status.num_rollbacks[index]),
+        num_params=num_params(slots.slot_shapes.state.params),
+        curve=item.curve,
+        seconds=item.seconds,
+        compile_seconds=slots.compile_seconds,
+    )
+
+
+def _failed(case: Case, error: Exception) -> Result:
+    nothing = np.zeros((0, 0, case.shape[-1]), np.float32)
+    return Result(case.name, "failed", nothing, nothing, 0, 0, 0, 0, {}, 0.0, 0.0, error)
 
 
 class _Pace:
-    """How many steps the next chunk makes, so that it lasts about `_CHUNK_SECONDS`."""
+    """How many steps the next chunk makes, so that it lasts as long as it should."""
 
     def __init__(self, most: int):
         self.count = 1
-        self.done = 0
         self.steps_per_second = 0.0
         self._most = most
+        self._num_chunks = 0
+        self._clock = 0.0
+
+    def start(self) -> None:
+        """Says that a chunk begins."""
         self._clock = time.perf_counter()
 
     def update(self, steps: int) -> None:
-        """Learns from `steps` that have ended since the last call."""
-        now = time.perf_counter()
-        speed = steps / max(now - self._clock, 1e-6)
-        self._clock = now
-        self.done += steps
+        """Learns from a chunk of `steps` that has ended."""
+        if not steps:
+            return
+        speed = steps / max(time.perf_counter() - self._clock, 1e-6)
         # The first chunk pays for first-time allocations, so it is soon forgotten.
+        self._num_chunks += 1
         old = self.steps_per_second
-        self.steps_per_second = speed if self.done <= 2 * steps else 0.7 * old + 0.3 * speed
-        self.count = int(np.clip(round(_CHUNK_SECONDS * speed), 1, self._most))
+        self.steps_per_second = speed if self._num_chunks <= 2 else 0.7 * old + 0.3 * speed
+        seconds = _CHUNK_SECONDS.get(jax.default_backend(), _CHUNK_SECONDS_ELSEWHERE)
+        self.count = int(np.clip(round(seconds * speed), 1, self._most))
 
 
-def _progress(
-    cases: Sequence[Case], config: Config, logs: dict[str, np.ndarray], pace: _Pace
-) -> Progress:
-    step = int(logs["step"].max())
-    newest = logs["step"] == step
-    psnr_now = float(np.mean(logs["psnr_average"][newest]))
+def _progress(work: dict[int, _Work], config: Config, pace: _Pace) -> Progress:
+    items = list(work.values())
+    last = [
+        {name: log[-1] for name, log in item.logs[-1].items()}
+        for item in items
+        if item.logs[-1]["step"].size
+    ]
+    psnr = float(np.mean([log["psnr_average"] for log in last])) if last else float("nan")
     return Progress(
-        names=tuple(case.name for case in cases),
-        step=step + 1,
+        names=tuple(item.case.name for item in items),
+        steps=tuple(item.num_steps for item in items),
         num_steps=config.fit.num_steps,
         steps_per_second=pace.steps_per_second,
-        seconds_left=(config.fit.num_steps - step - 1) / max(pace.steps_per_second, 1e-9),
-        loss=float(np.mean(logs["loss"][newest])),
-        psnr=None if np.isnan(psnr_now) else psnr_now,
+        loss=float(np.mean([log["loss"] for log in last])) if last else float("nan"),
+        psnr=None if np.isnan(psnr) else psnr,
     )

@@ -19,7 +19,7 @@ def linear_net():
     def init(key):
         return {"w": jnp.full(SHAPE, 0.5), "b": jnp.zeros((1, 1, 1))}
 
-    return Net(init, lambda p, z: p["w"] * z + p["b"], SHAPE)
+    return Net(init, lambda p, z: p["w"] * z + p["b"], SHAPE, SHAPE)
 
 
 def problem(value=0.7):
@@ -68,7 +68,7 @@ def test_a_masked_misfit_is_divided_by_all_pixels():
 
 
 def test_the_code_is_uniform_and_every_step_shakes_it_afresh():
-    big = Net(lambda key: jnp.zeros(()), lambda p, z: z + p, (64, 64, 8))
+    big = Net(lambda key: jnp.zeros(()), lambda p, z: z + p, (64, 64, 8), (64, 64, 8))
     algorithm = build_fit(FitConfig(perturbation=1 / 30, learning_rate=1e-9), big)
     zero = Problem(Identity(), jnp.zeros((64, 64, 8)), jnp.float32(0))
     state, infos = run(algorithm, zero, 3)
@@ -114,7 +114,7 @@ def spiky(bad_steps, size):
             jnp.isin(params["t"], jnp.array(bad_steps, jnp.float32)), size, 0
         )
 
-    return Net(lambda key: {**net.init(key), "t": jnp.zeros((1, 1, 1))}, apply, SHAPE)
+    return Net(lambda key: {**net.init(key), "t": jnp.zeros((1, 1, 1))}, apply, SHAPE, SHAPE)
 
 
 class CountedFit:
@@ -161,7 +161,7 @@ def test_a_jump_without_any_randomness_is_got_over_by_smaller_steps():
     def apply(params, code):
         return jnp.where(params["w"] > 0.6, 50.0, params["w"])
 
-    net = Net(lambda key: {"w": jnp.full(SHAPE, 0.5)}, apply, SHAPE)
+    net = Net(lambda key: {"w": jnp.full(SHAPE, 0.5)}, apply, SHAPE, SHAPE)
     algorithm = build_fit(config(optimizer="sgd", learning_rate=10.0, guard_every=2), net)
     state, infos = run(algorithm, problem(0.59), 60)
     assert not all(info.accepted for info in infos)

@@ -12,8 +12,8 @@ import pytest
 from skimage import data
 
 from dip_jax import build_config, read_picture, restore, simulate_case
+from dip_jax.base import picture_key
 from dip_jax.demo import baselines
-from dip_jax.runner import picture_key
 
 F16 = Path(__file__).parents[2] / "shared/data/denoising/F16_GT.png"
 

@@ -1,0 +1,464 @@
+"""A folder of pictures: what the command does, without flags.
+
+`restore_files` reads pictures as their turn comes, restores each with its own network and writes a folder
+for each as it finishes; reading and writing go on beside the fitting. A mistake that shows before
+anything is started is an `InputError`; what goes wrong with one picture is in that picture's summary, and the
+others are restored all the same. A run that was stopped or killed is taken up again by `resume`.
+"""
+
+import contextlib
+import errno
+import functools
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from dip_jax import hosts, pages
+from dip_jax.base import Case, Result
+from dip_jax.checkpoint import CheckpointStore
+from dip_jax.config import Config
+from dip_jax.errors import InputError
+from dip_jax.fit import build_optimizer
+from dip_jax.images import MAX_PIXELS
+from dip_jax.jobs import Entry, Job, list_entries
+from dip_jax.padding import padded_side
+from dip_jax.report import (
+    failure_summary,
+    prepare_folder,
+    read_summary,
+    report_picture,
+    write_failure,
+)
+from dip_jax.runner import Progress, restore_many
+
+FINISHED = ("done", "stopped")
+_WAITING = 4  # results that wait to be written; with more the fits wait
+_SUMMARY_SECONDS = 10.0
+# A process of which nothing was heard for so long is given up.
+_SILENCE_SECONDS = 120.0
+
+
+class FolderProgress(NamedTuple):
+    """What is known while a folder is restored."""
+
+    pictures: Progress
+    """Those in work."""
+    num_pictures: int
+    num_done: int
+    """Restored and written, or finished by an earlier run."""
+    num_failed: int
+    per_hour: float
+    """Pictures restored per hour since the start; 0 before the first."""
+    seconds_left: float
+    """At most, if the pictures to come take as many steps as those that are done."""
+
+
+class Interrupt:
+    """Whether the run was asked to stop, and by what."""
+
+    signum: int | None = None
+
+    def __call__(self) -> bool:
+        """Whether it was."""
+        return self.signum is not None
+
+
+def restore_files(
+    config: Config,
+    output: str | Path,
+    *,
+    inputs: Sequence[str | Path] = (),
+    references: Sequence[str | Path] = (),
+    masks: Sequence[str | Path] = (),
+    max_pixels: int = MAX_PIXELS,
+    overwrite: bool = False,
+    resume: bool = False,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    on_progress: Callable[[FolderProgress], None] | None = None,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Restores picture files into a folder; everything that the command does.
+
+    Args:
+      config: The settings; see `build_config`.
+      output: The folder; each picture gets a folder of its name in it.
+      inputs: See `list_entries`, as for `references`, `masks` and `max_pixels`.
+      references: Clean pictures.
+      masks: Masks, white = known.
+      max_pixels: The largest picture to decode.
+      overwrite: Go over what is in `output`.
+      resume: Go on with an earlier run of the same settings: keep what it finished, take up what it had
+        in work.
+      distributed: Share the pictures with other processes, which are started alike; see `hosts`.
+      coordinator: `host:port` of process 0, where the environment does not say it.
+      num_processes: How many processes, likewise.
+      process_id: Which one this is, likewise.
+      on_progress: Called between chunks of steps.
+      on_message: Called with sentences for the user.
+
+    Returns:
+      A summary per picture, as in the run's `summary.json`; of a process other than 0, of its own share. The
+      first Ctrl-C (or SIGTERM) ends the run: what is in work is saved for `resume` and has the status
+      `interrupted`, as have those after it.
+
+    Raises:
+      InputError: For a mistake that shows before anything is started.
+    """
+    entries = list_entries(
+        config, inputs=inputs, references=references, masks=masks, max_pixels=max_pixels
+    )
+    share = None
+    if distributed:
+        with hosts.meeting(
+            coordinator=coordinator, num_processes=num_processes, process_id=process_id
+        ) as share:
+            problem = ""
+            if share.process == 0:
+                try:
+                    _prepare(entries, config, output, overwrite=overwrite, resume=resume)
+                except InputError as error:
+                    problem = str(error)
+            if problem := hosts.agree(problem):
+                raise InputError(problem)
+    return run_entries(
+        entries,
+        config,
+        output,
+        share=share,
+        overwrite=overwrite,
+        resume=resume,
+        on_progress=on_progress,
+        on_message=on_message,
+    )
+
+
+def _prepare(
+    entries: Sequence[Entry], config: Config, output: str | Path, *, overwrite: bool, resume: bool
+) -> None:
+    """Refuses what cannot be, and makes the output folder."""
+    build_optimizer(config.fit.optimizer, config.fit.learning_rate)
+    folder, names = Path(output), [entry.name for entry in entries]
+    prepare_folder(folder, names, config, overwrite=overwrite, resume=resume)
+    shutil.rmtree(folder / "processes", ignore_errors=True)
+    if not resume:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def run_entries(
+    entries: Sequence[Entry],
+    config: Config,
+    output: str | Path,
+    *,
+    share: hosts.Share | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    on_progress: Callable[[FolderProgress], None] | None = None,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Restores entries from wherever; see `restore_files`.
+
+    Args:
+      entries: The pictures.
+      config: The settings.
+      output: The folder.
+      share: This process's part, where there are several; the folder is then prepared already.
+      overwrite: Go over what is in `output`.
+      resume: Go on with an earlier run.
+      on_progress: Called between chunks of steps.
+      on_message: Called with sentences for the user.
+    """
+    if share is None:
+        # A mistake that spoils every picture is one of the command: nothing is made for it.
+        entries = _with_one_that_loads(entries)
+        _prepare(entries, config, output, overwrite=overwrite, resume=resume)
+    run = _Run(entries, config, Path(output), share or hosts.Share(), resume, on_message)
+    with _interruptible(on_message) as interrupt:
+        run.restore(interrupt, on_progress)
+    return run.finish(interrupt)
+
+
+def _with_one_that_loads(entries: Sequence[Entry]) -> list[Entry]:
+    """Tries entries until one can be read, and keeps what it read; raises the first error if none can."""
+    first = None
+    for i, entry in enumerate(entries):
+        try:
+            job = entry.load()
+        except InputError as error:
+            first = first or error
+            continue
+        again = entry._replace(load=functools.partial(_once, [job], entry.load))
+        return [*entries[:i], again, *entries[i + 1 :]]
+    raise first or InputError("There is no picture to restore.")
+
+
+def _once(kept: list[Job], load: Callable[[], Job]) -> Job:
+    """What was read already, let go as it is taken; later what `load` reads."""
+    return kept.pop() if kept else load()
+
+
+class _Run:
+    """One process's run over its share."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        config: Config,
+        folder: Path,
+        share: hosts.Share,
+        resume: bool,
+        on_message: Callable[[str], None],
+    ):
+        self.all, self.config, self.folder = entries, config, folder
+        self.share, self.resume, self.tell = share, resume, on_message
+        self.mine = share.of(entries)
+        self.summaries: dict[str, dict[str, Any]] = {}
+        self.disk_error: BaseException | None = None
+        self._jobs: dict[str, tuple[Job, str]] = {}
+        self._lock = threading.Lock()
+        self._room = threading.Semaphore(_WAITING)
+        self._begun = time.monotonic()
+        self._written = self._begun
+        self._steps: list[int] = []
+        self._alive = folder / "processes" / str(share.process)
+        if share.num_processes > 1:
+            self._alive.parent.mkdir(exist_ok=True)
+            self._alive.write_text("")
+
+    # ---- reading, in the runner's thread ----
+
+    def _waiting(self) -> list[Entry]:
+        """What is still to be done, alike pictures together."""
+        waiting = []
+        for entry in self.mine:
+            summary = read_summary(self.folder / entry.name) if self.resume else None
+            if summary is None or summary["status"] not in FINISHED:
+                waiting.append(entry)
+            elif summary["digest"] != entry.digest():
+                self.tell(f"{entry.name}: its files changed since it was restored; starting anew")
+                waiting.append(entry)
+            else:
+                self.tell(f"{entry.name}: finished earlier, kept")
+                self.summaries[entry.name] = summary
+
+        def canvas(entry: Entry) -> Any:
+            height, width, channels = entry.shape or (0, 0, 0)
+            per_octave = self.config.net.sides_per_octave
+            return padded_side(height, per_octave), padded_side(width, per_octave), channels
+
+        return sorted(waiting, key=canvas)
+
+    def _cases(self, waiting: Sequence[Entry]) -> Iterator[Case]:
+        for entry in waiting:
+            try:
+                job, digest = entry.load(), entry.digest()
+            except (InputError, OSError) as error:
+                self._fail(entry.name, str(error))
+                continue
+            for note in job.case.notes:
+                self.tell(f"{entry.name}: {note}")
+            self._jobs[entry.name] = (job, digest)
+            yield job.case
+
+    # ---- fitting ----
+
+    def restore(
+        self, interrupt: Interrupt, on_progress: Callable[[FolderProgress], None] | None
+    ) -> None:
+        """Restores the share; afterwards `summaries` has what came of it."""
+        # What another run left here must not look like a result of this one.
+        waiting = self._waiting()
+        for entry in waiting:
+            (self.folder / entry.name / "summary.json").unlink(missing_ok=True)
+        self._begun = time.monotonic()
+        store = CheckpointStore(
+            self.folder / "checkpoints",
+            every_minutes=self.config.run.checkpoint_every,
+            keep=self.config.run.checkpoint_keep,
+            on_message=self.tell,
+        )
+
+        def show(progress: Progress) -> None:
+            self._sign_of_life()
+            if on_progress is not None:
+                on_progress(self._progress(progress))
+
+        try:
+            with ThreadPoolExecutor(1) as writer:  # one: matplotlib does not bear two
+                for result in restore_many(
+                    self._cases(waiting),
+                    self.config,
+                    store=store,
+                    on_progress=show,
+                    should_stop=lambda: interrupt() or self.disk_error is not None,
+                ):
+                    if result.status == "interrupted" and interrupt.signum != signal.SIGINT:
+                        continue  # nobody waits for its picture, somebody may for the end
+                    self._room.acquire()
+                    writer.submit(self._write, result)
+        except Exception as error:
+            if not self._note_disk(error):
+                raise
+        finally:
+            store.close()
+
+    # ---- writing, in a thread of its own ----
+
+    def _write(self, result: Result) -> None:
+        try:
+            self._write_result(result)
+        except Exception as error:  # of whatever kind: it is this picture's
+            if not self._note_disk(error):
+                self._fail(result.name, f"cannot be written: {sentence(error)}")
+        finally:
+            self._room.release()
+
+    def _write_result(self, result: Result) -> None:
+        job, digest = self._jobs.pop(result.name)
+        if result.error is not None:
+            self._fail(result.name, sentence(result.error))
+            return
+        folder = self.folder / result.name
+        summary = report_picture(folder, job.case, result, self.config, job.like, digest=digest)
+        self._add(summary)
+        if result.status in FINISHED:
+            self._steps.append(result.num_steps)
+
+    def _fail(self, name: str, error: str) -> None:
+        summary = failure_summary(name, self.config, error)
+        with contextlib.suppress(OSError):
+            write_failure(self.folder / name, summary)
+        self._add(summary)
+
+    def _add(self, summary: dict[str, Any]) -> None:
+        with self._lock:
+            self.summaries[summary["name"]] = summary
+            now = time.monotonic()
+            if self.share.num_processes == 1 and now - self._written >= _SUMMARY_SECONDS:
+                self._written = now
+                pages.write_summary(self.folder, list(self.summaries.values()))
+
+    def _note_disk(self, error: BaseException) -> bool:
+        """Whether an error is the disk's; then the run stops."""
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        # Orbax has it in words.
+        if is_full or "No space left" in str(error):
+            self.disk_error = error
+        return self.disk_error is not None
+
+    # ---- watching ----
+
+    def _sign_of_life(self) -> None:
+        if self.share.num_processes > 1:
+            with contextlib.suppress(OSError):
+                self._alive.touch()
+
+    def _progress(self, pictures: Progress) -> FolderProgress:
+        statuses = [summary["status"] for summary in list(self.summaries.values())]
+        num_failed = sum(status in ("failed", "diverged") for status in statuses)
+        hours = (time.monotonic() - self._begun) / 3600
+        usual = sum(self._steps) / len(self._steps) if self._steps else pictures.num_steps
+        left = [max(usual - steps, 0) for steps in pictures.steps]
+        to_come = len(self.mine) - len(statuses) - len(left)
+        steps = sum(left) + max(to_come, 0) * usual
+        speed = pictures.steps_per_second * max(len(left), 1)
+        return FolderProgress(
+            pictures=pictures,
+            num_pictures=len(self.mine),
+            num_done=len(statuses) - num_failed,
+            num_failed=num_failed,
+            per_hour=len(self._steps) / hours if hours else 0.0,
+            seconds_left=steps / max(speed, 1e-9),
+        )
+
+    # ---- the end ----
+
+    def finish(self, interrupt: Interrupt) -> list[dict[str, Any]]:
+        """Writes the run's own files and returns the summaries."""
+        if self.disk_error is not None:
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {self.folder} is full; make room, run again with --resume",
+            )
+        for entry in self.mine:
+            if entry.name not in self.summaries:
+                reason = "the run was interrupted: run again with --resume"
+                self.summaries[entry.name] = failure_summary(
+                    entry.name, self.config, reason, status="interrupted"
+                )
+        everything = [self.summaries[entry.name] for entry in self.mine]
+        if self.share.num_processes > 1:
+            with contextlib.suppress(OSError):
+                self._alive.write_text("done")
+            if self.share.process != 0 or interrupt():
+                return everything
+            everything = self._gather()
+            shutil.rmtree(self._alive.parent, ignore_errors=True)
+        pages.write_pages(self.folder, everything)
+        if all(summary["status"] != "interrupted" for summary in everything):
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return everything
+
+    def _gather(self) -> list[dict[str, Any]]:
+        """Waits for the other processes and reads what they wrote."""
+        for process in range(1, self.share.num_processes):
+            path = self._alive.with_name(str(process))
+            seen, since = None, time.monotonic()
+            while not (path.exists() and path.read_text() == "done"):
+                sign = path.stat().st_mtime_ns if path.exists() else None
+                if sign != seen:
+                    seen, since = sign, time.monotonic()
+                if time.monotonic() - since > _SILENCE_SECONDS:
+                    self.tell(f"Process {process} has gone silent; its share is left out.")
+                    break
+                time.sleep(0.2)
+        everything = []
+        for i, entry in enumerate(self.all):
+            summary = self.summaries.get(entry.name) or read_summary(self.folder / entry.name)
+            if summary is None:
+                process = i % self.share.num_processes
+                reason = f"process {process} did not get to it: run again with --resume"
+                summary = failure_summary(entry.name, self.config, reason, status="interrupted")
+            everything.append(summary)
+        return everything
+
+
+def sentence(error: BaseException) -> str:
+    """An error as a line for the user."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
+        return f"out of memory: use a smaller picture, fewer channels or --slots=1 ({text})"
+    return text
+
+
+@contextlib.contextmanager
+def _interruptible(on_message: Callable[[str], None]) -> Iterator[Interrupt]:
+    """A context in which the first Ctrl-C or SIGTERM asks to stop; the next one acts as usual."""
+    interrupt = Interrupt()
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        interrupt.signum = signum
+        restore_handlers()
+        on_message("Stopping; what is in work is being saved (Ctrl-C again to drop it).")
+
+    def restore_handlers() -> None:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+    previous: dict[int, Any] = {}
+    # Outside the main thread signals are somebody else's business.
+    with contextlib.suppress(ValueError):
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            previous[signum] = signal.signal(signum, ask)
+    try:
+        yield interrupt
+    finally:
+        restore_handlers()
