@@ -40,9 +40,11 @@ flags.DEFINE_float("checkpoint_every", None, "Minutes between checkpoints of wha
 flags.DEFINE_bool(
     "distributed", False, "Share the pictures with other processes; the launcher says who is who."
 )
-flags.DEFINE_string("coordinator", None, "distributed: host:port of process 0, if nobody says it.")
-flags.DEFINE_integer("num_processes", None, "distributed: how many processes, likewise.")
-flags.DEFINE_integer("process_id", None, "distributed: the number of this one, likewise.")
+flags.DEFINE_integer("num_processes", None, "Share them with so many, without a launcher.")
+flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, where they should meet; not needed with --resume."
+)
 flags.DEFINE_integer("cpu_devices", None, "Treat the processor as so many devices.")
 flags.DEFINE_integer("max_pixels", 100_000_000, "Refuse larger pictures before decoding them.")
 flags.DEFINE_multi_string("set", [], "Any config field, as section.field=value. Repeatable.")
@@ -105,10 +107,12 @@ def _run() -> int:
             "Nothing to restore: give a picture (--input), or a clean one (--reference)."
         )
 
-    distributed = FLAGS.distributed or FLAGS.coordinator is not None
-    who = (FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if any(value is not None for value in who) and None in who:
-        raise InputError("--coordinator, --num_processes and --process_id belong together.")
+    if (FLAGS.num_processes is None) != (FLAGS.process_id is None) or (
+        FLAGS.coordinator is not None and FLAGS.process_id is None
+    ):
+        raise InputError(
+            "--num_processes and --process_id belong together, and --coordinator needs both."
+        )
 
     # Only now JAX: the mistakes above are answered at once.
     import jax
@@ -140,7 +144,7 @@ def _run() -> int:
                 **files,
                 overwrite=FLAGS.overwrite,
                 resume=FLAGS.resume,
-                distributed=distributed,
+                distributed=FLAGS.distributed or FLAGS.coordinator is not None,
                 coordinator=FLAGS.coordinator,
                 num_processes=FLAGS.num_processes,
                 process_id=FLAGS.process_id,

@@ -98,9 +98,10 @@ def restore_files(
       overwrite: Go over what is in `output`.
       resume: Go on with an earlier run of the same settings: keep what it finished, take up what it had
         in work.
-      distributed: Share the pictures with other processes, which are started alike; see `hosts`.
+      distributed: Meet other processes and share the pictures with them; see `hosts`.
       coordinator: `host:port` of process 0, where the environment does not say it.
-      num_processes: How many processes, likewise.
+      num_processes: How many processes, likewise; without `distributed` they share the pictures without
+        meeting, for which they need `resume`: each can then come and go as it likes.
       process_id: Which one this is, likewise.
       on_progress: Called between chunks of steps.
       on_message: Called with sentences for the user.
@@ -129,6 +130,9 @@ def restore_files(
                     problem = str(error)
             if problem := hosts.agree(problem):
                 raise InputError(problem)
+    elif num_processes is not None and process_id is not None:
+        share = _unmet(num_processes, process_id, resume)
+        _prepare(entries, config, output, overwrite=overwrite, resume=resume, share=share)
     return run_entries(
         entries,
         config,
@@ -141,14 +145,35 @@ def restore_files(
     )
 
 
+def _unmet(num_processes: int, process_id: int, resume: bool) -> hosts.Share:
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"--process_id must be from 0 to {num_processes - 1}, as there are --num_processes="
+            f"{num_processes}, came {process_id}."
+        )
+    if not resume:
+        raise InputError(
+            "Processes that do not meet cannot agree that the output folder is theirs: add --resume, or "
+            "--coordinator=host:port."
+        )
+    return hosts.Share(process_id, num_processes)
+
+
 def _prepare(
-    entries: Sequence[Entry], config: Config, output: str | Path, *, overwrite: bool, resume: bool
+    entries: Sequence[Entry],
+    config: Config,
+    output: str | Path,
+    *,
+    overwrite: bool,
+    resume: bool,
+    share: hosts.Share | None = None,
 ) -> None:
     """Refuses what cannot be, and makes the output folder."""
     build_optimizer(config.fit.optimizer, config.fit.learning_rate)
     folder, names = Path(output), [entry.name for entry in entries]
     prepare_folder(folder, names, config, overwrite=overwrite, resume=resume)
-    shutil.rmtree(folder / "processes", ignore_errors=True)
+    if share is None or share.process == 0:
+        shutil.rmtree(folder / "processes", ignore_errors=True)
     if not resume:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -229,9 +254,7 @@ class _Run:
         self._written = self._begun
         self._steps: list[int] = []
         self._alive = folder / "processes" / str(share.process)
-        if share.num_processes > 1:
-            self._alive.parent.mkdir(exist_ok=True)
-            self._alive.write_text("")
+        self._sign_of_life("")
 
     # ---- reading, in the runner's thread ----
 
@@ -277,7 +300,8 @@ class _Run:
         # What another run left here must not look like a result of this one.
         waiting = self._waiting()
         for entry in waiting:
-            (self.folder / entry.name / "summary.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.folder / entry.name / "summary.json").unlink()
         self._begun = time.monotonic()
         store = CheckpointStore(
             self.folder / "checkpoints",
@@ -287,7 +311,7 @@ class _Run:
         )
 
         def show(progress: Progress) -> None:
-            self._sign_of_life()
+            self._sign_of_life("")
             if on_progress is not None:
                 on_progress(self._progress(progress))
 
@@ -356,10 +380,12 @@ class _Run:
 
     # ---- watching ----
 
-    def _sign_of_life(self) -> None:
+    def _sign_of_life(self, text: str) -> None:
+        """Lets the others know that this process is there, or `done`."""
         if self.share.num_processes > 1:
             with contextlib.suppress(OSError):
-                self._alive.touch()
+                self._alive.parent.mkdir(exist_ok=True)
+                self._alive.write_text(text)
 
     def _progress(self, pictures: Progress) -> FolderProgress:
         statuses = [summary["status"] for summary in list(self.summaries.values())]
@@ -396,8 +422,7 @@ class _Run:
                 )
         everything = [self.summaries[entry.name] for entry in self.mine]
         if self.share.num_processes > 1:
-            with contextlib.suppress(OSError):
-                self._alive.write_text("done")
+            self._sign_of_life("done")
             if self.share.process != 0 or interrupt():
                 return everything
             everything = self._gather()
@@ -409,17 +434,20 @@ class _Run:
 
     def _gather(self) -> list[dict[str, Any]]:
         """Waits for the other processes and reads what they wrote."""
-        for process in range(1, self.share.num_processes):
-            path = self._alive.with_name(str(process))
-            seen, since = None, time.monotonic()
-            while not (path.exists() and path.read_text() == "done"):
-                sign = path.stat().st_mtime_ns if path.exists() else None
-                if sign != seen:
-                    seen, since = sign, time.monotonic()
-                if time.monotonic() - since > _SILENCE_SECONDS:
-                    self.tell(f"Process {process} has gone silent; its share is left out.")
-                    break
-                time.sleep(0.2)
+        heard = dict.fromkeys(range(1, self.share.num_processes), (0, time.monotonic()))
+        while heard:
+            for process, (last_sign, since) in list(heard.items()):
+                path = self._alive.with_name(str(process))
+                sign = path.stat().st_mtime_ns if path.exists() else 0
+                if sign != last_sign:
+                    heard[process] = (sign, time.monotonic())
+                elif time.monotonic() - since > _SILENCE_SECONDS:
+                    self.tell(f"Process {process} is silent; it is not waited for.")
+                    del heard[process]
+                if process in heard and self._is_finished(process, path):
+                    del heard[process]
+            if heard:
+                time.sleep(0.5)
         everything = []
         for i, entry in enumerate(self.all):
             summary = self.summaries.get(entry.name) or read_summary(self.folder / entry.name)
@@ -429,6 +457,13 @@ class _Run:
                 summary = failure_summary(entry.name, self.config, reason, status="interrupted")
             everything.append(summary)
         return everything
+
+    def _is_finished(self, process: int, path: Path) -> bool:
+        """Whether a process says that it is done, or has left nothing undone."""
+        if path.exists() and path.read_text() == "done":
+            return True
+        theirs = hosts.Share(process, self.share.num_processes).of(self.all)
+        return all((self.folder / entry.name / "summary.json").exists() for entry in theirs)
 
 
 def sentence(error: BaseException) -> str:

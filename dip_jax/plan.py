@@ -13,7 +13,7 @@ from dip_jax.config import Config
 from dip_jax.errors import InputError
 from dip_jax.jobs import Entry
 from dip_jax.padding import pad_case, padded_side
-from dip_jax.slots import Slots
+from dip_jax.slots import Slots, peak_bytes
 
 # The probe lasts about so long, or one step if that takes longer.
 _PROBE_SECONDS = 4.0
@@ -107,16 +107,3 @@ def _probe(case: Case, num_pictures: int, config: Config) -> Plan:
         seconds_per_step=seconds,
         num_steps=config.fit.num_steps,
     )
-
-
-def peak_bytes() -> int:
-    """The most memory in use so far: of the process on CPU, of the fullest device elsewhere."""
-    if jax.default_backend() == "cpu":
-        try:
-            import resource
-        except ModuleNotFoundError:  # Windows
-            return getattr(psutil.Process().memory_info(), "peak_wset", 0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if psutil.MACOS else 1024 * peak
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    return max(stat.get("peak_bytes_in_use", 0) for stat in stats)

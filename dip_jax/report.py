@@ -23,6 +23,7 @@ from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, from_json, to_json
 from dip_jax.images import Picture, write_picture
 from dip_jax.metrics import ssim
+from dip_jax.slots import peak_bytes
 
 LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 _VERSIONS = ("dip_jax", "jax", "flax", "optax", "numpy")
@@ -150,6 +151,7 @@ def failure_summary(
         "seconds",
         "seconds_per_step",
         "compile_seconds",
+        "peak_gigabytes",
         "num_params",
     ]
     return {
@@ -171,7 +173,8 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
     """The numbers of one picture; None where there is no reference.
 
     `psnr` belongs to the answer as written, `psnr_raw` to the network's output before known pixels
-    were put back, `psnr_measurement` to the damaged picture.
+    were put back, `psnr_measurement` to the damaged picture. `peak_gigabytes` is that of the whole run
+    until now.
     """
     reference = case.reference
     losses = result.curve["loss"]
@@ -195,6 +198,7 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "seconds_per_step": round(result.seconds / max(result.num_steps, 1), 5),
         "compile_seconds": round(result.compile_seconds, 3),
+        "peak_gigabytes": round(peak_bytes() / 1e9, 3),
         "num_params": result.num_params,
         "seed": config.run.seed,
         "device": _device(),

@@ -394,3 +394,16 @@ def _too_large(needed: float, available: float, shape: tuple[int, ...], number: 
         "picture, fewer channels (--preset=denoise_small or --set net.channels_down=...), fewer slots "
         "(--slots), or say that there is more (--set run.max_memory=GB)."
     )
+
+
+def peak_bytes() -> int:
+    """The most memory in use so far: of the process on CPU, of the fullest device elsewhere."""
+    if jax.default_backend() == "cpu":
+        try:
+            import resource
+        except ModuleNotFoundError:  # Windows
+            return getattr(psutil.Process().memory_info(), "peak_wset", 0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if psutil.MACOS else 1024 * peak
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max(stat.get("peak_bytes_in_use", 0) for stat in stats)

@@ -22,9 +22,9 @@ def pytest_configure(config):
 
 
 TINY = (
-    "net.channels_down=8,8",
-    "net.channels_up=8,8",
-    "net.channels_skip=4,4",
+    "net.channels_down=8",
+    "net.channels_up=8",
+    "net.channels_skip=4",
     "net.input_depth=4",
 )
 

@@ -45,7 +45,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(picture, 
         if not waiting:
             break
         saved = store(tmp_path / "ck", told)
-        for result in restore_many(waiting, config, store=saved, should_stop=stop_after(2)):
+        for result in restore_many(waiting, config, store=saved, should_stop=stop_after(4)):
             if result.status != "interrupted":
                 done[result.name] = result
         saved.close()

@@ -18,13 +18,11 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import main as command
+from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
 QUICK = [
-    "--set=net.channels_down=8,8",
-    "--set=net.channels_up=8,8",
-    "--set=net.channels_skip=4,4",
-    "--set=net.input_depth=4",
+    *(f"--set={value}" for value in TINY),
     "--set=run.chunk=5",
 ]
 

@@ -16,28 +16,6 @@ def cases(picture, names, config):
     ]
 
 
-def test_a_batch_gives_each_picture_what_it_gets_alone(picture, tiny):
-    config = build_config(overrides=[*tiny, "fit.num_steps=6"])
-    together = restore(cases(picture, "ab", config), config)
-    for name, result in zip("ab", together, strict=True):
-        (alone,) = restore(cases(picture, name, config), config)
-        # to rounding: XLA may fuse a loop of two images in another way than a single one
-        np.testing.assert_allclose(result.image, alone.image, atol=1e-5)
-        np.testing.assert_allclose(result.curve["loss"], alone.curve["loss"], rtol=1e-5)
-    assert not np.array_equal(together[0].image, together[1].image)
-
-
-def test_side_by_side_is_the_same_up_to_rounding(picture, tiny):
-    config = build_config(overrides=[*tiny, "fit.num_steps=6"])
-    turn = restore(cases(picture, "ab", config), config)
-    side = restore(
-        cases(picture, "ab", config),
-        build_config(overrides=[*tiny, "fit.num_steps=6", "run.share=vmap"]),
-    )
-    for a, b in zip(turn, side, strict=True):
-        np.testing.assert_allclose(a.curve["loss"], b.curve["loss"], rtol=1e-3)
-
-
 def test_the_size_of_a_chunk_changes_nothing(picture, tiny):
     results = [
         restore(cases(picture, "a", config), config)[0]

@@ -57,7 +57,7 @@ def test_a_padded_pictures_bits_do_not_depend_on_the_others_sizes(picture, tiny)
     assert_same(restore([even, odd], config)[1], alone)
 
 
-@pytest.mark.parametrize("share", ["vmap", "unroll"])
+@pytest.mark.parametrize("share", ["vmap", pytest.param("unroll", marks=pytest.mark.slow)])
 def test_other_ways_to_share_a_device_agree_to_rounding(picture, tiny, share):
     map_, other = (
         results(picture, "abc", settings(tiny, "run.slots=3", f"run.share={how}"))

@@ -1,0 +1,215 @@
+"""What a folder costs: refilled slots against waiting ones, the forecast against the run, memory.
+
+    python -m benchmarks.folder --part=refill --part=plan --part=memory --json=folder.json
+
+`refill`: pictures whose own stops differ, on four slots, with and without giving a free slot to the
+next one; the same answers, and the ratio of pictures per hour. `plan`: what `--plan` says of a few
+folders, each in a process of its own, and what then happens. `memory`: the peak of the process after 100
+and after 2,000 small pictures.
+"""
+
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imageio.v3 as iio
+import jax
+import numpy as np
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+from skimage import data
+
+from dip_jax.base import Case, picture_key
+from dip_jax.folder import restore_files
+from dip_jax.presets import build_config
+from dip_jax.runner import restore_many
+from dip_jax.slots import peak_bytes
+from dip_jax.tasks import simulate_case
+
+FLAGS = flags.FLAGS
+flags.DEFINE_multi_enum("part", ["refill"], ["refill", "plan", "memory"], "What to measure.")
+flags.DEFINE_integer("pictures", 12, "refill: how many.")
+flags.DEFINE_integer("many", 2000, "memory: how many.")
+flags.DEFINE_integer("cpu_devices", 1, "Treat the processor as so many devices.")
+flags.DEFINE_multi_string("set", [], "Config overrides.")
+flags.DEFINE_string("json", None, "Where to write the figures.")
+
+_TINY = (
+    "net.channels_down=8,8",
+    "net.channels_up=8,8",
+    "net.channels_skip=4,4",
+    "net.input_depth=4",
+)
+
+
+def _noisy(number: int, side: int, config) -> list[Case]:
+    """Crops of scikit-image's pictures, each with noise of its own level."""
+    sources = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    cases = []
+    for i in range(number):
+        source = sources[i % len(sources)]
+        top, left = 37 * i % (source.shape[0] - side), 53 * i % (source.shape[1] - side)
+        crop = (source[top : top + side, left : left + side, :3] / 255).astype(np.float32)
+        level = (5, 75, 15, 50, 25, 100)[i % 6] / 255
+        task = config.task.__class__(name="denoise", noise_std=level)
+        key = jax.random.fold_in(picture_key(0, str(i)), 1)
+        cases.append(simulate_case(key, task, str(i), crop))
+    return cases
+
+
+def measure_refill() -> dict:
+    """Pictures per hour with and without refill, and whether the answers are the same."""
+    base = [
+        "net.channels_down=16,16,16",
+        "net.channels_up=16,16,16",
+        "net.channels_skip=4,4,4",
+        "net.input_depth=16",
+        "fit.num_steps=1200",
+        "fit.average_decay=0.95",
+        "stop.window=25",
+        "run.chunk=20",
+        *([] if FLAGS.cpu_devices > 1 else ["run.slots=4", "run.share=vmap"]),
+        *FLAGS.set,
+    ]
+    cases = _noisy(FLAGS.pictures, 64, build_config(overrides=base))
+    seconds, found = {}, {}
+    for refill in (True, False):
+        config = build_config(overrides=[*base, f"run.refill={refill}"])
+        run = restore_many(cases, config)
+        clock, results = time.perf_counter(), {}
+        for result in run:
+            results[result.name] = result
+        compiling = next(iter(results.values())).compile_seconds
+        seconds[refill], found[refill] = time.perf_counter() - clock - compiling, results
+    steps = [found[True][case.name].num_steps for case in cases]
+    same = all(np.array_equal(found[True][n].image, found[False][n].image) for n in found[True])
+    per_hour = {refill: 3600 * len(cases) / seconds[refill] for refill in seconds}
+    return {
+        "devices": len(jax.devices()),
+        "steps": steps,
+        "per_hour_refilled": per_hour[True],
+        "per_hour_waiting": per_hour[False],
+        "ratio": per_hour[True] / per_hour[False],
+        "same_bits": same,
+    }
+
+
+# Sides, number of pictures, steps, flags: a laptop's picture, a larger one, a folder of three shapes.
+_PLANS = {
+    "one 128 x 128, standard network": ([(128, 128)], 1, 150, ()),
+    "one 256 x 256, standard network": ([(256, 256)], 1, 60, ()),
+    "12 of three shapes, small network": (
+        [(96, 96), (96, 128), (128, 96)],
+        12,
+        60,
+        ("--preset=denoise_small",),
+    ),
+    "8 of 96 x 96, 2 devices": ([(96, 96)], 8, 60, ("--preset=denoise_small", "--cpu_devices=2")),
+}
+
+
+def measure_plan() -> list[dict]:
+    """What `--plan` says, and what a run of the same command takes."""
+    rows = []
+    for name, (sides, number, steps, more) in _PLANS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "in"
+            source.mkdir()
+            for i in range(number):
+                height, width = sides[i % len(sides)]
+                crop = data.astronaut()[10 * i : 10 * i + height, 100 : 100 + width]
+                iio.imwrite(source / f"{i:02d}.png", crop)
+            command = [
+                *(sys.executable, "main.py", f"--input={source}", f"--output={folder}/out"),
+                *("--stop=fixed", f"--num_steps={steps}", *more),
+            ]
+            told = subprocess.run(
+                [*command, "--plan"], capture_output=True, text=True, check=True
+            ).stdout.splitlines()[-1]
+            clock = time.perf_counter()
+            subprocess.run(command, capture_output=True, text=True, check=True)
+            seconds = time.perf_counter() - clock
+            summaries = json.loads((Path(folder) / "out/summary.json").read_text())
+        found = re.search(r"at most ([\d:]+), ([\d.]+) GB at the peak", told)
+        assert found, told
+        clock_parts = [int(part) for part in found[1].split(":")]
+        planned = sum(part * 60**i for i, part in enumerate(reversed(clock_parts)))
+        rows.append(
+            {
+                "what": name,
+                "planned_seconds": planned,
+                "seconds": seconds,
+                "planned_gigabytes": float(found[2]),
+                "gigabytes": max(summary["peak_gigabytes"] for summary in summaries),
+            }
+        )
+    return rows
+
+
+def measure_memory() -> dict:
+    """The peak of the process after 100 and after many small pictures."""
+    peaks: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in"
+        source.mkdir()
+        rng = np.random.default_rng(0)
+        for i in range(FLAGS.many):
+            iio.imwrite(source / f"{i:05d}.png", rng.integers(0, 255, (40, 40, 3), np.uint8))
+
+        def watch(progress):
+            peaks[progress.num_done] = peak_bytes() / 1e6
+
+        config = build_config(overrides=[*_TINY, "fit.num_steps=3", "run.slots=4"])
+        clock = time.perf_counter()
+        summaries = restore_files(config, Path(folder) / "out", inputs=[source], on_progress=watch)
+        seconds = time.perf_counter() - clock
+        assert {summary["status"] for summary in summaries} == {"done"}
+    first = peaks[min(done for done in peaks if done >= 100)]
+    last = peak_bytes() / 1e6
+    return {
+        "pictures": FLAGS.many,
+        "megabytes_after_100": first,
+        "megabytes_at_the_end": last,
+        "growth": last - first,
+        "seconds": seconds,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Measures and prints."""
+    del argv
+    jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
+    head = {
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    measures = {"refill": measure_refill, "plan": measure_plan, "memory": measure_memory}
+    found = {part: measures[part]() for part in FLAGS.part}
+    console = Console(width=140)
+    console.print(", ".join(f"{k} {v}" for k, v in head.items()))
+    for part, figures in found.items():
+        rows = figures if isinstance(figures, list) else [figures]
+        table = Table(*rows[0], title=part, box=None)
+        for row in rows:
+            table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+        console.print(table)
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps({**head, **found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
