@@ -45,7 +45,7 @@ flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
 flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, where they should meet; not needed with --resume."
 )
-flags.DEFINE_integer("cpu_devices", None, "Treat the processor as so many devices.")
+flags.DEFINE_integer("cpu_devices", None, "Treat the processor as so many devices.", lower_bound=1)
 flags.DEFINE_integer("max_pixels", 100_000_000, "Refuse larger pictures before decoding them.")
 flags.DEFINE_multi_string("set", [], "Any config field, as section.field=value. Repeatable.")
 
@@ -107,6 +107,8 @@ def _run() -> int:
             "Nothing to restore: give a picture (--input), or a clean one (--reference)."
         )
 
+    if FLAGS.plan and is_demo:
+        raise InputError("Nothing to plan: give pictures (--input).")
     if (FLAGS.num_processes is None) != (FLAGS.process_id is None) or (
         FLAGS.coordinator is not None and FLAGS.process_id is None
     ):
@@ -127,7 +129,7 @@ def _run() -> int:
         "masks": FLAGS.mask,
         "max_pixels": FLAGS.max_pixels,
     }
-    if FLAGS.plan and not is_demo:
+    if FLAGS.plan:
         console.print_plan(plan.plan_entries(jobs.list_entries(config, **files), config))
         return 0
     with console.ProgressDisplay() as display:
@@ -152,6 +154,8 @@ def _run() -> int:
                 on_message=display.announce,
             )
     statuses = {summary["status"] for summary in summaries}
+    if is_demo and "interrupted" in statuses:
+        raise KeyboardInterrupt  # it takes two minutes and starts anew each time
     if is_demo and "failed" not in statuses:
         console.print_comparison(comparison, output / demo.NAME)
     else:

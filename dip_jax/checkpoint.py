@@ -1,15 +1,17 @@
 """Pictures in work on disk, so that a run can be stopped, killed and taken up again.
 
-A checkpoint holds everything that the next step of each picture in work needs: weights, optimiser,
-random key, averages, the stopping rule's window, the guard, and the curve so far. Orbax writes it under a
-temporary name and renames it, so it is there whole or not at all. This is the only file that knows orbax.
+A picture's checkpoint holds everything that its next step needs: weights, optimiser, random key,
+averages, the stopping rule's window, the guard, and the curve so far. Orbax writes it under a temporary
+name and renames it, so it is there whole or not at all. This is the only file that knows orbax.
 
-A process writes only into its own folder, `checkpoints/<process>`, but looks for a picture in all of
-them: after a run with other processes, a picture may have been in other hands.
+Each picture has a folder of its own, with its newest checkpoints by their steps: it can be taken up in any
+slot, on any number of devices, by any process, and whatever else is in work is none of its business.
 """
 
+import contextlib
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,57 +26,53 @@ from dip_jax.slots import Slot
 
 
 class CheckpointStore:
-    """The checkpoints of one process; the `Store` that `restore_many` takes."""
+    """Checkpoints in a folder; the `Store` that `restore_many` takes."""
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         *,
         every_minutes: float,
         keep: int,
         on_message: Callable[[str], None] = lambda text: None,
     ):
-        """Opens the folder.
+        """Names the folder; it is made when something is saved.
 
         Args:
-          folder: The folder of all processes' checkpoints; made when something is saved.
+          folder: Where the checkpoints are; what an earlier run left there is taken up.
           every_minutes: How often `is_due` says yes; 0 for always.
-          keep: How many of the newest checkpoints stay.
+          keep: How many of a picture's newest checkpoints stay.
           on_message: Called with sentences for the user.
         """
         # Orbax tells of each of its steps; a user wants to hear of none.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self._folder = folder.absolute()
-        self._own = self._folder / str(jax.process_index())
+        self._folder = Path(folder).absolute()
         self._every = 60 * every_minutes
         self._keep = keep
         self._on_message = on_message
         self._last = time.monotonic()
-        self._manager: ocp.CheckpointManager | None = None
-        self._earlier = [
-            manager
-            for path in sorted(self._folder.glob("*"))
-            if (manager := _manager(path, read_only=True)).latest_step() is not None
-        ]
+        self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def load(self, name: str, fingerprint: int, shapes: Slot) -> Saved | None:
-        """The newest saved state of a picture, in the form of `shapes`, or None."""
-        item = _item(name)
-        for manager in self._earlier:
-            number = manager.latest_step()
-            if not (manager.directory / str(number) / item).exists():
-                continue
+        """The newest saved state of a picture that can be read, in the form of `shapes`, or None."""
+        folder = self._of(name)
+        steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+        for step in sorted(steps, reverse=True):
             try:
-                args = ocp.args.Composite(**{item: ocp.args.StandardRestore()})
-                tree = manager.restore(number, args=args)[item]
+                tree = self._manager(name).restore(step, args=ocp.args.StandardRestore())
                 saved = _read(name, tree, shapes)
-            except Exception as error:  # damaged by whatever: it can be computed again
-                self._on_message(f"{name}: its checkpoint cannot be read ({error}); starting anew")
-                return None
+            except Exception as error:  # damaged by whatever: what is lost can be computed again
+                text = str(error).strip().split("\n")[0]
+                self._on_message(f"{name}: its checkpoint of step {step} cannot be read ({text})")
+                self._forget(name)
+                shutil.rmtree(folder / str(step), ignore_errors=True)
+                continue
             if saved.fingerprint == fingerprint:
-                self._on_message(f"{name}: going on from step {int(saved.slot.state.step)}")
+                self._on_message(f"{name}: going on from step {step}")
                 return saved
             self._on_message(f"{name}: changed since its checkpoint was made; starting anew")
+            self.remove(name)
+            break
         return None
 
     def is_due(self) -> bool:
@@ -82,44 +80,54 @@ class CheckpointStore:
         return time.monotonic() - self._last >= self._every
 
     def save(self, pictures: Sequence[Saved]) -> None:
-        """Saves all pictures in work, whole or not at all."""
-        if self._manager is None:
-            self._own.mkdir(parents=True, exist_ok=True)
-            self._manager = _manager(self._own, keep=self._keep)
-        items = {_item(saved.name): ocp.args.StandardSave(_tree(saved)) for saved in pictures}
-        number = (self._manager.latest_step() or 0) + 1
-        self._manager.save(number, args=ocp.args.Composite(**items))
-        self._manager.wait_until_finished()
+        """Saves pictures in work, each whole or not at all."""
+        for saved in pictures:
+            self._of(saved.name).mkdir(parents=True, exist_ok=True)
+            manager, step = self._manager(saved.name), int(saved.slot.state.step)
+            if step != manager.latest_step():
+                manager.save(step, args=ocp.args.StandardSave(_tree(saved)))
+                manager.wait_until_finished()
         self._last = time.monotonic()
+
+    def remove(self, name: str) -> None:
+        """Deletes what was saved of a picture."""
+        self._forget(name)
+        shutil.rmtree(self._of(name), ignore_errors=True)
+        with contextlib.suppress(OSError):  # another picture is in it
+            self._folder.rmdir()
 
     def close(self) -> None:
         """Ends the work with it."""
-        for manager in (*self._earlier, *([self._manager] if self._manager else [])):
+        for name in list(self._managers):
+            self._forget(name)
+
+    def _of(self, name: str) -> Path:
+        """The folder of any picture's name."""
+        return self._folder / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+
+    def _forget(self, name: str) -> None:
+        manager = self._managers.pop(name, None)
+        if manager is not None:
             manager.close()
 
-
-def _manager(path: Path, *, keep: int | None = None, read_only: bool = False) -> Any:
-    # Processes save at times of their own: none must wait for another.
-    process = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process,
-        active_processes={process},
-        barrier_sync_key_prefix=f"process_{process}",
-    )
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        create=False,
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-        enable_async_checkpointing=False,
-        multiprocessing_options=alone,
-    )
-    return ocp.CheckpointManager(path, options=options)
-
-
-def _item(name: str) -> str:
-    """A folder's name for any picture's name."""
-    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    def _manager(self, name: str) -> Any:
+        if name not in self._managers:
+            # Processes save at times of their own: none must wait for another.
+            process = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=process,
+                active_processes={process},
+                barrier_sync_key_prefix=f"process_{process}",
+            )
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
+                create=False,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=False,
+                multiprocessing_options=alone,
+            )
+            self._managers[name] = ocp.CheckpointManager(self._of(name), options=options)
+        return self._managers[name]
 
 
 def _tree(saved: Saved) -> dict[str, Any]:

@@ -37,7 +37,9 @@ from dip_jax.report import (
 )
 from dip_jax.runner import Progress, restore_many
 
-FINISHED = ("done", "stopped")
+# A fit that diverged would do so again: same settings, same picture, same numbers.
+FINISHED = ("done", "stopped", "diverged")
+_OWN = ".dip_jax"  # the run's folder for its own use, under a name that no picture has
 _WAITING = 4  # results that wait to be written; with more the fits wait
 _SUMMARY_SECONDS = 10.0
 # A process of which nothing was heard for so long is given up.
@@ -126,8 +128,8 @@ def restore_files(
             if share.process == 0:
                 try:
                     _prepare(entries, config, output, overwrite=overwrite, resume=resume)
-                except InputError as error:
-                    problem = str(error)
+                except Exception as error:  # of whatever kind: the others wait to hear of it
+                    problem = sentence(error)
             if problem := hosts.agree(problem):
                 raise InputError(problem)
     elif num_processes is not None and process_id is not None:
@@ -172,10 +174,14 @@ def _prepare(
     build_optimizer(config.fit.optimizer, config.fit.learning_rate)
     folder, names = Path(output), [entry.name for entry in entries]
     prepare_folder(folder, names, config, overwrite=overwrite, resume=resume)
-    if share is None or share.process == 0:
-        shutil.rmtree(folder / "processes", ignore_errors=True)
     if not resume:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        # What another run left here must not look like a part of this one.
+        shutil.rmtree(folder / _OWN, ignore_errors=True)
+        for name in names:
+            with contextlib.suppress(OSError):
+                (folder / name / "summary.json").unlink()
+    elif share is None or share.process == 0:
+        shutil.rmtree(folder / _OWN / "processes", ignore_errors=True)
 
 
 def run_entries(
@@ -206,9 +212,9 @@ def run_entries(
         entries = _with_one_that_loads(entries)
         _prepare(entries, config, output, overwrite=overwrite, resume=resume)
     run = _Run(entries, config, Path(output), share or hosts.Share(), resume, on_message)
-    with _interruptible(on_message) as interrupt:
+    with _interruptible(on_message) as interrupt, run.signs_of_life():
         run.restore(interrupt, on_progress)
-    return run.finish(interrupt)
+        return run.finish(interrupt)
 
 
 def _with_one_that_loads(entries: Sequence[Entry]) -> list[Entry]:
@@ -217,8 +223,8 @@ def _with_one_that_loads(entries: Sequence[Entry]) -> list[Entry]:
     for i, entry in enumerate(entries):
         try:
             job = entry.load()
-        except InputError as error:
-            first = first or error
+        except (InputError, OSError, MemoryError) as error:
+            first = first or InputError(sentence(error))
             continue
         again = entry._replace(load=functools.partial(_once, [job], entry.load))
         return [*entries[:i], again, *entries[i + 1 :]]
@@ -253,19 +259,21 @@ class _Run:
         self._begun = time.monotonic()
         self._written = self._begun
         self._steps: list[int] = []
-        self._alive = folder / "processes" / str(share.process)
-        self._sign_of_life("")
+        self._own = folder / _OWN
+        self._alive = self._own / "processes" / str(share.process)
 
     # ---- reading, in the runner's thread ----
 
-    def _waiting(self) -> list[Entry]:
+    def _waiting(self, interrupt: Interrupt) -> list[Entry]:
         """What is still to be done, alike pictures together."""
         waiting = []
         for entry in self.mine:
+            if interrupt():
+                break
             summary = read_summary(self.folder / entry.name) if self.resume else None
             if summary is None or summary["status"] not in FINISHED:
                 waiting.append(entry)
-            elif summary["digest"] != entry.digest():
+            elif self._has_changed(entry, summary):
                 self.tell(f"{entry.name}: its files changed since it was restored; starting anew")
                 waiting.append(entry)
             else:
@@ -279,12 +287,19 @@ class _Run:
 
         return sorted(waiting, key=canvas)
 
+    def _has_changed(self, entry: Entry, summary: dict[str, Any]) -> bool:
+        try:
+            return summary.get("digest") != entry.digest()
+        except OSError as error:  # it is restored, and that is all one can do without its files
+            self.tell(f"{entry.name}: its files cannot be read any more ({sentence(error)})")
+            return False
+
     def _cases(self, waiting: Sequence[Entry]) -> Iterator[Case]:
         for entry in waiting:
             try:
                 job, digest = entry.load(), entry.digest()
-            except (InputError, OSError) as error:
-                self._fail(entry.name, str(error))
+            except Exception as error:  # of whatever kind: it is this picture's
+                self._fail(entry.name, sentence(error))
                 continue
             for note in job.case.notes:
                 self.tell(f"{entry.name}: {note}")
@@ -297,21 +312,16 @@ class _Run:
         self, interrupt: Interrupt, on_progress: Callable[[FolderProgress], None] | None
     ) -> None:
         """Restores the share; afterwards `summaries` has what came of it."""
-        # What another run left here must not look like a result of this one.
-        waiting = self._waiting()
-        for entry in waiting:
-            with contextlib.suppress(OSError):
-                (self.folder / entry.name / "summary.json").unlink()
+        waiting = self._waiting(interrupt)
         self._begun = time.monotonic()
-        store = CheckpointStore(
-            self.folder / "checkpoints",
+        self._store = store = CheckpointStore(
+            self._own / "checkpoints",
             every_minutes=self.config.run.checkpoint_every,
             keep=self.config.run.checkpoint_keep,
             on_message=self.tell,
         )
 
         def show(progress: Progress) -> None:
-            self._sign_of_life("")
             if on_progress is not None:
                 on_progress(self._progress(progress))
 
@@ -352,9 +362,11 @@ class _Run:
             return
         folder = self.folder / result.name
         summary = report_picture(folder, job.case, result, self.config, job.like, digest=digest)
-        self._add(summary)
+        if result.status != "interrupted":
+            self._store.remove(result.name)
         if result.status in FINISHED:
             self._steps.append(result.num_steps)
+        self._add(summary)
 
     def _fail(self, name: str, error: str) -> None:
         summary = failure_summary(name, self.config, error)
@@ -368,23 +380,48 @@ class _Run:
             now = time.monotonic()
             if self.share.num_processes == 1 and now - self._written >= _SUMMARY_SECONDS:
                 self._written = now
-                pages.write_summary(self.folder, list(self.summaries.values()))
+                try:
+                    pages.write_summary(self.folder, list(self.summaries.values()))
+                except OSError as error:  # it is not this picture's; the end will tell
+                    self._note_disk(error)
 
     def _note_disk(self, error: BaseException) -> bool:
         """Whether an error is the disk's; then the run stops."""
         is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         # Orbax has it in words.
-        if is_full or "No space left" in str(error):
+        if is_full or "No space left" in str(error) or "quota exceeded" in str(error):
             self.disk_error = error
         return self.disk_error is not None
 
     # ---- watching ----
 
+    @contextlib.contextmanager
+    def signs_of_life(self) -> Iterator[None]:
+        """A context in which the other processes see now and then that this one is there."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while True:
+                self._sign_of_life("")
+                if ended.wait(_SILENCE_SECONDS / 10):
+                    return
+
+        thread = threading.Thread(target=beat, name="signs of life", daemon=True)
+        if self.share.num_processes > 1:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if thread.is_alive():
+                thread.join()
+            if self.share.process != 0:
+                self._sign_of_life("done")
+
     def _sign_of_life(self, text: str) -> None:
-        """Lets the others know that this process is there, or `done`."""
         if self.share.num_processes > 1:
             with contextlib.suppress(OSError):
-                self._alive.parent.mkdir(exist_ok=True)
+                self._alive.parent.mkdir(parents=True, exist_ok=True)
                 self._alive.write_text(text)
 
     def _progress(self, pictures: Progress) -> FolderProgress:
@@ -421,21 +458,22 @@ class _Run:
                     entry.name, self.config, reason, status="interrupted"
                 )
         everything = [self.summaries[entry.name] for entry in self.mine]
+        if self.share.process != 0:
+            return everything
         if self.share.num_processes > 1:
-            self._sign_of_life("done")
-            if self.share.process != 0 or interrupt():
-                return everything
-            everything = self._gather()
-            shutil.rmtree(self._alive.parent, ignore_errors=True)
+            everything = self._gather(interrupt)
+        if interrupt():  # somebody waits for the end
+            pages.write_summary(self.folder, everything)
+            return everything
         pages.write_pages(self.folder, everything)
         if all(summary["status"] != "interrupted" for summary in everything):
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(self._own, ignore_errors=True)
         return everything
 
-    def _gather(self) -> list[dict[str, Any]]:
+    def _gather(self, interrupt: Interrupt) -> list[dict[str, Any]]:
         """Waits for the other processes and reads what they wrote."""
         heard = dict.fromkeys(range(1, self.share.num_processes), (0, time.monotonic()))
-        while heard:
+        while heard and not interrupt():
             for process, (last_sign, since) in list(heard.items()):
                 path = self._alive.with_name(str(process))
                 sign = path.stat().st_mtime_ns if path.exists() else 0
@@ -463,7 +501,8 @@ class _Run:
         if path.exists() and path.read_text() == "done":
             return True
         theirs = hosts.Share(process, self.share.num_processes).of(self.all)
-        return all((self.folder / entry.name / "summary.json").exists() for entry in theirs)
+        summaries = (read_summary(self.folder / entry.name) for entry in theirs)
+        return all(s is not None and s["status"] in FINISHED for s in summaries)
 
 
 def sentence(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import glob
 import io
 import os
 import threading
+import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,9 +183,7 @@ def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
     if path.suffix != like.suffix:
         raise ValueError(f"expected a name ending in {like.suffix}, got {path}")
     data = _encode(to_stored(pixels, like), like)
-    # In the same folder, as a rename is atomic only within one file system. Not by `tempfile`,
-    # which would keep other users from reading the picture.
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = part_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -193,6 +192,21 @@ def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """A name of its own under which a file is written, before it is renamed to `path`.
+
+    In the same folder, as a rename is atomic only within one file system. Not by `tempfile`, which would
+    keep other users from reading it.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what a killed process left half-written in `folder`."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def peek_shape(path: str | Path) -> tuple[int, int, int] | None:

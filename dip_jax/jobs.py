@@ -108,6 +108,9 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     Where several have one stem, their folders from where they part are put before it (`a/photo`,
     `b/photo`), and in one folder their suffixes (`png/photo`, `jpg/photo`). The last part is always the
     stem: a picture's random numbers follow from it, and do not depend on who else is there.
+
+    Raises:
+      InputError: If that does not tell all of them apart.
     """
     alike: dict[str, list[Path]] = {}
     for path in paths:
@@ -123,6 +126,11 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
             names[(part / path.stem).as_posix()] = path
         else:
             names[path.stem] = path
+    if len(names) < len(paths):
+        raise InputError(
+            f"The pictures called {next(s for s, p in alike.items() if len(p) > 2)!r} cannot be told "
+            "apart by their folders and suffixes; rename one, or restore them in runs of their own."
+        )
     return names
 
 
@@ -130,9 +138,15 @@ def _digest(files: Files) -> str:
     whole = hashlib.sha256()
     for path in (files.picture, files.reference, files.mask):
         if path is not None:
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            stat = path.stat()
+            whole.update(_file_digest(path, stat.st_mtime_ns, stat.st_size))
     return whole.hexdigest()
+
+
+@functools.lru_cache(maxsize=64)  # one mask may serve thousands of pictures
+def _file_digest(path: Path, mtime_ns: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _load(config: Config, name: str, files: Files, max_pixels: int) -> Job:

@@ -7,6 +7,7 @@ curves; `contact-1.png` and so on show the sheets small, many to a page.
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def write_pages(folder: Path, summaries: Sequence[dict[str, Any]]) -> None:
 def _write_contact_sheets(folder: Path, summaries: Sequence[dict[str, Any]]) -> None:
     """Writes the sheets of all pictures, small, on as many pages as it takes."""
     for old in folder.glob("contact-*.png"):
-        old.unlink()
+        if re.fullmatch(r"contact-\d+\.png", old.name):
+            old.unlink()
     per_page = _ACROSS * _DOWN
     for first in range(0, len(summaries), per_page):
         page = draw_contact_sheet(folder, summaries[first : first + per_page])

@@ -1,5 +1,6 @@
 """What a run will cost, before it runs: memory from the compiled program, time from a short probe."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -40,7 +41,7 @@ class Plan(NamedTuple):
     @property
     def seconds(self) -> float:
         """At most, for all of them."""
-        rounds = self.num_pictures / min(self.num_slots, self.num_pictures)
+        rounds = math.ceil(self.num_pictures / self.num_slots)
         return self.compile_seconds + rounds * self.num_steps * self.seconds_per_step
 
 

@@ -4,6 +4,7 @@ A picture's folder appears file by file, each whole or not at all (written under
 then renamed); `summary.json` comes last, so a folder that has it is complete.
 """
 
+import functools
 import importlib.metadata
 import json
 import math
@@ -21,17 +22,19 @@ from PIL import Image
 
 from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, from_json, to_json
-from dip_jax.images import Picture, write_picture
+from dip_jax.images import Picture, part_of, remove_parts, write_picture
 from dip_jax.metrics import ssim
 from dip_jax.slots import peak_bytes
 
+# What a run writes into its folder beside the pictures' own folders.
+RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html", "contact-1.png")
 LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 _VERSIONS = ("dip_jax", "jax", "flax", "optax", "numpy")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
@@ -72,12 +75,14 @@ def prepare_folder(
                 f"{folder} holds a run with {different}; to resume it, use its settings, otherwise "
                 "choose another --output."
             )
-    elif not overwrite and (path.exists() or any((folder / name).exists() for name in names)):
+    elif not overwrite and any((folder / name).exists() for name in (*RUN_FILES, *names)):
         raise InputError(
             f"The output folder {folder} holds another run, and nothing is overwritten unasked: choose "
             "another --output, --resume a run that was cut short, or --overwrite."
         )
-    write_text(path, to_json(config))
+    text = to_json(config)
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
 
 
 def _difference(old: Config, new: Config) -> str:
@@ -119,6 +124,7 @@ def report_picture(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)
+    remove_parts(folder)
     write_picture(folder / f"restored{like.suffix}", result.image, like)
     write_text(folder / "config.json", to_json(config))
     write_text(folder / "metrics.jsonl", _metrics_lines(result))
@@ -218,11 +224,13 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@functools.cache
 def _device() -> str:
     device = jax.devices()[0]
     return device.device_kind if device.platform != "cpu" else f"cpu ({platform.machine()})"
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in _VERSIONS:
@@ -250,7 +258,7 @@ def _metrics_lines(result: Result) -> str:
 
 def save_png(path: Path, picture: Figure | Image.Image) -> None:
     """Writes a figure or a Pillow image as PNG, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         if isinstance(picture, Figure):
             picture.savefig(part, format="png", dpi=110, metadata={"Software": None})

@@ -53,14 +53,14 @@ class Saved(NamedTuple):
 
     name: str
     fingerprint: int
-    """Checksum of its problem: a state belongs to no other one."""
+    """Checksum of its case: a state belongs to no other one."""
     slot: Slot
     curve: dict[str, np.ndarray]
     seconds: float
 
 
 class Store(Protocol):
-    """Where pictures in work are kept; see `checkpoint`."""
+    """Where pictures in work are kept; see `checkpoint.CheckpointStore`."""
 
     def load(self, name: str, fingerprint: int, shapes: Slot) -> Saved | None:
         """The saved state of a picture, in the form of `shapes`, or None."""
@@ -71,7 +71,7 @@ class Store(Protocol):
         ...
 
     def save(self, pictures: Sequence[Saved]) -> None:
-        """Saves all pictures in work, whole or not at all."""
+        """Saves pictures in work, each whole or not at all."""
         ...
 
 
@@ -126,8 +126,10 @@ def restore_many(
       `interrupted`, or `failed` with the `error`; but for the last, `image` is the best answer so far.
       A picture's result depends on its name, its problem and the config, not on the others.
     """
-    programs: dict[Any, Slots | Exception] = {}
-    with _read_ahead(cases) as take:
+    slots: Slots | None = None
+    program: Any = None  # the signature of what `slots` serve
+    faults: dict[Any, Exception] = {}
+    with _read_ahead(cases, should_stop) as take:
         pending: list[tuple[Case, Case, Any]] = []
         ended = False
 
@@ -153,20 +155,22 @@ def restore_many(
 
         while (first := look(None, wait=True)) is not None:
             signature = _signature(first[1])
-            if signature not in programs:
+            if signature != program and signature not in faults:
+                slots = None  # before there are others: they are what takes the memory
                 try:
-                    programs.clear()  # one program's slots at a time: they are what takes the memory
-                    programs[signature] = Slots(first[1], config, devices=devices)
-                except Exception as error:  # of whatever kind: it is this picture's
-                    programs[signature] = error
-            slots = programs[signature]
-            if isinstance(slots, Exception):
-                yield _failed(first[0], slots)
+                    slots, program = Slots(first[1], config, devices=devices), signature
+                except Exception as error:  # of whatever kind: it is these pictures'
+                    program, faults[signature] = None, error
+            if signature in faults or slots is None:
+                yield _failed(first[0], faults[signature])
                 continue
             pending.insert(0, (*first, signature))
             more = functools.partial(look, signature)
-            if (yield from _run(slots, more, config, store, on_progress, should_stop)):
+            end = yield from _run(slots, more, config, store, on_progress, should_stop)
+            if end == "stopped":
                 return
+            if end == "broken":
+                slots = program = None
 
 
 def _run(
@@ -176,8 +180,8 @@ def _run(
     store: Store | None,
     on_progress: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool],
-) -> Generator[Result, None, bool]:
-    """Serves the pictures that `more(wait)` finds; returns True if the run was asked to stop."""
+) -> Generator[Result, None, str]:
+    """Serves the pictures that `more(wait)` finds; returns `served`, `stopped` or `broken`."""
     work: dict[int, _Work] = {}
     pace = _Pace(config.run.chunk)
 
@@ -202,16 +206,14 @@ def _run(
     while True:
         fill()
         if not work:
-            return False
+            return "stopped" if should_stop() else "served"
         try:
             pace.start()
             status, logs = slots.advance(pace.count)
         except Exception as error:  # out of memory, most likely: what was in the slots is lost
-            slots.reset()
             for item in work.values():
                 yield _failed(item.case, error)
-            work.clear()
-            continue
+            return "broken"
         made = logs["step"] >= 0
         pace.update(int(np.max(made.sum(axis=1))))
         for index, item in work.items():
@@ -229,7 +231,7 @@ def _run(
         if stopping:
             for index, item in work.items():
                 yield _result(item, slots, index, status, config)
-            return True
+            return "stopped"
 
 
 def restore(
@@ -266,7 +268,9 @@ def restore(
 
 
 @contextlib.contextmanager
-def _read_ahead(cases: Iterable[Case]) -> Iterator[Callable[..., Case | None]]:
+def _read_ahead(
+    cases: Iterable[Case], should_stop: Callable[[], bool]
+) -> Iterator[Callable[..., Case | None]]:
     """Reads in a thread; gives `take(wait)`, the next case, None at the end, or what went wrong."""
     ready: queue.Queue[Any] = queue.Queue(_READ_AHEAD)
     closed = threading.Event()
@@ -288,7 +292,15 @@ def _read_ahead(cases: Iterable[Case]) -> Iterator[Callable[..., Case | None]]:
             offer(error)
 
     def take(*, wait: bool) -> Case | None:
-        item = ready.get(block=wait)
+        while True:
+            try:
+                item = ready.get(block=wait, timeout=0.2)
+                break
+            except queue.Empty:
+                if not wait:
+                    raise
+                if should_stop():
+                    return None
         if isinstance(item, BaseException):
             raise item
         return item
@@ -310,9 +322,9 @@ def _signature(case: Case) -> Any:
 
 
 def _fingerprint(case: Case) -> int:
-    """A checksum of all numbers of a problem."""
+    """A checksum of all numbers of a case."""
     checksum = 0
-    for leaf in jax.tree.leaves(case.problem):
+    for leaf in jax.tree.leaves((case.problem, case.reference)):
         checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
     return checksum
 

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 
 from dip_jax.base import picture_key
 from dip_jax.checkpoint import CheckpointStore
@@ -79,15 +80,22 @@ def test_a_checkpoint_of_another_picture_is_not_taken_up(picture, tiny, tmp_path
     np.testing.assert_array_equal(result.image, alone.image)
 
 
-def test_a_damaged_checkpoint_costs_time_but_not_the_picture(picture, tiny, tmp_path):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_checkpoint_costs_time_but_not_the_picture(picture, tiny, tmp_path, number):
     config = settings(tiny)
-    interrupted(picture, config, tmp_path)
-    for path in tmp_path.rglob("*"):
-        if path.is_file() and path.stat().st_size > 10_000:
-            path.write_bytes(path.read_bytes()[:100])
+    saved = CheckpointStore(tmp_path, every_minutes=0, keep=2)
+    list(restore_many([make(picture, "a", config)], config, store=saved, should_stop=stop_after(4)))
+    saved.close()
+    (of_the_picture,) = tmp_path.iterdir()
+    steps = sorted((int(path.name) for path in of_the_picture.iterdir()), reverse=True)
+    for step in steps[:number]:
+        for path in (of_the_picture / str(step)).rglob("*"):
+            if path.is_file() and path.stat().st_size > 1000:
+                path.write_bytes(path.read_bytes()[:100])
     told = []
     (result,) = restore_many([make(picture, "a", config)], config, store=store(tmp_path, told))
-    assert "cannot be read" in told[0]
+    assert sum("cannot be read" in text for text in told) == number
+    assert ("going on from step" in told[-1]) == (number == 1)
     (alone,) = restore([make(picture, "a", config)], config)
     np.testing.assert_array_equal(result.image, alone.image)
 
@@ -97,9 +105,11 @@ def test_only_the_newest_checkpoints_stay_and_nothing_half_written(picture, tiny
     saved = CheckpointStore(tmp_path, every_minutes=0, keep=2)
     list(restore_many([make(picture, "a", config)], config, store=saved))
     saved.close()
-    numbers = sorted(path.name for path in (tmp_path / "0").iterdir())
-    assert len(numbers) == 2
-    assert all(name.isdigit() for name in numbers)
+    (of_the_picture,) = tmp_path.iterdir()
+    assert len(list(of_the_picture.iterdir())) == 2
+    assert all(path.name.isdigit() for path in of_the_picture.iterdir())
+    saved.remove("a")
+    assert not tmp_path.exists()
 
 
 def test_a_checkpoint_is_due_after_its_minutes(tmp_path, monkeypatch):

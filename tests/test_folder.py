@@ -22,6 +22,7 @@ import pytest
 from dip_jax import folder as folder_module
 from dip_jax.errors import InputError
 from dip_jax.folder import restore_files
+from dip_jax.jobs import list_entries
 from dip_jax.presets import build_config
 from dip_jax.report import read_summary
 from tests.conftest import TINY
@@ -109,7 +110,7 @@ def assert_same_files(a: Path, b: Path, names: list[str]) -> None:
 def assert_nothing_half_written(folder: Path) -> None:
     """Every file that is there under its own name can be read."""
     for path in folder.rglob("*"):
-        if path.name.endswith(".part") or "checkpoints" in path.parts or not path.is_file():
+        if path.name.endswith(".part") or ".dip_jax" in path.parts or not path.is_file():
             continue
         if path.suffix == ".png":
             assert iio.imread(path).ndim
@@ -141,7 +142,7 @@ def test_a_folder_with_a_corrupt_and_a_diverging_picture_is_restored_but_for_the
     assert "corrupt: failed: " in process.stdout
     assert "cut short" in read_summary(output / "corrupt")["error"]
     assert read_summary(output / "diverging")["num_rollbacks"] >= 10
-    assert not (output / "checkpoints").exists()
+    assert not (output / ".dip_jax").exists()
 
 
 def test_the_runs_own_page_and_table_have_every_picture(many):
@@ -231,7 +232,6 @@ def test_two_processes_write_the_same_files(many, tmp_path):
     assert [process.returncode for process in processes] == expected, said
     assert statuses(tmp_path / "out") == statuses(output)
     assert_same_files(output, tmp_path / "out", names)
-    assert not (tmp_path / "out" / "processes").exists()
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {path.name for path in output.iterdir()}
 
@@ -250,7 +250,7 @@ def test_a_process_that_dies_takes_only_its_share(tmp_path):
     source, out, names = pictures(tmp_path, 8)
     processes = hosts(source, out, steps=300)
     # Process 0, of all: it is the one by which the others found each other.
-    wait_for(lambda: (out / "processes" / "1").exists(), processes[0])
+    wait_for(lambda: (out / ".dip_jax/processes/1").exists(), processes[0])
     time.sleep(1)
     processes[0].kill()
     processes[0].communicate()
@@ -297,12 +297,12 @@ def test_a_terminated_run_ends_with_75_and_is_taken_up_bit_for_bit(undisturbed, 
         process.kill()
     assert process.returncode == 75, err
     assert "--resume" in said
-    assert (tmp_path / "out" / "checkpoints" / "0").exists()
+    assert len(list((tmp_path / "out/.dip_jax/checkpoints").iterdir())) == 2
     resumed = run(*args, "--resume", steps=150)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stderr
     assert_same_files(output, tmp_path / "out", names)
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not (tmp_path / "out" / ".dip_jax").exists()
 
 
 @pytest.mark.slow
@@ -440,3 +440,51 @@ def test_a_silent_process_is_not_waited_for(config, tmp_path, monkeypatch):
     assert "Process 1 is silent; it is not waited for." in told
     assert [s["status"] for s in found] == ["done", "interrupted", "done"]
     assert "run again with --resume" in found[1]["error"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "summary.csv", "contact-1.png"])
+def test_files_of_somebody_else_are_not_written_over(config, tmp_path, name):
+    source, out, _ = pictures(tmp_path, 1)
+    out.mkdir()
+    (out / name).write_text("mine")
+    (out / "checkpoints").mkdir()
+    for resume in (False, True):
+        with pytest.raises(InputError, match="nothing is overwritten unasked"):
+            restore_files(config, out, inputs=[source], resume=resume)
+    restore_files(config, out, inputs=[source], overwrite=True)
+    assert (out / "checkpoints").exists()
+
+
+def test_what_is_overwritten_does_not_pass_for_a_result_of_the_new_run(config, tmp_path):
+    source, out, names = pictures(tmp_path, 2)
+    restore_files(config, out, inputs=[source])
+    other = build_config(overrides=[*TINY, "fit.num_steps=5"])
+    with pytest.raises(InputError, match=r"fit.num_steps = 6, not 5"):
+        restore_files(other, out, inputs=[source], resume=True)
+    entries = list_entries(other, inputs=[source])
+    folder_module._prepare(entries, other, out, overwrite=True, resume=False)
+    assert [read_summary(out / name) for name in names] == [None, None]
+
+
+def test_pictures_called_as_the_runs_own_files_are_kept_apart(config, tmp_path):
+    source, out, names = pictures(tmp_path, 1)
+    path = source / f"{names[0]}.png"
+    for name in ("checkpoints", "processes"):
+        (source / f"{name}.png").write_bytes(path.read_bytes())
+    restore_files(config, out, inputs=[source])
+    for name in ("checkpoints", "processes"):
+        assert (out / name / "restored.png").exists()
+
+
+def test_a_picture_that_cannot_be_held_is_that_pictures_failure(config, tmp_path, monkeypatch):
+    source, out, names = pictures(tmp_path, 3)
+    entries = list_entries(config, inputs=[source])
+
+    def too_large():
+        raise MemoryError
+
+    entries[1] = entries[1]._replace(load=too_large)
+    found = folder_module.run_entries(entries, config, out)
+    assert [s["status"] for s in found] == ["done", "failed", "done"]
+    assert "out of memory" in found[1]["error"]
+    assert [read_summary(out / name)["status"] for name in names] == ["done", "failed", "done"]

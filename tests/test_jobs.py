@@ -7,6 +7,7 @@ import tifffile
 from PIL import Image
 
 from dip_jax.base import picture_key
+from dip_jax.errors import InputError
 from dip_jax.images import peek_shape, read_picture
 from dip_jax.jobs import list_entries, unique_names
 from dip_jax.presets import build_config
@@ -23,6 +24,12 @@ def test_stems_are_names_and_equal_ones_get_what_tells_them_apart():
 
 def test_a_picture_in_the_folder_above_keeps_its_plain_name():
     assert list(unique_names([Path("/a/x.png"), Path("/a/b/x.png")])) == ["x", "b/x"]
+
+
+def test_pictures_that_cannot_be_told_apart_are_refused_not_dropped():
+    paths = [Path(p) for p in ("/a/p.png", "/a/p.jpg", "/a/png/p.png")]
+    with pytest.raises(InputError, match="'p' cannot be told apart"):
+        unique_names(paths)
 
 
 def test_random_numbers_do_not_depend_on_who_else_has_the_stem():
