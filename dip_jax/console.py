@@ -31,7 +31,7 @@ class ProgressDisplay:
     """A context in which `show(progress)` keeps a person informed.
 
     In a terminal: a bar with step, steps/s, time left, loss and, with a reference, PSNR; for a folder
-    with pictures done, in work and failed, and pictures per hour. Where the output is a file or a pipe:
+    with pictures done, in work, failed and per hour. Where the output is a file or a pipe:
     one line at the start and then every twenty seconds.
     """
 
@@ -94,16 +94,16 @@ class ProgressDisplay:
 def describe(progress: FolderProgress) -> str:
     """Speed, time left and quality in one line."""
     pictures = progress.pictures
-    parts = []
-    if progress.num_pictures > 1:
-        parts.append(f"{len(pictures.names)} in work")
+    left = f"at most {_duration(progress.seconds_left)}"
+    if progress.num_pictures == 1:
+        parts = [f"{pictures.steps_per_second:.3g} steps/s", left, f"loss {pictures.loss:.5f}"]
+    else:
+        parts = [f"{len(pictures.names)} in work"]
         if progress.num_failed:
             parts.append(f"{progress.num_failed} failed")
         if progress.per_hour:
             parts.append(f"{progress.per_hour:.3g}/hour")
-    parts.append(f"{pictures.steps_per_second:.3g} steps/s")
-    parts.append(f"at most {_duration(progress.seconds_left)}")
-    parts.append(f"loss {pictures.loss:.5f}")
+        parts.append(left)
     if pictures.psnr is not None:
         parts.append(f"{pictures.psnr:.2f} dB")
     return "  ".join(parts)
