@@ -130,7 +130,9 @@ def _run() -> int:
         "max_pixels": FLAGS.max_pixels,
     }
     if FLAGS.plan:
-        console.print_plan(plan.plan_entries(jobs.list_entries(config, **files), config))
+        start_seconds = plan.seconds_since_start()
+        plans = plan.plan_entries(jobs.list_entries(config, **files), config)
+        console.print_plan(plans, start_seconds=start_seconds)
         return 0
     with console.ProgressDisplay() as display:
         if is_demo:

@@ -1,1 +1,25 @@
-"""Measurements: run as modules from the repository root, for example `python -m benchmarks.step`."""
+"""Measurements that anyone can repeat; each file is a command."""
+
+import datetime
+import os
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+
+def about() -> dict[str, Any]:
+    """What must stand beside every figure: device, versions, commit and date."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "commit": commit.stdout.strip(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }

@@ -8,10 +8,7 @@ folders, each in a process of its own, and what then happens. `memory`: the peak
 and after 2,000 small pictures.
 """
 
-import datetime
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -27,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
+from benchmarks import about
 from dip_jax.base import Case, picture_key
 from dip_jax.folder import restore_files
 from dip_jax.presets import build_config
@@ -187,16 +185,7 @@ def main(argv: list[str]) -> None:
     """Measures and prints."""
     del argv
     jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
-    head = {
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+    head = about()
     measures = {"refill": measure_refill, "plan": measure_plan, "memory": measure_memory}
     found = {part: measures[part]() for part in FLAGS.part}
     console = Console(width=140)

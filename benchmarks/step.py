@@ -8,12 +8,8 @@ its Adam, eager. Rounds alternate, A B A B, and the ratio of the medians is the 
 hold only for the machine that is named beside them.
 """
 
-import datetime
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +20,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import about
 from dip_jax.nets import build_net, params_from_torch
 from dip_jax.padding import pad_case
 from dip_jax.presets import build_config
@@ -142,17 +139,7 @@ def main(argv: list[str]) -> None:
                     "gigabytes": getattr(runners[name], "gigabytes", None),
                 }
             )
-    head = {
-        "device": jax.devices()[0].device_kind,
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+    head = about()
     if "torch" in sys.modules:
         head["torch"] = sys.modules["torch"].__version__
     table = Table(title=", ".join(f"{k} {v}" for k, v in head.items()), box=None)

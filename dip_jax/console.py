@@ -135,8 +135,8 @@ def print_presets() -> None:
     console.print("* the default of its task")
 
 
-def print_plan(plans: Sequence[Plan]) -> None:
-    """Prints what a run would cost: a line per shape, and the sum."""
+def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
+    """Prints what a run would cost: a line per shape, and the sum, the start of the process included."""
     table = Table(box=None, pad_edge=False)
     columns = ("canvas", "pictures", "at once", "GB each", "peak GB", "compile s", "s/step")
     for column in (*columns, "steps, at most", "time, at most"):
@@ -157,8 +157,9 @@ def print_plan(plans: Sequence[Plan]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     console.print(table)
     number = sum(plan.num_pictures for plan in plans)
+    seconds = start_seconds + sum(plan.seconds for plan in plans)
     console.print(
-        f"{number} picture{'s' * (number != 1)}: at most {_duration(sum(p.seconds for p in plans))}, "
+        f"{number} picture{'s' * (number != 1)}: at most {_duration(seconds)}, "
         f"{max(plan.peak_bytes for plan in plans) / 1e9:.2f} GB at the peak. Nothing was written."
     )
 

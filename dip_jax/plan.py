@@ -45,6 +45,11 @@ class Plan(NamedTuple):
         return self.compile_seconds + rounds * self.num_steps * self.seconds_per_step
 
 
+def seconds_since_start() -> float:
+    """How long this process has been there: what every run takes before its first picture."""
+    return time.time() - psutil.Process().create_time()
+
+
 def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
     """Forecasts a run over entries by compiling and probing each program that it would use.
 

@@ -11,6 +11,7 @@ Under `map` the loop over the slots has a bound that the compiler does not know.
 would rewrite the loop of a single slot, and a picture's last bits would depend on how many slots there are.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -80,8 +81,15 @@ class Chunk(NamedTuple):
     """Arrays `[N, run.chunk]`, among them `step`, -1 where none was made."""
 
 
+def start_slot(algorithm: Algorithm, stopper: Stopper, given: Input) -> Slot:
+    """A slot at the start of its image."""
+    state = algorithm.init(jax.random.wrap_key_data(jnp.asarray(given.key)), given.problem)
+    nothing = Answer(jnp.zeros_like(state.average), jnp.int32(0))
+    return Slot(state, stopper.init(state.average.shape), nothing)
+
+
 def build_chunk(
-    algorithm: Algorithm, stopper: Stopper, config: Config, shape: tuple[int, int, int]
+    algorithm: Algorithm, stopper: Stopper, config: Config
 ) -> Callable[[Slot, Input, Array, Array, Array], Chunk]:
     """Builds `chunk(slots, inputs, orders, count, num_slots)`, for the slots of one device.
 
@@ -89,17 +97,11 @@ def build_chunk(
       algorithm: The estimator.
       stopper: The stopping rule.
       config: For `fit.num_steps`, `run.chunk` and `run.share`.
-      shape: Height, width and channels of the images.
 
     Returns:
       A function of trees with a leading axis of slots. `orders[N]` says what each does (`REST`, `GO_ON`,
       `START`), `count` how many steps to run, at most `run.chunk`.
     """
-
-    def start(given: Input) -> Slot:
-        key = jax.random.wrap_key_data(jnp.asarray(given.key))
-        answer = Answer(jnp.zeros(shape), jnp.int32(0))
-        return Slot(algorithm.init(key, given.problem), stopper.init(shape), answer)
 
     def log(step: Array, info: Info, stop: Any, given: Input) -> dict[str, Array]:
         nan = jnp.float32(jnp.nan)
@@ -131,7 +133,7 @@ def build_chunk(
             logs = {name: logs[name].at[i].set(values[name]) for name in logs}
             return i + 1, Slot(state, stop, answer), logs
 
-        slot = lax.cond(order == START, lambda: start(given), lambda: slot)
+        slot = lax.cond(order == START, lambda: start_slot(algorithm, stopper, given), lambda: slot)
         empty = {name: jnp.full((config.run.chunk,), jnp.nan) for name in _LOGS}
         empty["step"] = jnp.full((config.run.chunk,), -1)
         _, slot, logs = lax.while_loop(more, body, (jnp.int32(0), slot, empty))
@@ -207,7 +209,7 @@ class Slots:
         net = build_net(config.net, case.shape)
         algorithm = build_fit(config.fit, net)
         stopper = build_stopper(config.stop, lag=average_lag(config.fit))
-        chunk = build_chunk(algorithm, stopper, config, case.shape)
+        chunk = build_chunk(algorithm, stopper, config)
         one = PartitionSpec("batch")
         self._chunk = jax.jit(
             jax.shard_map(
@@ -221,14 +223,7 @@ class Slots:
         )
         given = _given(case, config)
         self._empty = jax.tree.map(np.zeros_like, given)
-        self.slot_shapes = jax.eval_shape(
-            lambda g: Slot(
-                algorithm.init(jax.random.wrap_key_data(g.key), g.problem),
-                stopper.init(case.shape),
-                Answer(jnp.zeros(case.shape), jnp.int32(0)),
-            ),
-            given,
-        )
+        self.slot_shapes = jax.eval_shape(functools.partial(start_slot, algorithm, stopper), given)
         clock = time.perf_counter()
         self.per_device = slots_per_device(config)
         self._compile()
