@@ -47,7 +47,7 @@ def meeting(
     Raises:
       InputError: If they do not find each other.
     """
-    platforms = jax.config.read("jax_platforms")
+    platforms = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", "cpu")
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
