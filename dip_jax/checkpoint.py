@@ -8,7 +8,6 @@ Each picture has a folder of its own, with its newest checkpoints by their steps
 slot, on any number of devices, by any process, and whatever else is in work is none of its business.
 """
 
-import contextlib
 import hashlib
 import logging
 import shutil
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dip_jax.errors import is_disk_full
 from dip_jax.runner import Saved
 from dip_jax.slots import Slot
 
@@ -80,21 +80,29 @@ class CheckpointStore:
         return time.monotonic() - self._last >= self._every
 
     def save(self, pictures: Sequence[Saved]) -> None:
-        """Saves pictures in work, each whole or not at all."""
+        """Saves pictures in work, each whole or not at all; raises only where the disk is full."""
         for saved in pictures:
-            self._of(saved.name).mkdir(parents=True, exist_ok=True)
-            manager, step = self._manager(saved.name), int(saved.slot.state.step)
-            if step != manager.latest_step():
-                manager.save(step, args=ocp.args.StandardSave(_tree(saved)))
-                manager.wait_until_finished()
+            try:
+                self._save(saved)
+            except Exception as error:  # of whatever kind: the others must be saved all the same
+                if is_disk_full(error):
+                    raise
+                text = str(error).strip().split("\n")[0]
+                self._on_message(f"{saved.name}: could not be saved ({text})")
+                self._forget(saved.name)
         self._last = time.monotonic()
+
+    def _save(self, saved: Saved) -> None:
+        self._of(saved.name).mkdir(parents=True, exist_ok=True)
+        manager, step = self._manager(saved.name), int(saved.slot.state.step)
+        if step != manager.latest_step():
+            manager.save(step, args=ocp.args.StandardSave(_tree(saved)))
+            manager.wait_until_finished()
 
     def remove(self, name: str) -> None:
         """Deletes what was saved of a picture."""
         self._forget(name)
         shutil.rmtree(self._of(name), ignore_errors=True)
-        with contextlib.suppress(OSError):  # another picture is in it
-            self._folder.rmdir()
 
     def close(self) -> None:
         """Ends the work with it."""

@@ -23,7 +23,7 @@ from dip_jax import hosts, pages
 from dip_jax.base import Case, Result
 from dip_jax.checkpoint import CheckpointStore
 from dip_jax.config import Config
-from dip_jax.errors import InputError
+from dip_jax.errors import InputError, is_disk_full
 from dip_jax.fit import build_optimizer
 from dip_jax.images import MAX_PIXELS
 from dip_jax.jobs import Entry, Job, list_entries
@@ -271,14 +271,15 @@ class _Run:
             if interrupt():
                 break
             summary = read_summary(self.folder / entry.name) if self.resume else None
-            if summary is None or summary["status"] not in FINISHED:
-                waiting.append(entry)
-            elif self._has_changed(entry, summary):
+            if summary is not None and summary["status"] in FINISHED:
+                if not self._has_changed(entry, summary):
+                    self.tell(f"{entry.name}: finished earlier, kept")
+                    self.summaries[entry.name] = summary
+                    continue
                 self.tell(f"{entry.name}: its files changed since it was restored; starting anew")
-                waiting.append(entry)
-            else:
-                self.tell(f"{entry.name}: finished earlier, kept")
-                self.summaries[entry.name] = summary
+            waiting.append(entry)
+            with contextlib.suppress(OSError):  # it must not speak for what is in work
+                (self.folder / entry.name / "summary.json").unlink()
 
         def canvas(entry: Entry) -> Any:
             height, width, channels = entry.shape or (0, 0, 0)
@@ -294,8 +295,10 @@ class _Run:
             self.tell(f"{entry.name}: its files cannot be read any more ({sentence(error)})")
             return False
 
-    def _cases(self, waiting: Sequence[Entry]) -> Iterator[Case]:
+    def _cases(self, waiting: Sequence[Entry], interrupt: Interrupt) -> Iterator[Case]:
         for entry in waiting:
+            if interrupt() or self.disk_error is not None:
+                return
             try:
                 job, digest = entry.load(), entry.digest()
             except Exception as error:  # of whatever kind: it is this picture's
@@ -328,7 +331,7 @@ class _Run:
         try:
             with ThreadPoolExecutor(1) as writer:  # one: matplotlib does not bear two
                 for result in restore_many(
-                    self._cases(waiting),
+                    self._cases(waiting, interrupt),
                     self.config,
                     store=store,
                     on_progress=show,
@@ -387,9 +390,7 @@ class _Run:
 
     def _note_disk(self, error: BaseException) -> bool:
         """Whether an error is the disk's; then the run stops."""
-        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        # Orbax has it in words.
-        if is_full or "No space left" in str(error) or "quota exceeded" in str(error):
+        if is_disk_full(error):
             self.disk_error = error
         return self.disk_error is not None
 
@@ -466,8 +467,13 @@ class _Run:
             pages.write_summary(self.folder, everything)
             return everything
         pages.write_pages(self.folder, everything)
-        if all(summary["status"] != "interrupted" for summary in everything):
+        shutil.rmtree(self._alive.parent, ignore_errors=True)
+        if all(summary["status"] in FINISHED for summary in everything):
             shutil.rmtree(self._own, ignore_errors=True)
+        else:  # checkpoints of what failed stay; folders without any go
+            for folder in (self._own / "checkpoints", self._own):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         return everything
 
     def _gather(self, interrupt: Interrupt) -> list[dict[str, Any]]:
@@ -497,12 +503,16 @@ class _Run:
         return everything
 
     def _is_finished(self, process: int, path: Path) -> bool:
-        """Whether a process says that it is done, or has left nothing undone."""
-        if path.exists() and path.read_text() == "done":
-            return True
-        theirs = hosts.Share(process, self.share.num_processes).of(self.all)
-        summaries = (read_summary(self.folder / entry.name) for entry in theirs)
-        return all(s is not None and s["status"] in FINISHED for s in summaries)
+        """Whether a process says that it is done, or is not there and has left nothing undone."""
+        if path.exists():
+            return path.read_text() == "done"
+        for entry in hosts.Share(process, self.share.num_processes).of(self.all):
+            summary = read_summary(self.folder / entry.name)
+            if summary is None or summary["status"] not in FINISHED:
+                return False
+            if self._has_changed(entry, summary):
+                return False
+        return True
 
 
 def sentence(error: BaseException) -> str:

@@ -63,8 +63,12 @@ def list_entries(
         )
     clean = _by_stem(references) if inputs else {}
     known = _by_stem(masks)
-    entries = []
+    entries: list[Entry] = []
     for name, path in unique_names(list_pictures(list(inputs or references))).items():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{str(path)!a}: its name is not UTF-8; rename it.") from None
         mask = next(iter(known.values())) if len(known) == 1 else known.get(path.stem)
         files = Files(path, clean.get(path.stem), mask, bool(inputs), bool(clean), len(known))
         entries.append(

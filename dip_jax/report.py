@@ -68,6 +68,8 @@ def prepare_folder(
             "--output."
         ) from None
     path = folder / "config.json"
+    is_taken = any((folder / name).exists() for name in (*RUN_FILES, *names))
+    # Asked after that: another process may have begun in between.
     if path.exists() and resume:
         different = _difference(from_json(path.read_text()), config)
         if different:
@@ -75,7 +77,7 @@ def prepare_folder(
                 f"{folder} holds a run with {different}; to resume it, use its settings, otherwise "
                 "choose another --output."
             )
-    elif not overwrite and any((folder / name).exists() for name in (*RUN_FILES, *names)):
+    elif is_taken and not overwrite:
         raise InputError(
             f"The output folder {folder} holds another run, and nothing is overwritten unasked: choose "
             "another --output, --resume a run that was cut short, or --overwrite."

@@ -160,7 +160,7 @@ def restore_many(
                 try:
                     slots, program = Slots(first[1], config, devices=devices), signature
                 except Exception as error:  # of whatever kind: it is these pictures'
-                    program, faults[signature] = None, error
+                    program, faults[signature] = None, _bare(error)
             if signature in faults or slots is None:
                 yield _failed(first[0], faults[signature])
                 continue
@@ -212,7 +212,7 @@ def _run(
             status, logs = slots.advance(pace.count)
         except Exception as error:  # out of memory, most likely: what was in the slots is lost
             for item in work.values():
-                yield _failed(item.case, error)
+                yield _failed(item.case, _bare(error))
             return "broken"
         made = logs["step"] >= 0
         pace.update(int(np.max(made.sum(axis=1))))
@@ -358,6 +358,12 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
         seconds=item.seconds,
         compile_seconds=slots.compile_seconds,
     )
+
+
+def _bare(error: Exception) -> Exception:
+    """An error without its frames, which would keep the slots' memory alive."""
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _failed(case: Case, error: Exception) -> Result:

@@ -109,7 +109,7 @@ def test_only_the_newest_checkpoints_stay_and_nothing_half_written(picture, tiny
     assert len(list(of_the_picture.iterdir())) == 2
     assert all(path.name.isdigit() for path in of_the_picture.iterdir())
     saved.remove("a")
-    assert not tmp_path.exists()
+    assert not of_the_picture.exists()
 
 
 def test_a_checkpoint_is_due_after_its_minutes(tmp_path, monkeypatch):
@@ -121,3 +121,31 @@ def test_a_checkpoint_is_due_after_its_minutes(tmp_path, monkeypatch):
     assert not saved.is_due()
     now[0] = 120
     assert saved.is_due()
+
+
+def test_a_picture_that_cannot_be_saved_costs_neither_the_others_nor_the_run(
+    picture, tiny, tmp_path, monkeypatch
+):
+    config = settings(tiny, "run.slots=2")
+    told = []
+    saved = CheckpointStore(tmp_path, every_minutes=0, keep=2, on_message=told.append)
+    real = CheckpointStore._save
+
+    def stale(self, picture):
+        if picture.name == "a":
+            raise OSError(116, "Stale file handle")
+        real(self, picture)
+
+    monkeypatch.setattr(CheckpointStore, "_save", stale)
+    cases = [make(picture, name, config) for name in "ab"]
+    run = list(restore_many(cases, config, store=saved))
+    assert {result.status for result in run} == {"done"}
+    assert any("a: could not be saved" in text for text in told)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    def full(self, picture):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CheckpointStore, "_save", full)
+    with pytest.raises(OSError, match="No space"):
+        list(restore_many(cases, config, store=saved))

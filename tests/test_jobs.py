@@ -88,3 +88,14 @@ def test_a_header_that_is_none_tells_nothing(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(b"no picture")
     assert peek_shape(path) is None
+
+
+def test_a_name_that_is_no_text_is_refused_at_once(tmp_path, picture):
+    path = tmp_path / "gr\udcfc.png"
+    iio.imwrite(tmp_path / "x.png", (picture * 255).astype(np.uint8))
+    try:
+        (tmp_path / "x.png").rename(path)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system knows only text")
+    with pytest.raises(InputError, match="not UTF-8"):
+        list_entries(build_config(), inputs=[tmp_path])

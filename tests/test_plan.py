@@ -34,6 +34,7 @@ def test_a_plan_has_a_line_for_each_canvas_and_writes_nothing(tmp_path, picture,
     assert first.seconds == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_the_compiled_program(tmp_path, picture, tiny):
     config = build_config(overrides=[*tiny, "run.slots=2"])
     entries = list_entries(config, inputs=[write(tmp_path / "a", picture, 1)])
