@@ -201,7 +201,8 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
         console.print(f"{len(summaries)} pictures: {told}", markup=False)
     if any(summary["status"] == "interrupted" for summary in summaries):
         console.print("Interrupted: the same command with --resume goes on where it was.")
-    page = f", to look through: {output}/index.html" if len(summaries) > 1 else ""
+    has_page = len(summaries) > 1 and (output / "index.html").exists()
+    page = f", to look through: {output}/index.html" if has_page else ""
     console.print(f"Results in {output}/{page}", markup=False, soft_wrap=True)
 
 
