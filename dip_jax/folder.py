@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from dip_jax import hosts, pages
@@ -26,6 +25,7 @@ from dip_jax.config import Config
 from dip_jax.errors import InputError, is_disk_full
 from dip_jax.fit import build_optimizer
 from dip_jax.images import MAX_PIXELS
+from dip_jax.interrupt import Interrupt, interruptible
 from dip_jax.jobs import Entry, Job, list_entries
 from dip_jax.padding import padded_side
 from dip_jax.report import (
@@ -59,16 +59,6 @@ class FolderProgress(NamedTuple):
     """Pictures restored per hour since the start; 0 before the first."""
     seconds_left: float
     """At most, if the pictures to come take as many steps as those that are done."""
-
-
-class Interrupt:
-    """Whether the run was asked to stop, and by what."""
-
-    signum: int | None = None
-
-    def __call__(self) -> bool:
-        """Whether it was."""
-        return self.signum is not None
 
 
 def restore_files(
@@ -212,7 +202,7 @@ def run_entries(
         entries = _with_one_that_loads(entries)
         _prepare(entries, config, output, overwrite=overwrite, resume=resume)
     run = _Run(entries, config, Path(output), share or hosts.Share(), resume, on_message)
-    with _interruptible(on_message) as interrupt, run.signs_of_life():
+    with interruptible(on_message) as interrupt, run.signs_of_life():
         run.restore(interrupt, on_progress)
         return run.finish(interrupt)
 
@@ -521,28 +511,3 @@ def sentence(error: BaseException) -> str:
     if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
         return f"out of memory: use a smaller picture, fewer channels or --slots=1 ({text})"
     return text
-
-
-@contextlib.contextmanager
-def _interruptible(on_message: Callable[[str], None]) -> Iterator[Interrupt]:
-    """A context in which the first Ctrl-C or SIGTERM asks to stop; the next one acts as usual."""
-    interrupt = Interrupt()
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        interrupt.signum = signum
-        restore_handlers()
-        on_message("Stopping; what is in work is being saved (Ctrl-C again to drop it).")
-
-    def restore_handlers() -> None:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-    previous: dict[int, Any] = {}
-    # Outside the main thread signals are somebody else's business.
-    with contextlib.suppress(ValueError):
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            previous[signum] = signal.signal(signum, ask)
-    try:
-        yield interrupt
-    finally:
-        restore_handlers()

@@ -32,6 +32,7 @@ ORDER = [
     "hosts",
     "jobs",
     "plan",
+    "interrupt",
     "folder",
     "demo",
     "console",

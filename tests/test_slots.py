@@ -119,19 +119,31 @@ def test_a_slot_at_rest_is_left_as_it_is(picture, tiny):
         np.testing.assert_array_equal(a, b)
 
 
-def test_without_refill_a_slot_waits_for_the_others(picture, tiny):
-    config = settings(tiny, "run.slots=2", "run.refill=false")
-    together = results(picture, "abc", config)
-    assert_same(together["c"], results(picture, "c", settings(tiny))["c"])
+@pytest.mark.parametrize("refill", [True, False])
+def test_without_refill_a_slot_waits_for_the_others(picture, tiny, refill):
+    config = settings(tiny, "run.slots=2", f"run.refill={refill}")
+    cases = [make(picture, name, config) for name in "abc"]
+    # b diverges two steps before a has made all of its own, a chunk earlier
+    cases[1] = cases[1]._replace(
+        problem=cases[1].problem._replace(measurement=np.nan * cases[1].problem.measurement)
+    )
+    seen = []
+    found = {r.name: r for r in restore_many(cases, config, on_progress=seen.append)}
+    assert found["b"].status == "diverged"
+    assert any({"a", "c"} <= set(progress.names) for progress in seen) is refill
+    assert_same(found["c"], results(picture, "c", settings(tiny))["c"])
 
 
 def test_slots_are_as_many_as_fit_but_what_was_asked_for_is_refused(picture, tiny, monkeypatch):
     case = pad_case(make(picture, "a", settings(tiny)), 16)
     one = Slots(case, settings(tiny)).bytes_per_device
     four = Slots(case, settings(tiny, "run.slots=4")).bytes_per_device
-    most = f"run.max_memory={(one + four) / 2 / 1e9}"
+    limit = (one + four) / 2
+    most = f"run.max_memory={limit / 1e9}"
     monkeypatch.setattr("dip_jax.slots.slots_per_device", lambda config: 4)
-    assert 1 <= Slots(case, settings(tiny, most)).per_device < 4
+    fitted = Slots(case, settings(tiny, most))
+    assert fitted.per_device in (1, 2, 3)
+    assert fitted.bytes_per_device <= limit
     with pytest.raises(InputError, match=r"4 pictures .* fewer slots"):
         Slots(case, settings(tiny, most, "run.slots=4"))
 
