@@ -136,6 +136,25 @@ class Stopper(NamedTuple):
     """`update(state, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
 
 
+class Posterior(NamedTuple):
+    """What sampling, or several seeds, say about one picture beyond its answer: host-side numpy only."""
+
+    mean: np.ndarray
+    """Mean of all samples of all chains `[H, W, C]`."""
+    std: np.ndarray
+    """Their standard deviation `[H, W, C]`, that between the chains included."""
+    chain_means: np.ndarray
+    """Mean of each chain's samples `[M, H, W, C]`."""
+    num_samples: int
+    """Samples of all chains."""
+    traces: np.ndarray
+    """Quantities of each sample `[M, S, Q]`: S samples in each of M chains."""
+    trace_names: tuple[str, ...]
+    """Their Q names: pixels `x[row,column,channel]`, and summaries."""
+    samples: np.ndarray
+    """Kept samples `[K, H, W, C]`; none by default."""
+
+
 class Result(NamedTuple):
     """What a run leaves for one picture: host-side numpy only."""
 
@@ -165,3 +184,5 @@ class Result(NamedTuple):
     """What went wrong, where the status is `failed`."""
     notes: tuple[str, ...] = ()
     """Plain sentences about the answer that the user should be told."""
+    posterior: Posterior | None = None
+    """What was sampled, where it was."""
