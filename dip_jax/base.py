@@ -90,6 +90,8 @@ class Case(NamedTuple):
     """What to call it."""
     jpeg: Any = None
     """The `jpeg.JpegFile` whose coefficients were measured, or None."""
+    member: int = 0
+    """Which of several networks for the same picture this is: a chain, or a seed."""
 
 
 class Net(NamedTuple):
@@ -116,6 +118,15 @@ class Info(NamedTuple):
     """The running average of the outputs `[H, W, C]`."""
     accepted: Array
     """False where the guard rejected the step and went back."""
+    mean: Array | None = None
+    """Sampling: the mean of the samples so far `[H, W, C]` (of the latest outputs, until there is one); None for a point estimate."""
+    sampled: Array | None = None
+    """Sampling: whether this step's output is a sample."""
+
+    @property
+    def answer(self) -> Array:
+        """What would be handed out now: the mean of the samples, or the running average."""
+        return self.average if self.mean is None else self.mean
 
 
 class Algorithm(NamedTuple):
@@ -127,13 +138,28 @@ class Algorithm(NamedTuple):
     """`step(problem, state) -> (state, info)`."""
 
 
-class Stopper(NamedTuple):
-    """A stopping rule as two pure functions, composed with an `Algorithm` from outside."""
+class Verdict(NamedTuple):
+    """What a stopping rule says at a step."""
 
-    init: Callable[[tuple[int, ...]], Any]
-    """`init(image_shape) -> state`; the state has the fields `done` and `best_step`."""
-    update: Callable[[Any, Array, Info], tuple[Any, Array]]
-    """`update(state, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
+    signal: Array
+    """What it watches: its minimum, or a threshold, is where it stops. NaN while it has none."""
+    answer_step: Array
+    """The step whose answer it would hand out."""
+    done: Array
+    """Whether it has fired."""
+
+
+class Stopper(NamedTuple):
+    """A stopping rule as pure functions, composed with an `Algorithm` from outside."""
+
+    init: Callable[[Array, Problem, tuple[int, ...]], Any]
+    """`init(key, problem, image_shape) -> state`; the state has the field `done`."""
+    view: Callable[[Any, Problem], Problem]
+    """`view(state, problem) -> problem`: what the estimator may see of the problem."""
+    update: Callable[[Any, Problem, Array, Info], tuple[Any, Array]]
+    """`update(state, problem, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
+    verdicts: Callable[[Any], dict[str, Verdict]]
+    """`verdicts(state) -> {rule: verdict}`: of one rule, or of all that run side by side."""
 
 
 class Posterior(NamedTuple):
@@ -174,8 +200,8 @@ class Result(NamedTuple):
     num_params: int
     """Weights of its network."""
     curve: dict[str, np.ndarray]
-    """`step`, `loss`, `variance` (of the rule `wmv`), `psnr` and `psnr_average` (NaN without a
-    reference), one entry per step."""
+    """`step`, `loss`, `psnr`, `psnr_average` and, of samples, `psnr_mean` (NaN without a reference), and for each
+    stopping rule `signal_RULE`, what it watches; one entry per step."""
     seconds: float
     """Wall time from its start to its end, also where images share a device."""
     compile_seconds: float
@@ -186,3 +212,5 @@ class Result(NamedTuple):
     """Plain sentences about the answer that the user should be told."""
     posterior: Posterior | None = None
     """What was sampled, where it was."""
+    stops: dict[str, tuple[int, bool]] | None = None
+    """For each stopping rule, the step of its answer and whether it has fired."""

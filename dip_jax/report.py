@@ -287,10 +287,9 @@ def draw_curve(path: Path, result: Result) -> None:
     axes = figure.subplots(1 + known, 1, sharex=True, squeeze=False)
     loss_axis = axes[-1, 0]
     loss_axis.semilogy(curve["step"], curve["loss"], color="0.35", lw=0.8, label="loss")
-    if np.isfinite(curve["variance"]).any():
-        loss_axis.semilogy(
-            curve["step"], curve["variance"], color="C2", lw=1, label="windowed variance"
-        )
+    for name, signal in curve.items():
+        if name.startswith("signal_") and np.isfinite(signal).any():
+            loss_axis.semilogy(curve["step"], signal, lw=1, label=f"what {name[7:]} watches")
     loss_axis.set_xlabel("step")
     loss_axis.set_ylabel("loss")
     if known:

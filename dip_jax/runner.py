@@ -358,6 +358,10 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
         seconds=item.seconds,
         compile_seconds=slots.compile_seconds,
         notes=notes,
+        stops={
+            rule: (int(step[index]), bool(done[index]))
+            for rule, (step, done) in status.stops.items()
+        },
     )
 
 

@@ -31,7 +31,7 @@ from dip_jax.nets import build_net
 from dip_jax.stopping import build_stopper
 
 REST, GO_ON, START = 0, 1, 2  # what a slot is told to do in the next chunk
-_LOGS = ("loss", "psnr", "psnr_average", "variance")
+_STOP = 1  # folded into an image's key for its stopping rule
 
 
 class Answer(NamedTuple):
@@ -70,6 +70,8 @@ class Status(NamedTuple):
     stopped: Array
     """Whether its rule has fired."""
     diverged: Array
+    stops: dict[str, tuple[Array, Array]]
+    """For each stopping rule, the step of its answer and whether it has fired."""
 
 
 class Chunk(NamedTuple):
@@ -85,7 +87,8 @@ def start_slot(algorithm: Algorithm, stopper: Stopper, given: Input) -> Slot:
     """A slot at the start of its image."""
     state = algorithm.init(jax.random.wrap_key_data(jnp.asarray(given.key)), given.problem)
     nothing = Answer(jnp.zeros_like(state.average), jnp.int32(0))
-    return Slot(state, stopper.init(state.average.shape), nothing)
+    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(given.key)), _STOP)
+    return Slot(state, stopper.init(key, given.problem, state.average.shape), nothing)
 
 
 def build_chunk(
@@ -104,15 +107,35 @@ def build_chunk(
     """
 
     def log(step: Array, info: Info, stop: Any, given: Input) -> dict[str, Array]:
-        nan = jnp.float32(jnp.nan)
-        values = {"step": step, "loss": info.loss, "variance": getattr(stop, "variance", nan)}
-        for name, image in (("psnr", info.image), ("psnr_average", info.average)):
-            values[name] = nan
+        values = {"step": step, "loss": info.loss}
+        for name, verdict in stopper.verdicts(stop).items():
+            values[f"signal_{name}"] = verdict.signal
+        images = {"psnr": info.image, "psnr_average": info.average}
+        for name, image in images.items():
+            values[name] = jnp.float32(jnp.nan)
             if given.reference is not None:
                 values[name] = psnr(
                     image, jnp.asarray(given.reference), region=given.problem.region
                 )
         return values
+
+    def make_step(slot: Slot, given: Input) -> tuple[Slot, dict[str, Array]]:
+        step = slot.state.step
+        visible = stopper.view(slot.stop, given.problem)
+        state, info = algorithm.step(visible, slot.state)
+        stop, improved = stopper.update(slot.stop, given.problem, step, info)
+        answer = lax.cond(improved, lambda: Answer(info.answer, step), lambda: slot.answer)
+        return Slot(state, stop, answer), log(step, info, stop, given)
+
+    def no_logs(slot: Slot, given: Input, length: int) -> dict[str, Array]:
+        """Logs of no steps, in the form of those that `make_step` makes."""
+        _, shapes = jax.eval_shape(make_step, slot, given)
+        logs = {
+            name: jnp.full((length, *x.shape), jnp.nan, jnp.float32)
+            for name, x in shapes.items()
+            if name != "step"
+        }
+        return {**logs, "step": jnp.full((length,), -1, jnp.int32)}
 
     def goes_on(slot: Slot, order: Array) -> Array:
         unfinished = (slot.state.step < config.fit.num_steps) & ~slot.stop.done
@@ -125,17 +148,12 @@ def build_chunk(
 
         def body(carry):
             i, slot, logs = carry
-            step = slot.state.step
-            state, info = algorithm.step(given.problem, slot.state)
-            stop, improved = stopper.update(slot.stop, step, info)
-            answer = lax.cond(improved, lambda: Answer(info.average, step), lambda: slot.answer)
-            values = log(step, info, stop, given)
+            slot, values = make_step(slot, given)
             logs = {name: logs[name].at[i].set(values[name]) for name in logs}
-            return i + 1, Slot(state, stop, answer), logs
+            return i + 1, slot, logs
 
         slot = lax.cond(order == START, lambda: start_slot(algorithm, stopper, given), lambda: slot)
-        empty = {name: jnp.full((config.run.chunk,), jnp.nan) for name in _LOGS}
-        empty["step"] = jnp.full((config.run.chunk,), -1)
+        empty = no_logs(slot, given, config.run.chunk)
         _, slot, logs = lax.while_loop(more, body, (jnp.int32(0), slot, empty))
         state = slot.state
         status = Status(
@@ -145,6 +163,10 @@ def build_chunk(
             num_rollbacks=state.num_rollbacks,
             stopped=slot.stop.done,
             diverged=state.diverged,
+            stops={
+                name: (verdict.answer_step, verdict.done)
+                for name, verdict in stopper.verdicts(slot.stop).items()
+            },
         )
         return Chunk(slot, status, logs)
 
@@ -156,11 +178,11 @@ def build_chunk(
             )
 
         number = orders.size
-        numbers, flags = jnp.zeros(number, jnp.int32), jnp.zeros(number, bool)
-        status = Status(flags, numbers, numbers, numbers, flags, flags)
-        logs = {name: jnp.zeros((number, config.run.chunk)) for name in _LOGS}
-        logs["step"] = jnp.zeros((number, config.run.chunk), jnp.int32)
-        chunk = Chunk(slots, status, logs)
+        first = jax.tree.map(lambda x: x[0], (slots, inputs))
+        shapes = jax.eval_shape(one, *first, orders[0], count)
+        # What one picture makes, for all of them; it is written over, or belongs to a slot that rests.
+        nothing = jax.tree.map(lambda x: jnp.zeros((number, *x.shape), x.dtype), shapes)
+        chunk = nothing._replace(slots=slots)
         if share(config) == "unroll":
             for i in range(number):
                 chunk = turn(i, chunk)
@@ -208,7 +230,7 @@ class Slots:
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
         net = build_net(config.net, case.shape)
         algorithm = build_fit(config.fit, net)
-        stopper = build_stopper(config.stop, lag=average_lag(config.fit))
+        stopper = build_stopper(config.stop, lag=average_lag(config.fit), algorithm=algorithm)
         chunk = build_chunk(algorithm, stopper, config)
         one = PartitionSpec("batch")
         self._chunk = jax.jit(

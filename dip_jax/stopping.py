@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.base import Array, Info, Stopper
+from dip_jax.base import Algorithm, Array, Info, Problem, Stopper, Verdict
 from dip_jax.config import StopConfig
 
 
 class FixedState(NamedTuple):
     """`fixed` remembers only which step it saw last."""
 
-    best_step: Array
+    answer_step: Array
     done: Array
 
 
@@ -26,6 +26,7 @@ class WmvState(NamedTuple):
 
     best_step: Array
     """The step with the least variance so far; the last step until there is one."""
+    answer_step: Array
     done: Array
     window: Array
     """`[window, n]`, the latest outputs at n random places, a ring."""
@@ -37,28 +38,44 @@ class WmvState(NamedTuple):
     """The latest one, for plots; infinite until the window is full."""
 
 
-def build_stopper(config: StopConfig, *, lag: int = 0) -> Stopper:
+def build_stopper(
+    config: StopConfig, *, lag: int = 0, algorithm: Algorithm | None = None
+) -> Stopper:
     """The rule that a config names.
 
     Args:
       config: The rule and its settings.
+      algorithm: The estimator, for rules that watch a second one.
       lag: Steps by which the answer (a running average) is behind the outputs.
     """
+    del algorithm
     return _fixed() if config.rule == "fixed" else _wmv(config, lag)
 
 
 def _fixed() -> Stopper:
     """All steps are run and the last answer counts."""
 
-    def init(shape: tuple[int, ...]) -> FixedState:
-        del shape
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> FixedState:
+        del key, problem, shape
         return FixedState(jnp.int32(0), jnp.bool_(False))
 
-    def update(state: FixedState, step: Array, info: Info) -> tuple[FixedState, Array]:
-        best = jnp.where(info.accepted, step, state.best_step)
-        return FixedState(best, state.done), info.accepted
+    def update(
+        state: FixedState, problem: Problem, step: Array, info: Info
+    ) -> tuple[FixedState, Array]:
+        del problem
+        answer_step = jnp.where(info.accepted, step, state.answer_step)
+        return FixedState(answer_step, state.done), info.accepted
 
-    return Stopper(init, update)
+    def verdicts(state: FixedState) -> dict[str, Verdict]:
+        return {"fixed": Verdict(jnp.float32(jnp.nan), state.answer_step, state.done)}
+
+    return Stopper(init, _see_all, update, verdicts)
+
+
+def _see_all(state: object, problem: Problem) -> Problem:
+    """Most rules keep nothing from the estimator."""
+    del state
+    return problem
 
 
 def warm_up(shape: tuple[int, ...], window: int) -> int:
@@ -90,10 +107,12 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
         num = min(config.num_pixels, shape[0] * shape[1])
         return np.random.default_rng(0).permutation(shape[0] * shape[1])[:num]
 
-    def init(shape: tuple[int, ...]) -> WmvState:
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> WmvState:
+        del key, problem
         num = len(places(shape)) * shape[2]
         return WmvState(
             best_step=jnp.int32(0),
+            answer_step=jnp.int32(0),
             done=jnp.bool_(False),
             window=jnp.zeros((config.window, num)),
             num_held=jnp.int32(0),
@@ -101,7 +120,10 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
             variance=jnp.float32(jnp.inf),
         )
 
-    def update(state: WmvState, step: Array, info: Info) -> tuple[WmvState, Array]:
+    def update(
+        state: WmvState, problem: Problem, step: Array, info: Info
+    ) -> tuple[WmvState, Array]:
+        del problem
         shape = info.image.shape
         sample = info.image.reshape(-1, shape[2])[places(shape)].reshape(-1)
         slot = state.num_held % config.window
@@ -118,6 +140,7 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
         confirmed = full & jnp.isfinite(state.least) & (step - best >= patience)
         new = WmvState(
             best_step=best,
+            answer_step=jnp.where(improved, step, state.answer_step),
             done=state.done | confirmed,
             window=window,
             num_held=num_held,
@@ -126,4 +149,8 @@ def _wmv(config: StopConfig, lag: int) -> Stopper:
         )
         return new, improved
 
-    return Stopper(init, update)
+    def verdicts(state: WmvState) -> dict[str, Verdict]:
+        signal = jnp.where(jnp.isinf(state.variance), jnp.nan, state.variance)
+        return {"wmv": Verdict(signal, state.answer_step, state.done)}
+
+    return Stopper(init, _see_all, update, verdicts)

@@ -37,7 +37,7 @@ def test_the_curve_is_that_of_the_images(picture, tiny):
     assert result.stop_step == 5
     psnr = -10 * np.log10(np.mean((result.image - picture) ** 2))
     np.testing.assert_allclose(result.curve["psnr_average"][-1], psnr, atol=1e-3)
-    assert np.isnan(result.curve["variance"]).all()
+    assert np.isnan(result.curve["signal_fixed"]).all()
 
 
 def test_without_a_reference_there_is_no_psnr(picture, tiny):

@@ -3,23 +3,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dip_jax.base import Info
+from dip_jax.base import Info, Problem
 from dip_jax.config import StopConfig
+from dip_jax.operators import Identity
 from dip_jax.stopping import build_stopper, warm_up
 
 SHAPE = (8, 6, 1)
+KEY = jax.random.key(0)
+
+
+def problem(shape=SHAPE):
+    return Problem(Identity(), jnp.zeros(shape), 0.1)
 
 
 def run(config, images, *, lag=0, accepted=None):
     """Feeds outputs to a rule; returns its states and which steps improved the answer."""
     stopper = build_stopper(config, lag=lag)
     update = jax.jit(stopper.update)
-    state = stopper.init(SHAPE)
+    state = stopper.init(KEY, problem(), SHAPE)
     states, improved = [], []
     for t, image in enumerate(images):
         good = jnp.bool_(accepted is None or accepted[t])
         x = jnp.full(SHAPE, image) if np.ndim(image) == 0 else jnp.asarray(image)
-        state, better = update(state, jnp.int32(t), Info(jnp.float32(0), x, x, good))
+        state, better = update(state, problem(), jnp.int32(t), Info(jnp.float32(0), x, x, good))
         states.append(state)
         improved.append(bool(better))
     return states, improved
@@ -36,7 +42,7 @@ def test_fixed_keeps_the_last_answer_and_never_stops():
     states, improved = run(StopConfig(rule="fixed"), [0.1, 0.2, 0.3])
     assert improved == [True, True, True]
     assert not states[-1].done
-    assert states[-1].best_step == 2
+    assert states[-1].answer_step == 2
 
 
 def test_the_variance_is_that_of_the_window_in_numpy():
@@ -51,12 +57,12 @@ def test_the_variance_of_a_random_subset_estimates_that_of_all_pixels():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((12, 64, 64, 3)).astype(np.float32)
     stopper = build_stopper(StopConfig(window=10, num_pixels=500))
-    state = stopper.init((64, 64, 3))
+    state = stopper.init(KEY, problem((64, 64, 3)), (64, 64, 3))
     assert state.window.shape == (10, 1500)
     update = jax.jit(stopper.update)
     for t, x in enumerate(images):
         info = Info(jnp.float32(0), jnp.asarray(x), jnp.asarray(x), jnp.bool_(True))
-        state, _ = update(state, jnp.int32(t), info)
+        state, _ = update(state, problem(), jnp.int32(t), info)
     full = images[2:].var(axis=0).mean()
     assert abs(float(state.variance) / full - 1) < 5 * np.sqrt(2 / (9 * 1500))
 
@@ -122,8 +128,10 @@ def test_nothing_is_confirmed_while_the_window_refills():
 @pytest.mark.parametrize("rule", ["fixed", "wmv"])
 def test_rules_work_side_by_side(rule):
     stopper = build_stopper(StopConfig(rule=rule, window=3))
-    states = jax.vmap(lambda _: stopper.init(SHAPE))(jnp.arange(2))
+    states = jax.vmap(lambda _: stopper.init(KEY, problem(), SHAPE))(jnp.arange(2))
     x = jnp.ones((2, *SHAPE))
     info = Info(jnp.zeros(2), x, x, jnp.array([True, False]))
-    _, improved = jax.vmap(stopper.update, in_axes=(0, None, 0))(states, jnp.int32(0), info)
+    _, improved = jax.vmap(stopper.update, in_axes=(0, None, None, 0))(
+        states, problem(), jnp.int32(0), info
+    )
     assert improved.tolist() == [True, False]
