@@ -36,7 +36,20 @@ flags.DEFINE_string(
     f"Run several settings and draw them beside each other: {', '.join(COMPARISONS)}, or presets "
     "separated by commas.",
 )
-flags.DEFINE_string("stop", None, "When to stop: wmv (by itself) or fixed (all steps).")
+flags.DEFINE_string(
+    "stop",
+    None,
+    "When to stop: wmv, emv, discrepancy, held_out, sure, fixed (all steps), or all rules side by side.",
+)
+flags.DEFINE_string(
+    "method", None, "fit (a point estimate) or sgld (samples of the posterior, and their mean)."
+)
+flags.DEFINE_integer(
+    "num_chains", None, "sgld: chains for each picture, with networks of their own."
+)
+flags.DEFINE_integer(
+    "num_seeds", None, "fit: networks for each picture, whose answers are averaged."
+)
 flags.DEFINE_integer("num_steps", None, "Optimisation steps, at most.")
 flags.DEFINE_integer("seed", None, "Seed of every random number.")
 flags.DEFINE_string("output", "out", "Folder for the results; each picture gets a folder in it.")
@@ -105,6 +118,9 @@ def _configs(preset: str | None) -> dict[str, Config]:
         "task.noise_std": None if FLAGS.noise_std is None else FLAGS.noise_std / 255,
         "task.factor": FLAGS.factor,
         "stop.rule": FLAGS.stop,
+        "fit.method": FLAGS.method,
+        "fit.num_seeds": FLAGS.num_seeds,
+        "sgld.num_chains": FLAGS.num_chains,
         "fit.num_steps": FLAGS.num_steps,
         "run.seed": FLAGS.seed,
         "run.slots": FLAGS.slots,
@@ -128,10 +144,16 @@ def _check_flags(*, is_demo: bool) -> None:
         )
     if is_demo and FLAGS.plan:
         raise InputError("Nothing to plan: give pictures (--input).")
+    if FLAGS.compare and FLAGS.method:
+        raise InputError("The settings of a comparison say their own method: leave out --method.")
     if FLAGS.compare and FLAGS.plan:
         raise InputError(
             "A plan is of one setting: leave out --compare, or plan a preset at a time."
         )
+    if FLAGS.num_chains is not None and FLAGS.method != "sgld":
+        raise InputError("Chains belong to sampling: add --method=sgld.")
+    if FLAGS.num_seeds is not None and FLAGS.method == "sgld":
+        raise InputError("Seeds belong to a fit; samples come in chains: --num_chains.")
     for given, flag, task in (
         (FLAGS.mask, "mask", "inpaint"),
         (FLAGS.guide, "guide", "flash"),

@@ -18,9 +18,9 @@ from skimage import data
 
 from dip_jax.base import picture_key
 from dip_jax.demo import baselines
+from dip_jax.ensemble import restore
 from dip_jax.images import read_picture
 from dip_jax.presets import build_config
-from dip_jax.runner import restore
 from dip_jax.simulation import simulate_case
 
 FLAGS = flags.FLAGS

@@ -25,9 +25,9 @@ _HOME = {
     "params_from_torch": "nets",
     "read_mask": "images",
     "read_picture": "images",
-    "restore": "runner",
+    "restore": "ensemble",
     "restore_files": "folder",
-    "restore_many": "runner",
+    "restore_many": "ensemble",
     "simulate_case": "simulation",
     "write_picture": "writing",
 }

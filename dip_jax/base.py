@@ -20,15 +20,23 @@ from dip_jax.errors import InputError as InputError
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
+_MEMBER = 1000  # folded into a picture's key, beyond what else is
 
 
-def picture_key(seed: int, name: str) -> Array:
+def picture_key(seed: int, name: str, *, member: int = 0) -> Array:
     """The random key of a picture: from the run's seed and the last part of its name.
 
-    So it depends neither on its place in a run nor on whether another picture has the same stem.
+    So it depends neither on its place in a run nor on whether another picture has the same stem. Of several
+    networks for one picture the first has the key that it would have alone.
     """
     stem = PurePosixPath(name).name
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stem.encode()))
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stem.encode()))
+    return jax.random.fold_in(key, _MEMBER + member) if member else key
+
+
+def member_label(name: str, member: int) -> str:
+    """What to call one of several networks for the picture `name`."""
+    return f"{name}, network {member + 1}" if member else name
 
 
 class Operator(Protocol):
@@ -211,6 +219,14 @@ class Result(NamedTuple):
     notes: tuple[str, ...] = ()
     """Plain sentences about the answer that the user should be told."""
     posterior: Posterior | None = None
-    """What was sampled, where it was."""
+    """What was sampled, where it was, or the spread of several seeds."""
+    held: np.ndarray | None = None
+    """Of samples, where the operator acts on each pixel alone: which measurements no chain saw."""
+    members: tuple[dict[str, np.ndarray], ...] = ()
+    """The curves of several networks for the picture; `curve` is that of the first."""
+    member: int = 0
+    """Which of them this is, until they are put together."""
+    point: "Result | None" = None
+    """Of samples: what a fit made in as many steps."""
     stops: dict[str, tuple[int, bool]] | None = None
     """For each stopping rule, the step of its answer and whether it has fired."""

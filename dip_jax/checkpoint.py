@@ -143,14 +143,18 @@ def _tree(saved: Saved) -> dict[str, Any]:
     return {
         "fingerprint": np.uint32(saved.fingerprint),
         "seconds": np.float64(saved.seconds),
-        "curve": dict(saved.curve),
-        "slot": {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)},
+        # Orbax takes no empty arrays.
+        "curve": {key: column for key, column in saved.curve.items() if column.size},
+        "slot": {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves) if np.size(leaf)},
     }
 
 
 def _read(name: str, tree: dict[str, Any], shapes: Slot) -> Saved:
     wanted, structure = jax.tree.flatten(shapes)
-    leaves = [np.asarray(tree["slot"][str(i)]) for i in range(len(wanted))]
+    leaves = [
+        np.asarray(tree["slot"][str(i)]) if np.size(shape) else np.zeros(shape.shape, shape.dtype)
+        for i, shape in enumerate(wanted)
+    ]
     for leaf, shape in zip(leaves, wanted, strict=True):
         if (leaf.shape, leaf.dtype) != (shape.shape, shape.dtype):
             raise ValueError(f"expected {shape.dtype}{shape.shape}, came {leaf.dtype}{leaf.shape}")

@@ -211,6 +211,10 @@ class NetConfig:
 class FitConfig:
     """How the network is fitted to the measurement."""
 
+    method: str = _choice("fit", "sgld", default="fit")
+    """A point estimate, or samples of the posterior; see `fit` and `sgld`."""
+    num_seeds: int = _number(1, 1, 64)
+    """fit: networks for the same picture, whose answers are averaged."""
     num_steps: int = _number(3000, 1)
     """Optimisation steps at most; a stopping rule may end earlier."""
     optimizer: str = "adam"
@@ -248,17 +252,93 @@ class FitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SgldConfig:
+    """How the posterior is sampled, with `fit.method=sgld`; see `sgld`."""
+
+    sampler: str = _choice("psgld", "sgld", "csgld", "paper", default="psgld")
+    """Preconditioned, plain or cyclical Langevin dynamics, or what the code of 2019 did."""
+    burn_in: int | None = _number(None, 0)
+    """Steps before the first sample; None for 35 % of them, as in 2019."""
+    thin: int = _number(10, 1)
+    """Every so manieth step after it gives a sample."""
+    num_chains: int = _number(2, 1, 64)
+    """Chains with networks of their own."""
+    temperature: float = _number(1.0, 0)
+    """1 samples the posterior, 0 optimises."""
+    warm_up: int | None = _number(None, 0)
+    """First steps, which go at temperature 0; None for a fifth of the burn-in."""
+    step_size: float | None = _number(None, 0, open_low=True)
+    """sgld, psgld: the step e after the warm-up; None for `fit.learning_rate`, which is that of the
+    warm-up."""
+    step_decay: float = _number(0.0, 0, 1)
+    """sgld, psgld: exponent by which the step falls after the burn-in; 0 keeps it."""
+    decay: float = _number(0.999, 0, 0.999999)
+    """psgld, csgld: decay of the running mean of squared gradients."""
+    damping: float = _number(1e-3, 0, open_low=True)
+    """psgld, csgld: what is added to its root, in units of the gradient of U."""
+    freeze: bool = True
+    """psgld, csgld: keep the preconditioner as it is at the end of the burn-in."""
+    gamma: bool = False
+    """psgld, csgld without `freeze`: correct the drift for the preconditioner's change (a second gradient
+    per step)."""
+    num_cycles: int = _number(4, 1)
+    """csgld: cycles of the step size."""
+    explore_share: float = _number(0.5, 0, 1)
+    """csgld: first share of each cycle that goes at temperature 0 and gives no samples."""
+    prior_precision: float = _number(1.0, 0)
+    """Precision (one over the variance) of the normal prior of each weight."""
+    noise: str = _choice("known", "sampled", default="known")
+    """The noise level: as given or estimated, or sampled too (Gaussian likelihood only)."""
+    noise_shape: float = _number(1.0, 0, open_low=True)
+    """sampled: shape of the inverse-gamma prior of the noise's variance."""
+    noise_rate: float = _number(1e-3, 0, open_low=True)
+    """sampled: its scale, a variance."""
+    weight_decay: float = _number(5e-8, 0)
+    """paper: weight decay of the mean loss."""
+    perturbation: float = _number(0.0, 0)
+    """All but `paper`: standard deviation of the noise added to the code in each step (there it is
+    `fit.perturbation`). It is heat beyond the temperature."""
+    held_share: float = _number(0.01, 0, 0.5)
+    """Share of the measurements that no chain sees, to check its predictions on (where the operator acts on
+    each pixel alone)."""
+    keep_samples: int = _number(0, 0, 1000)
+    """Samples of each chain to write to disk, evenly spread over the run."""
+    point_estimate: bool = True
+    """Where there is a reference, also make a fit of as many steps, to compare with."""
+
+    def phases(self, num_steps: int) -> tuple[int, int]:
+        """Steps of the warm-up, and of the burn-in that begins with it."""
+        burn_in = round(0.35 * num_steps) if self.burn_in is None else self.burn_in
+        return burn_in // 5 if self.warm_up is None else self.warm_up, burn_in
+
+
+@dataclasses.dataclass(frozen=True)
 class StopConfig:
     """When to stop, judged without the reference; see `stopping`."""
 
-    rule: str = _choice("wmv", "fixed", default="wmv")
-    """`fixed` runs all steps; `wmv` stops at the minimum of the windowed variance."""
+    rule: str = _choice(
+        "wmv", "fixed", "emv", "discrepancy", "held_out", "sure", "all", default="wmv"
+    )
+    """`fixed` runs all steps. `wmv` and `emv` stop at the minimum of the outputs' moving variance, windowed or
+    exponential; `discrepancy` where the misfit is that of the noise; `held_out` at the minimum of the loss on
+    measurements that the fit does not see; `sure` at that of an unbiased estimate of the risk, by a second
+    fit (twice the time and memory). `discrepancy` and `sure` need the noise level. `all` watches all of them,
+    runs all steps and hands out the answer of `wmv`."""
     window: int = _number(100, 2)
     """wmv: outputs in the window."""
     patience: float = _number(0.5, 0, open_low=True)
-    """wmv: a minimum is confirmed after this share of its step (never less than two windows and the lag of the average)."""
+    """wmv, emv, held_out, sure: a minimum is confirmed after this share of its step (never less than two windows
+    and the lag of the average)."""
     num_pixels: int = _number(4096, 1)
     """wmv: pixels on which the variance is measured, a fixed random subset."""
+    emv_rate: float = _number(0.1, 0, 0.5, open_low=True)
+    """emv: weight of the newest output in the moving mean and variance."""
+    discrepancy_factor: float = _number(0.9, 0, open_low=True)
+    """discrepancy: it stops where the mean squared misfit is this many times the noise's variance."""
+    held_share: float = _number(0.03, 0, 0.5, open_low=True)
+    """held_out: share of the measurements that is kept out of the fit."""
+    sure_epsilon: float = _number(0.3, 0, open_low=True)
+    """sure: how much the second fit's measurement differs, in standard deviations of the noise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +370,7 @@ class Config:
     task: TaskConfig = TaskConfig()
     net: NetConfig = NetConfig()
     fit: FitConfig = FitConfig()
+    sgld: SgldConfig = SgldConfig()
     stop: StopConfig = StopConfig()
     run: RunConfig = RunConfig()
 
@@ -312,6 +393,16 @@ class Config:
             raise InputError(
                 "The network identity has no weights, its code are the pixels: it needs fit.optimize=code and "
                 f"fit.code=uniform or normal, came {self.fit.optimize} and {code}."
+            )
+        _, burn_in = self.sgld.phases(self.fit.num_steps)
+        if self.fit.method == "sgld" and burn_in + self.sgld.thin >= self.fit.num_steps:
+            raise InputError(
+                f"Samples come after sgld.burn_in={burn_in} steps, every {self.sgld.thin}th; fit.num_steps="
+                f"{self.fit.num_steps} leaves none: take more steps, or a shorter burn-in."
+            )
+        if self.sgld.noise == "sampled" and self.fit.likelihood != "gaussian":
+            raise InputError(
+                f"sgld.noise=sampled is of the Gaussian likelihood, came {self.fit.likelihood}."
             )
         if self.task.operator and self.task.name != "custom":
             raise InputError(f"An operator belongs to custom, the task is {self.task.name}.")

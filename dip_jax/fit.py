@@ -23,7 +23,13 @@ from dip_jax import noise
 from dip_jax.base import Algorithm, Array, Info, InputError, Net, Params, Problem
 from dip_jax.codes import build_code
 from dip_jax.config import FitConfig, require_choice
-from dip_jax.losses import build_likelihood, negligible, total_variation
+from dip_jax.losses import (
+    build_likelihood,
+    energy_scale,
+    negligible,
+    num_measurements,
+    total_variation,
+)
 
 
 class Snapshot(NamedTuple):
@@ -63,6 +69,7 @@ class FitState(NamedTuple):
     """True once the guard has given up."""
 
 
+_SAMPLER = 1  # folded into a step's key for a sampler
 # They take a learning rate but more besides: a key of their own, or they are deprecated.
 _UNSUITABLE = {"noisy_sgd", "optimistic_adam"}
 
@@ -94,7 +101,9 @@ def build_optimizer(name: str, learning_rate: float) -> optax.GradientTransforma
     return optax.with_extra_args_support(optimizer)
 
 
-def build_fit(config: FitConfig, net: Net) -> Algorithm:
+def build_fit(
+    config: FitConfig, net: Net, *, optimizer: optax.GradientTransformationExtraArgs | None = None
+) -> Algorithm:
     """The fit of one picture as `init(key, problem)` and `step(problem, state)`.
 
     **Guard.** Adam at this learning rate sometimes jumps. A step whose loss is not finite, or more than
@@ -111,11 +120,16 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
     Args:
       config: The settings of the fit.
       net: The network.
+      optimizer: What turns gradients into steps; by default that of `config`. Its `update` is given, beside what
+        optax's own take, a `key`, the `scale` that makes the negative log likelihood of the loss,
+        and `num_measurements`.
 
     Returns:
       The algorithm; `Info` belongs to the params before the step.
     """
-    optimizer = build_optimizer(config.optimizer, config.learning_rate)
+    samples = optimizer is not None
+    if optimizer is None:
+        optimizer = build_optimizer(config.optimizer, config.learning_rate)
     likelihood = build_likelihood(config.likelihood, interval_pull=config.interval_pull)
     floor = negligible(config.likelihood)
     fitted = ("net", "code") if config.optimize == "both" else (config.optimize,)
@@ -147,8 +161,8 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
     def step(problem: Problem, state: FitState) -> tuple[FitState, Info]:
         # 1. The loss at a perturbed code, and its gradient.
         shake: Array | None = None
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         if config.perturbation:
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             shake = config.perturbation * noise.normal(key, net.code_shape)
 
         def loss_fn(params: Params) -> tuple[Array, Array]:
@@ -170,6 +184,14 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
         accepted = jnp.isfinite(loss) & (loss <= limit)
 
         # 2. A step of the optimiser, or back to the snapshot.
+        extra: dict[str, Any] = {}
+        if samples:
+            extra = {
+                "key": jax.random.fold_in(key, _SAMPLER),
+                "scale": energy_scale(config.likelihood, problem),
+                "num_measurements": num_measurements(problem),
+            }
+
         def advance() -> tuple[Params, Any]:
             updates, opt_state = optimizer.update(
                 grads,
@@ -178,6 +200,7 @@ def build_fit(config: FitConfig, net: Net) -> Algorithm:
                 value=loss,
                 grad=grads,
                 value_fn=lambda params: loss_fn(params)[0],
+                **extra,
             )
             # After a return more carefully: without perturbation the same step would jump again.
             caution = jnp.exp2(-state.num_returns.astype(jnp.float32))

@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dip_jax import hosts, pages
-from dip_jax.base import Case, Result
+from dip_jax.base import Case, Result, member_label
 from dip_jax.checkpoint import CheckpointStore
 from dip_jax.config import Config
+from dip_jax.ensemble import num_members, restore_many, with_noise
 from dip_jax.errors import InputError, is_disk_full
 from dip_jax.fit import build_optimizer
 from dip_jax.images import MAX_PIXELS
 from dip_jax.interrupt import Interrupt, interruptible
 from dip_jax.jobs import Entry, Job, list_entries
 from dip_jax.padding import padded_side
+from dip_jax.posterior import report_posterior
 from dip_jax.report import (
     failure_summary,
     prepare_folder,
@@ -35,7 +37,7 @@ from dip_jax.report import (
     report_picture,
     write_failure,
 )
-from dip_jax.runner import Progress, restore_many
+from dip_jax.runner import Progress
 from dip_jax.tasks import is_pointwise
 
 # A fit that diverged would do so again: same settings, same picture, same numbers.
@@ -303,6 +305,7 @@ class _Run:
                 return
             try:
                 job, digest = entry.load(), entry.digest()
+                job = job._replace(case=with_noise(job.case, self.config))
             except Exception as error:  # of whatever kind: it is this picture's
                 self._fail(entry.name, sentence(error))
                 continue
@@ -368,9 +371,17 @@ class _Run:
         for note in result.notes:
             self.tell(f"{result.name}: {note}")
         folder = self.folder / result.name
-        summary = report_picture(folder, job.case, result, self.config, job.like, digest=digest)
+        more = report_posterior(folder, job.case, result, self.config, job.like)
+        notes = more.get("notes", [])
+        for note in notes:
+            self.tell(f"{result.name}: {note}")
+        more["notes"] = [*job.case.notes, *result.notes, *notes]
+        summary = report_picture(
+            folder, job.case, result, self.config, job.like, digest=digest, more=more
+        )
         if result.status != "interrupted":
-            self._store.remove(result.name)
+            for member in range(num_members(self.config)):
+                self._store.remove(member_label(result.name, member))
         if result.status in FINISHED:
             self._steps.append(result.num_steps)
         self._add(summary)
@@ -435,7 +446,8 @@ class _Run:
         hours = (time.monotonic() - self._begun) / 3600
         usual = sum(self._steps) / len(self._steps) if self._steps else pictures.num_steps
         left = [max(usual - steps, 0) for steps in pictures.steps]
-        to_come = len(self.mine) - len(statuses) - len(left)
+        networks = num_members(self.config)
+        to_come = networks * (len(self.mine) - len(statuses)) - len(left)
         steps = sum(left) + max(to_come, 0) * usual
         speed = pictures.steps_per_second * max(len(left), 1)
         return FolderProgress(

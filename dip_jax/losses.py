@@ -123,6 +123,36 @@ def build_likelihood(name: str, *, interval_pull: float = 0.0) -> Callable[[Prob
     return loss
 
 
+def num_measurements(problem: Problem) -> Array | float:
+    """How many measured values count."""
+    y = problem.measurement
+    if problem.weights is not None:
+        return jnp.sum(jnp.broadcast_to(problem.weights, y.shape))
+    share = 1.0 if problem.region is None else jnp.mean(problem.region)
+    return y.size * share
+
+
+def energy_scale(name: str, problem: Problem) -> Array | float:
+    """What makes the negative log likelihood of the loss: n / (2 noise_std^2), n peak, ...
+
+    Laplace noise of standard deviation noise_std has b = noise_std / sqrt(2). Quantised values are taken as
+    Gaussian, with noise_std.
+
+    Raises:
+      InputError: For a Poisson likelihood if the problem says no peak.
+    """
+    n = num_measurements(problem)
+    if name in ("poisson", "poisson_gauss"):
+        if problem.peak is None:
+            raise InputError(f"{name} needs the photons of a white pixel, Problem.peak.")
+        return n * problem.peak
+    noise_std = jnp.asarray(problem.noise_std)
+    if name == "laplace":
+        return n * jnp.sqrt(2.0) / noise_std
+    parts = 1 if jnp.iscomplexobj(problem.measurement) else 2
+    return n / (parts * noise_std**2)
+
+
 def total_variation(image: Array, form: str, *, region: Array | None = None) -> Array:
     """The sum of the gradient's length over pixels and channels.
 

@@ -20,7 +20,7 @@ def _mix(h: Array) -> Array:
     return h ^ (h >> 16)
 
 
-def normal(key: Array, shape: tuple[int, ...]) -> Array:
+def normal(key: Array, shape: tuple[int, ...], *, first: int = 0) -> Array:
     """Draws standard normal numbers, good enough to shake a network with (not for statistics).
 
     n = sqrt(2) erfinv(u), u uniform on (-1, 1) from 24 bits, so |n| < 5.5.
@@ -28,6 +28,7 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
     Args:
       key: A random key, consumed.
       shape: The shape to draw.
+      first: How many numbers of this key are already in use: parts of one draw are drawn apart.
 
     Returns:
       float32 array of `shape`.
@@ -37,6 +38,7 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
     """
     words = jax.random.bits(key, (2,), jnp.uint32)
     place = jax.lax.iota(jnp.uint32, int(np.prod(shape))).reshape(shape)
+    place = place + np.uint32(first)
     h = _mix(_mix(place * np.uint32(0x9E3779B1) + words[0]) + words[1])
     # The middle of one of 2^24 equal bins: symmetric, and never -1 or 1.
     u = (h >> 8).astype(jnp.float32) * np.float32(2**-23) - np.float32(1 - 2**-24)

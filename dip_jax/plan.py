@@ -11,6 +11,7 @@ import psutil
 
 from dip_jax.base import Case
 from dip_jax.config import Config
+from dip_jax.ensemble import num_members
 from dip_jax.errors import InputError
 from dip_jax.jobs import Entry
 from dip_jax.padding import pad_case, padded_side
@@ -27,6 +28,7 @@ class Plan(NamedTuple):
     shape: tuple[int, int, int]
     """Height, width and channels of their canvas."""
     num_pictures: int
+    """Networks: with several for each picture, so many times more."""
     num_slots: int
     """How many are fitted side by side, on all devices of this process."""
     bytes_per_picture: int
@@ -80,7 +82,7 @@ def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
             except InputError as error:
                 fault = error
                 continue
-            plans.append(_probe(case, len(group), config))
+            plans.append(_probe(case, len(group) * num_members(config), config))
             break
     if not plans:
         raise fault or InputError("None of the pictures can be read.")

@@ -28,6 +28,14 @@ _NARROW_NET = {
     "net.channels_skip": (0, 0, 0, 4, 4),
 }
 _SMALL_NET = {"net.channels_down": (64,) * 5, "net.channels_up": (64,) * 5}
+_SGLD_2019 = {
+    "fit.method": "sgld",
+    "sgld.sampler": "paper",
+    "sgld.num_chains": 1,
+    "sgld.thin": 50,
+    "sgld.held_share": 0.0,
+    "sgld.point_estimate": False,
+}
 _PIXELS = {
     "net.kind": "identity",
     "net.input_depth": 3,
@@ -91,6 +99,12 @@ PRESETS: dict[str, Preset] = {
         "as published: 1800 steps, running average",
         "Ulyanov et al. 2018, section 3.1",
         {"fit.num_steps": 1800, "fit.average": "original", **_ALL_STEPS},
+    ),
+    "denoise_sgld_2019": Preset(
+        "denoise",
+        "noise, averaged over samples of the sampler of 2019; 20,000 steps",
+        "Cheng et al. 2019, code for denoising",
+        {**_SGLD_2019, "fit.num_steps": 20000, "sgld.burn_in": 7000, "fit.average": "original"},
     ),
     "denoise_small": Preset(
         "denoise",
@@ -343,6 +357,22 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
     "learning_rates": {
         f"rate {rate:g}": {"fit.learning_rate": rate, **_NO_AVERAGE}
         for rate in (0.1, 0.01, 0.001, 0.0001)
+    },
+    # Cheng et al. 2019, figure 4 and table 1; there SGD means Adam.
+    "averaging": {
+        label: {
+            "fit.perturbation": perturbation,
+            "fit.average": average,
+            "stop.rule": "fixed",
+            **more,
+        }
+        for label, perturbation, average, more in (
+            ("SGD", 0.0, "none", {}),
+            ("SGD + average", 0.0, "original", {}),
+            ("SGD + input noise", 1 / 30, "none", {}),
+            ("SGD + input noise + average", 1 / 30, "original", {}),
+            ("SGLD", 1 / 30, "original", _SGLD_2019),
+        )
     },
 }
 

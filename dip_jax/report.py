@@ -110,7 +110,14 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def report_picture(
-    folder: Path, case: Case, result: Result, config: Config, like: Picture, *, digest: str = ""
+    folder: Path,
+    case: Case,
+    result: Result,
+    config: Config,
+    like: Picture,
+    *,
+    digest: str = "",
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes everything about one picture into `folder`.
 
@@ -121,6 +128,7 @@ def report_picture(
       config: The settings.
       like: In what form the picture came, and so goes out.
       digest: A checksum of its files, by which a later run knows that they have not changed.
+      more: Further fields of the summary.
 
     Returns:
       The summary, as written to `summary.json`.
@@ -133,9 +141,9 @@ def report_picture(
     write_picture(folder / f"restored{like.suffix}", result.image, like)
     write_text(folder / "config.json", to_json(config))
     write_text(folder / "metrics.jsonl", _metrics_lines(result))
-    draw_curve(folder / "curve.png", result)
+    draw_curve(folder / "curve.png", case, result)
     draw_sheet(folder / "sheet.png", case, result)
-    summary = {**summarise(case, result, config), "digest": digest}
+    summary = {**summarise(case, result, config), **(more or {}), "digest": digest}
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -168,7 +176,7 @@ def failure_summary(
     return {
         "name": name,
         "task": config.task.name,
-        "method": "fit",
+        "method": config.fit.method,
         "status": status,
         **dict.fromkeys(keys),
         "seed": config.run.seed,
@@ -196,7 +204,7 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
     return {
         "name": result.name,
         "task": config.task.name,
-        "method": "fit",
+        "method": config.fit.method,
         "status": result.status,
         "num_steps": result.num_steps,
         "stop_step": result.stop_step,
@@ -255,14 +263,16 @@ def _versions() -> dict[str, str]:
 
 def _metrics_lines(result: Result) -> str:
     """One JSON line per logged step; fields without a value are left out. No times: same run, same bytes."""
-    curve = result.curve
     lines = []
-    for i, step in enumerate(curve["step"]):
-        if step % LOG_EVERY and i + 1 != len(curve["step"]):
-            continue
-        values = {name: float(curve[name][i]) for name in curve if name != "step"}
-        kept = {name: round(v, 7) for name, v in values.items() if math.isfinite(v)}
-        lines.append(json.dumps({"step": int(step), **kept}))
+    several = len(result.members) > 1
+    for number, curve in enumerate(result.members or (result.curve,)):
+        for i, step in enumerate(curve["step"]):
+            if step % LOG_EVERY and i + 1 != len(curve["step"]):
+                continue
+            values = {name: float(curve[name][i]) for name in curve if name != "step"}
+            kept = {name: round(v, 7) for name, v in values.items() if math.isfinite(v)}
+            which = {"network": number + 1} if several else {}
+            lines.append(json.dumps({"step": int(step), **which, **kept}))
     return "\n".join(lines) + "\n"
 
 
@@ -279,7 +289,7 @@ def save_png(path: Path, picture: Figure | Image.Image) -> None:
         part.unlink(missing_ok=True)
 
 
-def draw_curve(path: Path, result: Result) -> None:
+def draw_curve(path: Path, case: Case, result: Result) -> None:
     """Draws loss, and PSNR where known, against steps, with the stop marked."""
     curve = result.curve
     known = bool(np.isfinite(curve["psnr_average"]).any())
@@ -296,11 +306,28 @@ def draw_curve(path: Path, result: Result) -> None:
         axis = axes[0, 0]
         axis.plot(curve["step"], curve["psnr"], color="C0", lw=0.6, alpha=0.6, label="each output")
         axis.plot(curve["step"], curve["psnr_average"], color="C3", lw=1.4, label="running average")
+        if result.point is not None:
+            point = result.point.curve
+            label = "running average of a fit"
+            axis.plot(point["step"], point["psnr_average"], color="0.5", lw=1.2, label=label)
+        for i, member in enumerate(result.members if "psnr_mean" in curve else ()):
+            axis.plot(
+                member["step"],
+                member["psnr_mean"],
+                color="C2",
+                lw=1.6,
+                alpha=1 if i == 0 else 0.5,
+                label="mean of the samples" if i == 0 else None,
+            )
+        if "psnr_mean" in curve and case.reference is not None:
+            label = "mean of all chains" if len(result.members) > 1 else "the answer"
+            axis.axhline(_psnr(result.raw, case.reference), color="k", lw=0.8, ls=":", label=label)
         axis.set_ylabel("PSNR (dB)")
     for axis in axes[:, 0]:
-        axis.axvline(
-            result.stop_step, color="k", lw=1, ls="--", label=f"answer: step {result.stop_step}"
-        )
+        if "psnr_mean" not in curve:
+            axis.axvline(
+                result.stop_step, color="k", lw=1, ls="--", label=f"answer: step {result.stop_step}"
+            )
         axis.legend(loc="best", fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(

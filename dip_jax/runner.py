@@ -1,6 +1,6 @@
 """The run: a queue of pictures of any shapes, slots that are refilled as they come free.
 
-`restore_many` takes pictures one by one from an iterable, which is read ahead in the background, and
+`restore_each` takes pictures one by one from an iterable, which is read ahead in the background, and
 yields results as they finish. Pictures that one program can serve are fitted together; the program is
 compiled once. Between chunks of steps the host looks who is done, hands out and refills, so only as
 many pictures are held as are in work and a few beside.
@@ -18,10 +18,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dip_jax.base import Case, InputError, Result
+from dip_jax.base import Case, Posterior, Result, member_label
 from dip_jax.config import Config
 from dip_jax.nets import num_params
 from dip_jax.padding import pad_case
+from dip_jax.sgld import trace_names
 from dip_jax.slots import Slot, Slots, Status
 from dip_jax.tasks import finish
 
@@ -45,7 +46,7 @@ class Progress(NamedTuple):
     loss: float
     """Mean over the pictures, of their last steps."""
     psnr: float | None
-    """Of the running average, mean over the pictures with a reference."""
+    """Of the answers, mean over the pictures with a reference."""
 
 
 class Saved(NamedTuple):
@@ -97,16 +98,26 @@ class _Work:
         self._clock = now
 
     @property
+    def label(self) -> str:
+        """What to call it, and its checkpoint."""
+        return member_label(self.case.name, self.case.member)
+
+    @property
     def curve(self) -> dict[str, np.ndarray]:
-        return {name: np.concatenate([log[name] for log in self.logs]) for name in self.logs[0]}
+        # What an early checkpoint holds of a run may lack traces: there were none.
+        return {
+            name: np.concatenate([log[name] for log in self.logs if name in log])
+            for name in self.logs[-1]
+        }
 
 
-def restore_many(
+def restore_each(
     cases: Iterable[Case],
     config: Config,
     *,
     devices: Sequence[Any] | None = None,
     store: Store | None = None,
+    keep_finished: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Result]:
@@ -118,6 +129,7 @@ def restore_many(
       config: The settings.
       devices: Where to compute; by default all devices of this process.
       store: Where pictures in work are saved now and then, and looked for before they are started.
+      keep_finished: Save also those that are finished, for whoever waits for others.
       on_progress: Called between chunks.
       should_stop: Asked between chunks; True saves what is in work and hands it out as it is.
 
@@ -166,7 +178,9 @@ def restore_many(
                 continue
             pending.insert(0, (*first, signature))
             more = functools.partial(look, signature)
-            end = yield from _run(slots, more, config, store, on_progress, should_stop)
+            end = yield from _run(
+                slots, more, config, store, keep_finished, on_progress, should_stop
+            )
             if end == "stopped":
                 return
             if end == "broken":
@@ -178,6 +192,7 @@ def _run(
     more: Callable[..., tuple[Case, Case] | None],
     config: Config,
     store: Store | None,
+    keep_finished: bool,
     on_progress: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool],
 ) -> Generator[Result, None, str]:
@@ -197,7 +212,7 @@ def _run(
             new = _Work(*found)
             saved = None
             if store is not None:
-                saved = store.load(new.case.name, _fingerprint(new.case), slots.slot_shapes)
+                saved = store.load(new.label, _fingerprint(new.case), slots.slot_shapes)
             if saved is not None:
                 new.resume(saved)
             slots.put(index, new.padded, saved=None if saved is None else saved.slot)
@@ -219,12 +234,18 @@ def _run(
         for index, item in work.items():
             item.lap()
             item.num_steps = int(status.num_steps[index])
-            item.logs.append({name: log[index][made[index]] for name, log in logs.items()})
+            log = {name: log[index][made[index]] for name, log in logs.items()}
+            if "trace" in log:  # of samples only: the other steps' are as good as the same
+                log["trace"] = log["trace"][log["sampled"] > 0]
+            item.logs.append(log)
         if on_progress is not None:
             on_progress(_progress(work, config, pace))
         for index in [i for i in work if not status.goes_on[i]]:
             slots.clear(index)
-            yield _result(work.pop(index), slots, index, status, config)
+            item = work.pop(index)
+            if store is not None and keep_finished:
+                store.save([_save(item, slots, index)])
+            yield _result(item, slots, index, status, config)
         stopping = should_stop()
         if store is not None and work and (stopping or store.is_due()):
             store.save([_save(item, slots, index) for index, item in work.items()])
@@ -232,39 +253,6 @@ def _run(
             for index, item in work.items():
                 yield _result(item, slots, index, status, config)
             return "stopped"
-
-
-def restore(
-    cases: Sequence[Case],
-    config: Config,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> list[Result]:
-    """Restores pictures, each with its own network; see `restore_many`.
-
-    Args:
-      cases: The pictures, with names of their own.
-      config: The settings.
-      on_progress: Called between chunks.
-      should_stop: Asked between chunks; True ends the run with what there is.
-
-    Returns:
-      A result for each case that was started, in order.
-
-    Raises:
-      InputError: If two have one name, or the run would need more memory than there is, with the amount
-        and what to lower. What else goes wrong with a picture is raised as it is.
-    """
-    names = [case.name for case in cases]
-    if len(set(names)) < len(names):
-        raise InputError(f"Pictures need names of their own, came {names}.")
-    results = {}
-    for result in restore_many(cases, config, on_progress=on_progress, should_stop=should_stop):
-        if result.error is not None:
-            raise result.error
-        results[result.name] = result
-    return [results[name] for name in names if name in results]
 
 
 @contextlib.contextmanager
@@ -330,14 +318,16 @@ def _fingerprint(case: Case) -> int:
 
 
 def _save(item: _Work, slots: Slots, index: int) -> Saved:
-    name = item.case.name
-    return Saved(name, _fingerprint(item.case), slots.save(index), item.curve, item.seconds)
+    fingerprint = _fingerprint(item.case)
+    return Saved(item.label, fingerprint, slots.save(index), item.curve, item.seconds)
 
 
 def _result(item: _Work, slots: Slots, index: int, status: Status, config: Config) -> Result:
     case = item.case
     height, width, _ = case.shape
     raw = slots.answer(index)[:height, :width]
+    curve, moments = item.curve, slots.moments(index)
+    traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
     image, notes = finish(config.task, case, raw)
     if status.diverged[index]:
         word = "diverged"
@@ -354,7 +344,7 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
         stop_step=int(status.stop_step[index]),
         num_rollbacks=int(status.num_rollbacks[index]),
         num_params=num_params(slots.slot_shapes.state.params),
-        curve=item.curve,
+        curve=curve,
         seconds=item.seconds,
         compile_seconds=slots.compile_seconds,
         notes=notes,
@@ -362,7 +352,34 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
             rule: (int(step[index]), bool(done[index]))
             for rule, (step, done) in status.stops.items()
         },
+        held=_held(slots.held(index), case),
+        posterior=None if moments is None else _posterior(moments, traces, case.shape),
+        member=case.member,
     )
+
+
+def _posterior(moments: Any, traces: np.ndarray, shape: tuple[int, int, int]) -> Posterior:
+    """What one chain has sampled, without the margin of its canvas."""
+    height, width, _ = shape
+    mean, deviation = moments.mean[:height, :width], moments.deviation[:height, :width]
+    count = int(moments.num_samples)
+    return Posterior(
+        mean=mean,
+        std=np.sqrt(deviation / max(count - 1, 1)),
+        chain_means=mean[None],
+        num_samples=count,
+        traces=traces[None],
+        trace_names=trace_names(shape),
+        samples=moments.kept[:count, :height, :width],
+    )
+
+
+def _held(held: np.ndarray | None, case: Case) -> np.ndarray | None:
+    """Which measurements were kept back, without the margin of the canvas."""
+    shape = np.shape(case.problem.measurement)
+    if held is None or held.ndim != len(shape):
+        return None
+    return held[tuple(slice(0, size) for size in shape)]
 
 
 def _bare(error: Exception) -> Exception:
@@ -373,7 +390,18 @@ def _bare(error: Exception) -> Exception:
 
 def _failed(case: Case, error: Exception) -> Result:
     nothing = np.zeros((0, 0, case.shape[-1]), np.float32)
-    return Result(case.name, "failed", nothing, nothing, 0, 0, 0, 0, {}, 0.0, 0.0, error)
+    return Result(
+        case.name,
+        "failed",
+        nothing,
+        nothing,
+        *(0, 0, 0, 0),
+        {},
+        0.0,
+        0.0,
+        error,
+        member=case.member,
+    )
 
 
 class _Pace:
@@ -406,13 +434,14 @@ class _Pace:
 def _progress(work: dict[int, _Work], config: Config, pace: _Pace) -> Progress:
     items = list(work.values())
     last = [
-        {name: log[-1] for name, log in item.logs[-1].items()}
+        {name: item.logs[-1][name][-1] for name in item.logs[-1] if name != "trace"}
         for item in items
         if item.logs[-1]["step"].size
     ]
-    psnr = float(np.mean([log["psnr_average"] for log in last])) if last else float("nan")
+    answers = [log.get("psnr_mean", log["psnr_average"]) for log in last]
+    psnr = float(np.mean(answers)) if last else float("nan")
     return Progress(
-        names=tuple(item.case.name for item in items),
+        names=tuple(item.label for item in items),
         steps=tuple(item.num_steps for item in items),
         num_steps=config.fit.num_steps,
         steps_per_second=pace.steps_per_second,

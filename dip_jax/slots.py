@@ -11,6 +11,7 @@ Under `map` the loop over the slots has a bound that the compiler does not know.
 would rewrite the loop of a single slot, and a picture's last bits would depend on how many slots there are.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -23,15 +24,26 @@ import psutil
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dip_jax.base import Algorithm, Array, Case, Info, InputError, Problem, Stopper, picture_key
+from dip_jax.base import (
+    Algorithm,
+    Array,
+    Case,
+    Info,
+    InputError,
+    Net,
+    Problem,
+    Stopper,
+    picture_key,
+)
 from dip_jax.config import Config
 from dip_jax.fit import FitState, average_lag, build_fit
+from dip_jax.losses import build_likelihood
 from dip_jax.metrics import psnr
 from dip_jax.nets import build_net
-from dip_jax.stopping import build_stopper
+from dip_jax.sgld import Moments, SgldState, build_sampler, build_sgld, observe
+from dip_jax.stopping import UnseenState, build_stopper, fixed, unseen
 
 REST, GO_ON, START = 0, 1, 2  # what a slot is told to do in the next chunk
-_STOP = 1  # folded into an image's key for its stopping rule
 
 
 class Answer(NamedTuple):
@@ -45,7 +57,7 @@ class Answer(NamedTuple):
 class Slot(NamedTuple):
     """All that is kept of one image between chunks."""
 
-    state: FitState
+    state: FitState | SgldState
     stop: Any
     answer: Answer
 
@@ -87,7 +99,8 @@ def start_slot(algorithm: Algorithm, stopper: Stopper, given: Input) -> Slot:
     """A slot at the start of its image."""
     state = algorithm.init(jax.random.wrap_key_data(jnp.asarray(given.key)), given.problem)
     nothing = Answer(jnp.zeros_like(state.average), jnp.int32(0))
-    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(given.key)), _STOP)
+    # The same key: a rule may start a second fit alike.
+    key = jax.random.wrap_key_data(jnp.asarray(given.key))
     return Slot(state, stopper.init(key, given.problem, state.average.shape), nothing)
 
 
@@ -111,6 +124,10 @@ def build_chunk(
         for name, verdict in stopper.verdicts(stop).items():
             values[f"signal_{name}"] = verdict.signal
         images = {"psnr": info.image, "psnr_average": info.average}
+        if info.sampled is not None:
+            images["psnr_mean"] = info.answer
+            values["sampled"] = info.sampled.astype(jnp.float32)
+            values["trace"] = observe(info, region=given.problem.region)
         for name, image in images.items():
             values[name] = jnp.float32(jnp.nan)
             if given.reference is not None:
@@ -196,6 +213,29 @@ def build_chunk(
     return side_by_side if share(config) == "vmap" else one_after_the_other
 
 
+def build_algorithm(config: Config, net: Net) -> Algorithm:
+    """The estimator of a config: a fit, or one whose optimiser is a sampler."""
+    fit, sgld, num_steps = config.fit, config.sgld, config.fit.num_steps
+    if fit.method == "fit":
+        return build_fit(fit, net)
+    if sgld.sampler != "paper":
+        fit = dataclasses.replace(fit, perturbation=sgld.perturbation)
+    sampler = build_sampler(sgld, learning_rate=fit.learning_rate, num_steps=num_steps)
+    return build_sgld(sgld, build_fit(fit, net, optimizer=sampler), num_steps=num_steps)
+
+
+def _stopper(config: Config, algorithm: Algorithm) -> Stopper:
+    """The stopping rule; samples need none, but some measurements may be kept from them."""
+    if config.fit.method == "sgld":
+        return unseen(config.sgld.held_share) if config.sgld.held_share else fixed()
+    return build_stopper(
+        config.stop,
+        lag=average_lag(config.fit),
+        algorithm=algorithm,
+        loss=build_likelihood(config.fit.likelihood, interval_pull=config.fit.interval_pull),
+    )
+
+
 def share(config: Config) -> str:
     """How images share a device: `run.share`, by default `map` on CPU and `vmap` elsewhere."""
     if config.run.share != "auto":
@@ -229,8 +269,8 @@ class Slots:
         mesh = Mesh(np.array(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
         net = build_net(config.net, case.shape)
-        algorithm = build_fit(config.fit, net)
-        stopper = build_stopper(config.stop, lag=average_lag(config.fit), algorithm=algorithm)
+        algorithm = build_algorithm(config, net)
+        stopper = _stopper(config, algorithm)
         chunk = build_chunk(algorithm, stopper, config)
         one = PartitionSpec("batch")
         self._chunk = jax.jit(
@@ -320,6 +360,16 @@ class Slots:
         """The image that the slot would hand out now."""
         return self._host(index, self._slots.answer.image)
 
+    def moments(self, index: int) -> Moments | None:
+        """What the slot has sampled; None of a fit."""
+        state = self._slots.state
+        return self._host(index, state.moments) if isinstance(state, SgldState) else None
+
+    def held(self, index: int) -> np.ndarray | None:
+        """Of the measurement's shape, whether a value was kept from the sampler; None of a fit."""
+        stop = self._slots.stop
+        return self._host(index, stop.hidden.held) > 0 if isinstance(stop, UnseenState) else None
+
     def save(self, index: int) -> Slot:
         """All of a slot as numpy."""
         return self._host(index, self._slots)
@@ -381,7 +431,9 @@ class Slots:
 
 
 def _given(case: Case, config: Config) -> Input:
-    key = np.asarray(jax.random.key_data(picture_key(config.run.seed, case.name)))
+    key = np.asarray(
+        jax.random.key_data(picture_key(config.run.seed, case.name, member=case.member))
+    )
     problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
     return Input(key, problem, None if case.reference is None else np.asarray(case.reference))
 

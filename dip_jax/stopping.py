@@ -1,17 +1,24 @@
-"""When to stop, judged without the reference: rules as init/update pairs inside the compiled chunk.
+"""When to stop, judged without the reference: rules as pure functions inside the compiled chunk.
 
 A rule sees each step's `Info` and says two things: whether this step's answer is the best so far
-(the caller then keeps it) and whether the fit is done.
+(the caller then keeps it) and whether the fit is done. It may keep part of the measurement from the fit. See
+`base.Stopper` for the form, `minimum` for what makes a minimum final, and `variance_rules` and `data_rules` for
+what is watched.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dip_jax.base import Algorithm, Array, Info, Problem, Stopper, Verdict
-from dip_jax.config import StopConfig
+from dip_jax.base import Algorithm, Array, Info, InputError, Problem, Stopper, Verdict
+from dip_jax.config import StopConfig, require_choice
+from dip_jax.data_rules import discrepancy, held_out, sure
+from dip_jax.losses import build_likelihood
+from dip_jax.variance_rules import emv, see_all, wmv
+
+_DEFAULT = "wmv"  # whose answer `all` hands out
 
 
 class FixedState(NamedTuple):
@@ -21,38 +28,66 @@ class FixedState(NamedTuple):
     done: Array
 
 
-class WmvState(NamedTuple):
-    """What `wmv` needs of the past."""
+class UnseenState(NamedTuple):
+    """`fixed`, and what is kept from the estimator."""
 
-    best_step: Array
-    """The step with the least variance so far; the last step until there is one."""
-    answer_step: Array
+    fixed: FixedState
+    hidden: Any
+
+    @property
+    def done(self) -> Array:
+        """Never."""
+        return self.fixed.done
+
+
+class AllState(NamedTuple):
+    """What the rules side by side need of the past, each its own."""
+
+    rules: dict[str, Any]
     done: Array
-    window: Array
-    """`[window, n]`, the latest outputs at n random places, a ring."""
-    num_held: Array
-    """Outputs in it since the last rollback."""
-    least: Array
-    """The least variance so far."""
-    variance: Array
-    """The latest one, for plots; infinite until the window is full."""
 
 
 def build_stopper(
-    config: StopConfig, *, lag: int = 0, algorithm: Algorithm | None = None
+    config: StopConfig,
+    *,
+    lag: int = 0,
+    algorithm: Algorithm | None = None,
+    loss: Callable[[Problem, Array], Array] | None = None,
 ) -> Stopper:
     """The rule that a config names.
 
+    Its `init` takes the image's own key, the one that the estimator takes, because `sure` starts a second
+    fit alike.
+
     Args:
       config: The rule and its settings.
-      algorithm: The estimator, for rules that watch a second one.
       lag: Steps by which the answer (a running average) is behind the outputs.
+      algorithm: The estimator, which `sure` needs.
+      loss: What it minimises, for `held_out`; by default the mean of |p - y|^2.
+
+    Raises:
+      InputError: For an unknown rule, or `sure` or `all` without the estimator.
     """
-    del algorithm
-    return _fixed() if config.rule == "fixed" else _wmv(config, lag)
+    rules: dict[str, Callable[[], Stopper]] = {
+        "fixed": fixed,
+        "wmv": lambda: wmv(config, lag=lag),
+        "emv": lambda: emv(config, lag=lag),
+        "discrepancy": lambda: discrepancy(config),
+        "held_out": lambda: held_out(
+            config, lag=lag, loss=build_likelihood("gaussian") if loss is None else loss
+        ),
+    }
+    if algorithm is not None:
+        rules["sure"] = lambda: sure(config, lag=lag, algorithm=algorithm)
+    elif config.rule in ("sure", "all"):
+        raise InputError(f"The rule {config.rule} fits a second time: it needs algorithm=...")
+    require_choice("stopping rule", config.rule, (*rules, "all"))
+    if config.rule == "all":
+        return side_by_side({name: build() for name, build in rules.items()})
+    return rules[config.rule]()
 
 
-def _fixed() -> Stopper:
+def fixed() -> Stopper:
     """All steps are run and the last answer counts."""
 
     def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> FixedState:
@@ -69,88 +104,73 @@ def _fixed() -> Stopper:
     def verdicts(state: FixedState) -> dict[str, Verdict]:
         return {"fixed": Verdict(jnp.float32(jnp.nan), state.answer_step, state.done)}
 
-    return Stopper(init, _see_all, update, verdicts)
+    return Stopper(init, see_all, update, verdicts)
 
 
-def _see_all(state: object, problem: Problem) -> Problem:
-    """Most rules keep nothing from the estimator."""
-    del state
-    return problem
+def unseen(share: float) -> Stopper:
+    """`fixed`, with a share of the measurements kept from the estimator, to check its predictions on.
 
+    The same ones for every network, or one chain would have seen what another did not.
 
-def warm_up(shape: tuple[int, ...], window: int) -> int:
-    """Steps before which no minimum is believed.
-
-    Real runs dip in their first hundreds of steps, and for longer the larger the picture: the network
-    has coarse structure to settle first. sqrt(H W) steps, but at least two windows.
+    Args:
+      share: Of the measurements that say something.
     """
-    return max(2 * window, round(float(np.sqrt(shape[0] * shape[1]))))
+    plain = fixed()
+    hiding = held_out(StopConfig(held_share=share), lag=0, loss=build_likelihood("gaussian"))
 
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> UnseenState:
+        hidden = hiding.init(jax.random.key(0), problem, shape)
+        return UnseenState(plain.init(key, problem, shape), hidden)
 
-def _wmv(config: StopConfig, lag: int) -> Stopper:
-    """The minimum of the windowed moving variance of the outputs, guarded.
-
-    VAR_t = mean over places p and the last W outputs of (x_i[p] - mean_i x_i[p])^2.
-
-    It falls while the fit converges on the picture and rises when it begins to fit the noise. Our
-    guards: it is measured on a fixed random subset of pixels, so that memory stays small; no minimum
-    counts before a warm-up that grows with the picture; a minimum is confirmed when none lower came for a
-    share of its own step, and at least two windows (drawings show plateaus of that length half way), and
-    is then frozen; a rollback empties the window. And the answer is the running average `lag` steps
-    after the minimum: that one is centred on it.
-
-    References:
-      Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
-    """
-
-    def places(shape: tuple[int, ...]) -> np.ndarray:
-        num = min(config.num_pixels, shape[0] * shape[1])
-        return np.random.default_rng(0).permutation(shape[0] * shape[1])[:num]
-
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> WmvState:
-        del key, problem
-        num = len(places(shape)) * shape[2]
-        return WmvState(
-            best_step=jnp.int32(0),
-            answer_step=jnp.int32(0),
-            done=jnp.bool_(False),
-            window=jnp.zeros((config.window, num)),
-            num_held=jnp.int32(0),
-            least=jnp.float32(jnp.inf),
-            variance=jnp.float32(jnp.inf),
-        )
+    def view(state: UnseenState, problem: Problem) -> Problem:
+        return hiding.view(state.hidden, problem)
 
     def update(
-        state: WmvState, problem: Problem, step: Array, info: Info
-    ) -> tuple[WmvState, Array]:
-        del problem
-        shape = info.image.shape
-        sample = info.image.reshape(-1, shape[2])[places(shape)].reshape(-1)
-        slot = state.num_held % config.window
-        window = jax.lax.dynamic_update_index_in_dim(state.window, sample, slot, 0)
-        num_held = jnp.where(info.accepted, state.num_held + 1, 0)
-        full = num_held >= config.window
-        variance = jnp.where(full, window.var(axis=0).mean(), jnp.inf)
-        trusted = full & (step + 1 >= warm_up(shape, config.window))
-        lower = trusted & (variance < state.least)
-        # Until a variance can be trusted the latest answer is the best.
-        best = jnp.where(lower | jnp.isinf(state.least), step, state.best_step)
-        improved = info.accepted & (step - best <= lag)
-        patience = jnp.maximum(2 * config.window + lag, config.patience * best)
-        confirmed = full & jnp.isfinite(state.least) & (step - best >= patience)
-        new = WmvState(
-            best_step=best,
-            answer_step=jnp.where(improved, step, state.answer_step),
-            done=state.done | confirmed,
-            window=window,
-            num_held=num_held,
-            least=jnp.where(lower, variance, state.least),
-            variance=variance,
-        )
-        return new, improved
+        state: UnseenState, problem: Problem, step: Array, info: Info
+    ) -> tuple[UnseenState, Array]:
+        new, improved = plain.update(state.fixed, problem, step, info)
+        return UnseenState(new, state.hidden), improved
 
-    def verdicts(state: WmvState) -> dict[str, Verdict]:
-        signal = jnp.where(jnp.isinf(state.variance), jnp.nan, state.variance)
-        return {"wmv": Verdict(signal, state.answer_step, state.done)}
+    def verdicts(state: UnseenState) -> dict[str, Verdict]:
+        return plain.verdicts(state.fixed)
 
-    return Stopper(init, _see_all, update, verdicts)
+    return Stopper(init, view, update, verdicts)
+
+
+def side_by_side(rules: dict[str, Stopper]) -> Stopper:
+    """All rules on one fit, to compare them: it runs all steps, and hands out the answer of `wmv`.
+
+    What `held_out` keeps from the fit the other rules do not see either, so each does what it would do alone
+    for a measurement without those values.
+
+    Args:
+      rules: The rules by their names, among them `wmv` and `held_out`.
+    """
+    hiding = rules["held_out"]
+
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> AllState:
+        held = hiding.init(key, problem, shape)
+        visible = hiding.view(held, problem)
+        states = {name: rule.init(key, visible, shape) for name, rule in rules.items()}
+        return AllState({**states, "held_out": held}, jnp.bool_(False))
+
+    def view(state: AllState, problem: Problem) -> Problem:
+        return hiding.view(state.rules["held_out"], problem)
+
+    def update(
+        state: AllState, problem: Problem, step: Array, info: Info
+    ) -> tuple[AllState, Array]:
+        visible = view(state, problem)
+        states, improved = {}, {}
+        for name, rule in rules.items():
+            seen = problem if rule is hiding else visible
+            states[name], improved[name] = rule.update(state.rules[name], seen, step, info)
+        return AllState(states, state.done), improved[_DEFAULT]
+
+    def verdicts(state: AllState) -> dict[str, Verdict]:
+        found: dict[str, Verdict] = {}
+        for name, rule in rules.items():
+            found |= rule.verdicts(state.rules[name])
+        return found
+
+    return Stopper(init, view, update, verdicts)

@@ -4,8 +4,8 @@ import pytest
 
 from dip_jax.base import picture_key
 from dip_jax.checkpoint import CheckpointStore
+from dip_jax.ensemble import restore, restore_many
 from dip_jax.presets import build_config
-from dip_jax.runner import restore, restore_many
 from dip_jax.simulation import simulate_case
 
 

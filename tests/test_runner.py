@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from dip_jax.base import Case, picture_key
+from dip_jax.ensemble import restore
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
-from dip_jax.runner import restore
 from dip_jax.simulation import simulate_case
 
 

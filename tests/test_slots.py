@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from dip_jax.base import picture_key
+from dip_jax.ensemble import restore, restore_many
 from dip_jax.errors import InputError
 from dip_jax.padding import pad_case
 from dip_jax.presets import build_config
-from dip_jax.runner import restore, restore_many
 from dip_jax.simulation import simulate_case
 from dip_jax.slots import Slots
 

@@ -1,0 +1,242 @@
+"""Where each stopping rule would stop, against the best step of the running average.
+
+    python -m benchmarks.stops --json=stops.jsonl
+    python -m benchmarks.stops --pictures=chelsea,camera --noise=gaussian25,poisson --num_steps=2000 \
+        --preset=denoise_small --json=stops.jsonl
+    python -m benchmarks.stops --reference=F16.png --noise=gaussian25
+
+Each picture and noise is fitted once, to the last step, with all rules side by side (`stop.rule=all`): so
+all of them judge the same fit, one that does not see what `held_out` keeps for itself. The gap is in dB,
+the best PSNR of the running average in the whole run minus that of the answer.
+
+The pictures are 96 x 96: crops of pictures of scikit-image, halved, other ones than those by which
+defaults were chosen (coins, ihc, moon, retina). Noise: `gaussianS`, S grey levels, known to the rules, or
+estimated from the picture (`--estimate`); `salt_and_pepper` and `poisson` with the likelihood of their presets.
+Of salt and pepper there is no noise level, so that `discrepancy` and `sure` have nothing to say.
+
+A finished fit is a line of the file at once. Lines that are there already, of the same settings, are not
+computed again, so a run that was killed goes on.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+from skimage import data
+
+from benchmarks import about
+from dip_jax.base import Case, InputError, Result, picture_key
+from dip_jax.config import Config
+from dip_jax.ensemble import restore_many
+from dip_jax.images import read_picture
+from dip_jax.noise_level import with_noise_std
+from dip_jax.presets import PRESETS, build_config
+from dip_jax.simulation import simulate_case
+
+# Name to the picture and the top and left of a crop that has something to see.
+SOURCES = {
+    "astronaut": (data.astronaut, 10, 130),
+    "chelsea": (data.chelsea, 50, 130),
+    "coffee": (data.coffee, 90, 180),
+    "rocket": (data.rocket, 100, 220),
+    "motorcycle": (lambda: data.stereo_motorcycle()[0], 150, 250),
+    "camera": (data.camera, 60, 130),
+}
+NOISES = ("gaussian15", "gaussian25", "gaussian50", "salt_and_pepper", "poisson")
+RULES = ("wmv", "emv", "discrepancy", "held_out", "sure")
+_PRESET_OF = {"salt_and_pepper": "denoise_impulse", "poisson": "denoise_poisson"}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("pictures", list(SOURCES), "Pictures of scikit-image.")
+flags.DEFINE_multi_string("reference", [], "Clean pictures instead of them; their centre crops.")
+flags.DEFINE_integer("side", 96, "Side of the pictures.")
+flags.DEFINE_list("noise", list(NOISES), "Kinds of noise, Gaussian ones with their grey levels.")
+flags.DEFINE_bool("estimate", False, "Let the rules have the estimated level of Gaussian noise.")
+flags.DEFINE_string("preset", "denoise", "The setting.")
+flags.DEFINE_integer("num_steps", 2000, "Steps of each fit.")
+flags.DEFINE_integer("seed", 0, "For the noise, the code and the weights.")
+flags.DEFINE_multi_string("set", [], "Config overrides.")
+flags.DEFINE_string("json", "stops.jsonl", "Where to write the figures, a line for each fit.")
+flags.DEFINE_bool("curves", False, "Write also PSNR and signals of every step.")
+
+
+def clean_pictures() -> dict[str, np.ndarray]:
+    """Name to clean picture `[side, side, C]`, colour first, so that alike ones share a program."""
+    side, found = FLAGS.side, {}
+    for path in FLAGS.reference:
+        pixels = read_picture(path).pixels
+        top, left = ((n - side) // 2 for n in pixels.shape[:2])
+        found[Path(path).stem] = pixels[top : top + side, left : left + side]
+    for name in () if FLAGS.reference else FLAGS.pictures:
+        if name not in SOURCES:
+            raise InputError(f"Unknown picture {name!r}. Known: {', '.join(SOURCES)}.")
+        read, top, left = SOURCES[name]
+        crop = read()[top : top + 2 * side, left : left + 2 * side].reshape(2 * side, 2 * side, -1)
+        halved = crop.reshape(side, 2, side, 2, -1).mean(axis=(1, 3)) / 255
+        found[name] = halved.astype(np.float32)
+    return dict(sorted(found.items(), key=lambda item: -item[1].shape[-1]))
+
+
+def build_settings(noise: str) -> Config:
+    """The config for one kind of noise."""
+    kind = re.fullmatch(r"(gaussian)(\d+)|(salt_and_pepper)|(poisson)", noise)
+    if kind is None:
+        raise InputError(f"Unknown noise {noise!r}. Known: {', '.join(NOISES)}, gaussian...")
+    changes: dict[str, Any] = {"fit.num_steps": FLAGS.num_steps, "run.seed": FLAGS.seed}
+    if kind[1]:
+        changes["task.noise_std"] = int(kind[2]) / 255
+    else:
+        changes |= PRESETS[_PRESET_OF[noise]].overrides
+    changes["stop.rule"] = "all"
+    return build_config(FLAGS.preset, changes=changes, overrides=FLAGS.set)
+
+
+def build_cases(noise: str, config: Config, pictures: dict[str, np.ndarray]) -> Iterator[Case]:
+    """The pictures with their noise."""
+    for name, reference in pictures.items():
+        # The name is what their random numbers follow from.
+        name = f"{name} {noise}"
+        key = jax.random.fold_in(picture_key(FLAGS.seed, name), 1)
+        case = simulate_case(key, config.task, name, reference)
+        if FLAGS.estimate and noise.startswith("gaussian"):
+            problem = case.problem._replace(noise_std=jnp.float32(jnp.nan))
+            case = with_noise_std(case._replace(problem=problem))
+        yield case
+
+
+def measure(case: Case, result: Result) -> dict[str, Any]:
+    """Best step and answers of one fit."""
+    if result.error is not None:
+        raise result.error
+    curve = result.curve["psnr_average"]
+    best = int(np.nanargmax(curve))
+    signals = {rule: result.curve[f"signal_{rule}"] for rule in RULES}
+    rules = {}
+    for rule in (*RULES, "fixed"):
+        step, has_fired = result.stops[rule]
+        rules[rule] = {
+            "step": step,
+            "fired": has_fired,
+            # Without any signal it has not been asked.
+            "applies": rule == "fixed" or bool(np.isfinite(signals[rule]).any()),
+            "psnr": round(float(curve[step]), 3),
+            "gap": round(float(curve[best] - curve[step]), 3),
+        }
+    row = {
+        "status": result.status,
+        "num_steps": result.num_steps,
+        "num_rollbacks": result.num_rollbacks,
+        "noise_std": float(case.problem.noise_std),
+        "best_step": best,
+        "best_psnr": round(float(curve[best]), 3),
+        # What would have been the right threshold.
+        "discrepancy_at_best": round(float(signals["discrepancy"][best]), 4),
+        "seconds": round(result.seconds, 1),
+        "rules": rules,
+    }
+    if FLAGS.curves:
+        digits = {"psnr_average": curve, **signals}
+        row["curves"] = {
+            name: [float(f"{v:.5g}") for v in values] for name, values in digits.items()
+        }
+    return row
+
+
+def settings() -> dict[str, Any]:
+    """What a line must agree in to count as done."""
+    names = ("preset", "num_steps", "seed", "side", "estimate", "set")
+    return {name: getattr(FLAGS, name) for name in names}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines that are there, of these settings; a last one that was cut off does not count."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["settings"] == settings():
+            rows.append(row)
+    return rows
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Adds a line, to the disk."""
+    text = path.read_text() if path.exists() else ""
+    with path.open("a") as file:
+        if text and not text.endswith("\n"):  # the last run was killed while it wrote
+            file.write("\n")
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def show(rows: list[dict[str, Any]], title: str) -> None:
+    """Prints a line for each fit, then mean and worst gap of each rule."""
+    names = (*RULES, "fixed")
+    table = Table("picture", "noise", "best", "dB", *names, title=title, box=None)
+    for row in rows:
+        cells = []
+        for rule in names:
+            found = row["rules"][rule]
+            mark = "" if found["fired"] or rule == "fixed" else "*"
+            cells.append(f"{found['step']}{mark} {found['gap']:.2f}" if found["applies"] else "-")
+        best = str(row["best_step"]), f"{row['best_psnr']:.2f}"
+        table.add_row(row["picture"], row["noise"], *best, *cells)
+    table.add_section()
+    gaps = {
+        rule: [row["rules"][rule]["gap"] for row in rows if row["rules"][rule]["applies"]]
+        for rule in names
+    }
+    for label, figure in {
+        "mean gap": np.mean,
+        "median gap": np.median,
+        "worst gap": np.max,
+    }.items():
+        cells = [f"{figure(values):.2f}" if values else "-" for values in gaps.values()]
+        table.add_row(label, "", "", "", *cells)
+    table.add_row("fits", "", "", "", *(str(len(values)) for values in gaps.values()))
+    table.caption = "step and gap in dB; * the rule had not fired when the steps were over"
+    Console(width=150).print(table)
+
+
+def main(argv: list[str]) -> None:
+    """Fits what is missing and prints the table."""
+    del argv
+    path = Path(FLAGS.json)
+    pictures = clean_pictures()
+    rows = read_rows(path)
+    known = {(row["picture"], row["noise"]) for row in rows}
+    device = about()
+    command = " ".join(["python -m benchmarks.stops", *sys.argv[1:]])
+    for noise in FLAGS.noise:
+        config = build_settings(noise)
+        missing = {name: x for name, x in pictures.items() if (name, noise) not in known}
+        cases = {case.name: case for case in build_cases(noise, config, missing)}
+        for result in restore_many(cases.values(), config):
+            row = {"picture": result.name.removesuffix(f" {noise}"), "noise": noise}
+            row |= measure(cases[result.name], result)
+            row |= {"settings": settings(), "command": command, **device}
+            append(path, row)
+            rows.append(row)
+            gaps = {rule: found["gap"] for rule, found in row["rules"].items()}
+            print(row["picture"], noise, row["best_psnr"], gaps, row["seconds"], flush=True)
+    wanted = {(name, noise) for name in pictures for noise in FLAGS.noise}
+    rows = [row for row in rows if (row["picture"], row["noise"]) in wanted]
+    title = f"{command}, {device['device']}, jax {device['jax']}, python {device['python']}, "
+    show(rows, title + f"{device['commit']}, {device['date']}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,392 @@
+"""Posterior sampling by Langevin dynamics: instead of stopping early, average over the posterior.
+
+The weights w have the posterior density exp(-U(w) / T) with
+
+    U(w) = k L(w) + (p / 2) |w|^2.
+
+L is the loss that `fit` minimises, a mean over n measurements, and k turns it into the negative log
+likelihood: k = n / (2 noise_std^2) for a Gaussian one. p is the precision of a normal prior of the
+weights, and T the temperature; 1 is Bayes' posterior.
+
+A sampler is a transformation of gradients as optax has them, noise included, so `fit` makes its steps as it
+makes those of any optimiser. `build_sgld` then adds up the outputs: their mean is the answer, their
+spread its uncertainty. What a sampler does at T = 0 is an optimiser of optax, exactly.
+
+References:
+  Welling and Teh, Bayesian Learning via Stochastic Gradient Langevin Dynamics, 2011.
+  Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019.
+
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dip_jax import noise
+from dip_jax.base import Algorithm, Array, Info, Params, Problem
+from dip_jax.config import SgldConfig
+
+
+class SamplerState(NamedTuple):
+    """What a sampler needs for its next step."""
+
+    num_steps: Array
+    """Steps made."""
+    moment: Params
+    """Running mean V of the squared gradients of U; empty without a preconditioner."""
+    optimizer: Any
+    """`paper`: the state of Adam."""
+    noise_var: Array
+    """The variance of the noise, where it is sampled too."""
+
+
+class Moments(NamedTuple):
+    """Sums over the samples, by Welford's recursion: their memory does not grow with the samples."""
+
+    num_samples: Array
+    mean: Array
+    """`[H, W, C]`."""
+    deviation: Array
+    """Sum of the squared distances to the mean `[H, W, C]`."""
+    kept: Array
+    """Samples themselves `[K, H, W, C]`, evenly spread over the run."""
+
+
+class SgldState(NamedTuple):
+    """A fit that samples, and what was sampled."""
+
+    fit: Any
+    moments: Moments
+
+    @property
+    def step(self) -> Array:
+        """Steps made."""
+        return self.fit.step
+
+    @property
+    def params(self) -> Params:
+        """What is sampled."""
+        return self.fit.params
+
+    @property
+    def average(self) -> Array:
+        """Running average of the outputs."""
+        return self.fit.average
+
+    @property
+    def num_rollbacks(self) -> Array:
+        """Returns of the guard."""
+        return self.fit.num_rollbacks
+
+    @property
+    def diverged(self) -> Array:
+        """Whether the guard has given up."""
+        return self.fit.diverged
+
+
+def build_sampler(
+    config: SgldConfig, *, learning_rate: float, num_steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """The sampler of that name; e is the step size, g = grad U, n ~ N(0, 1) drawn afresh.
+
+    `sgld`:  w <- w - e g + sqrt(2 e T) n.
+
+    `psgld`: w <- w - e (P g - T G) + sqrt(2 e T P) n, with the diagonal P = 1 / (d + sqrt(V)) that RMSprop
+    has. P follows the gradients during the burn-in and is then frozen: with a constant P the
+    stationary law is the posterior (but for the step's own error, O(e)), and the term G, the
+    derivative of P by w, is 0. With `freeze=False` P goes on, and `gamma` adds G from a probe of the Hessian.
+
+    `csgld`: as `psgld`, in cycles: e falls from its first value to 0 by a cosine, the first
+    `explore_share` of each cycle goes at temperature 0 and gives no samples.
+
+    `paper`: Adam on the mean loss, then w <- w + 2 learning_rate n on kernels alone. It is no Langevin
+    dynamics: the noise is not sqrt(2 e), is not preconditioned as the drift is, and does not know
+    the noise of the picture. Kept as it was, because it works.
+
+    The first `warm_up` steps of all but `paper` go at temperature 0.
+
+    Args:
+      config: The settings.
+      learning_rate: `fit.learning_rate`, which is e (and Adam's in `paper`).
+      num_steps: Steps in all, over which the schedules run.
+
+    Returns:
+      A transformation whose `update(grads, state, params, scale=k)` takes gradients of the loss L; with
+      `value=L, num_measurements=n` where the noise is sampled, and `value_fn` for `gamma`.
+
+    References:
+      Li, Chen, Carlson and Carin, Preconditioned Stochastic Gradient Langevin Dynamics, 2016.
+      Zhang, Li, Zhang, Chen and Wilson, Cyclical Stochastic Gradient MCMC, 2020.
+      Cheng et al. 2019, and the code that came with it, for `paper`.
+    """
+    if config.sampler == "paper":
+        return _paper(config, learning_rate)
+    preconditioned = config.sampler in ("psgld", "csgld")
+    schedule = build_schedule(config, learning_rate, num_steps)
+    _, burn_in = config.phases(num_steps)
+
+    def init(params: Params) -> SamplerState:
+        moment = jax.tree.map(jnp.zeros_like, params) if preconditioned else ()
+        return SamplerState(jnp.int32(0), moment, (), jnp.float32(jnp.nan))
+
+    def update(
+        grads: Params,
+        state: SamplerState,
+        params: Params,
+        *,
+        key: Array,
+        scale: Array | float = 1.0,
+        **extra: Any,
+    ) -> tuple[Params, SamplerState]:
+        noise_key, probe_key, shake_key = jax.random.split(key, 3)
+        noise_var = state.noise_var
+        if config.noise == "sampled":
+            noise_var = _draw_noise_var(
+                noise_key, config, extra["value"], extra["num_measurements"]
+            )
+            scale = extra["num_measurements"] / (2 * noise_var)
+
+        def energy_gradient(grads: Params, params: Params) -> Params:
+            return jax.tree.map(lambda g, w: scale * g + config.prior_precision * w, grads, params)
+
+        grads = energy_gradient(grads, params)
+        size, temperature = schedule(state.num_steps)
+        moment = state.moment
+        preconditioner = jax.tree.map(jnp.ones_like, grads)
+        if preconditioned:
+            adapting = not config.freeze or state.num_steps < burn_in
+            moment = jax.tree.map(
+                lambda v, g: jnp.where(adapting, v + (1 - config.decay) * (g * g - v), v),
+                moment,
+                grads,
+            )
+            seen = jnp.minimum(state.num_steps, burn_in - 1) if config.freeze else state.num_steps
+            weight = 1 - jnp.float32(config.decay) ** (seen + 1)
+            preconditioner = jax.tree.map(
+                lambda v: 1 / (config.damping + jnp.sqrt(v / weight)), moment
+            )
+        drift = jax.tree.map(lambda p, g: p * g, preconditioner, grads)
+        if preconditioned and config.gamma and not config.freeze:
+            curvature = _hessian_diagonal(
+                probe_key,
+                lambda w: energy_gradient(jax.grad(extra["value_fn"])(w), w),
+                params,
+                grads,
+            )
+            # P = 1 / (d + r), r = sqrt(V / weight): dP/dw = -P^2 dr/dw, dr/dw = (1 - decay) g h / (r weight)
+            share = (1 - config.decay) / weight
+            drift = jax.tree.map(
+                lambda d, p, g, h: (
+                    d + temperature * p**2 * share * g * h / (1 / p - config.damping)
+                ),
+                drift,
+                preconditioner,
+                grads,
+                curvature,
+            )
+        shake = _normal_like(shake_key, grads)
+        spread = jnp.sqrt(2 * size * temperature)
+        updates = jax.tree.map(
+            lambda d, p, n: -size * d + spread * jnp.sqrt(p) * n, drift, preconditioner, shake
+        )
+        return updates, SamplerState(state.num_steps + 1, moment, (), noise_var)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def build_schedule(
+    config: SgldConfig, learning_rate: float, num_steps: int
+) -> Callable[[Array], tuple[Array, Array]]:
+    """`schedule(step) -> (e, T)`: step size and temperature.
+
+    `sgld`, `psgld`: e_t = e_0 (1 + t / b)^-c for t steps after the burn-in of b steps, e_0 before it; c =
+    `step_decay` = 0 keeps it. `csgld`: e falls by a half cosine in each of `num_cycles` cycles.
+    """
+    first = learning_rate if config.step_size is None else config.step_size
+    warm_up, burn_in = config.phases(num_steps)
+
+    def schedule(step: Array) -> tuple[Array, Array]:
+        step = jnp.asarray(step)
+        hot = step >= warm_up
+        if config.sampler == "csgld":
+            place = cycle_place(config, step, num_steps)
+            size = learning_rate / 2 * (1 + jnp.cos(jnp.pi * place))
+            hot &= place >= config.explore_share
+        else:
+            after = jnp.maximum(step - burn_in, 0) / max(burn_in, 1)
+            size = first * (1 + after) ** -config.step_decay
+            size = jnp.where(hot, size, learning_rate)
+        return size, jnp.where(hot, config.temperature, 0.0)
+
+    return schedule
+
+
+def cycle_place(config: SgldConfig, step: Array, num_steps: int) -> Array:
+    """Where in its cycle a step is, from 0 to 1."""
+    length = -(-num_steps // config.num_cycles)
+    return (step % length) / length
+
+
+def _paper(config: SgldConfig, learning_rate: float) -> optax.GradientTransformationExtraArgs:
+    """Adam with weight decay, and noise on kernels, of the mean loss; to the letter of 2019."""
+    optimizer = optax.chain(
+        optax.add_decayed_weights(config.weight_decay), optax.adam(learning_rate)
+    )
+    spread = 2 * learning_rate * np.sqrt(config.temperature)
+
+    def init(params: Params) -> SamplerState:
+        nothing = jnp.float32(jnp.nan)
+        return SamplerState(jnp.int32(0), (), optimizer.init(params), nothing)
+
+    def update(
+        grads: Params, state: SamplerState, params: Params, *, key: Array, **extra: Any
+    ) -> tuple[Params, SamplerState]:
+        del extra
+        updates, inner = optimizer.update(grads, state.optimizer, params)
+        updates = jax.tree.map(
+            lambda u, n: u + spread * n if u.ndim == 4 else u, updates, _normal_like(key, updates)
+        )
+        return updates, state._replace(num_steps=state.num_steps + 1, optimizer=inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _normal_like(key: Array, tree: Params) -> Params:
+    """Standard normal numbers in the form of `tree`, all from one draw."""
+    leaves, structure = jax.tree.flatten(tree)
+    drawn, first = [], 0
+    for leaf in leaves:
+        drawn.append(noise.normal(key, leaf.shape, first=first))
+        first += leaf.size
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _draw_noise_var(
+    key: Array, config: SgldConfig, loss: Array, num_measurements: Array | float
+) -> Array:
+    """The variance of the noise given the outputs: inverse gamma, shape a + n/2, scale b + n L / 2."""
+    shape = config.noise_shape + num_measurements / 2
+    rate = config.noise_rate + num_measurements * loss / 2
+    return rate / jax.random.gamma(key, shape)
+
+
+def _hessian_diagonal(
+    key: Array, gradient: Callable[[Params], Params], params: Params, grads: Params
+) -> Params:
+    """The diagonal of the Hessian by one random probe b of signs: b (g(w + h b) - g(w)) / h.
+
+    By a difference, for the convolutions' own gradients cannot be differentiated again.
+
+    References:
+      Hutchinson, A stochastic estimator of the trace of the influence matrix, 1990.
+    """
+    step = 1e-3
+    probe = jax.tree.map(jnp.sign, _normal_like(key, params))
+    there = gradient(jax.tree.map(lambda w, b: w + step * b, params, probe))
+    return jax.tree.map(lambda b, a, g: b * (a - g) / step, probe, there, grads)
+
+
+def build_sgld(config: SgldConfig, algorithm: Algorithm, *, num_steps: int) -> Algorithm:
+    """A fit that samples, from a fit whose optimiser is a sampler.
+
+    The outputs of steps t > burn_in with t a multiple of `thin` are the samples, those that the guard
+    rejects and those of a cycle's exploration excepted. Their mean m and the sum s of squared distances to it follow
+    Welford's recursion: d = x - m, m <- m + d / c, s <- s + d (x - m).
+
+    Args:
+      config: The settings.
+      algorithm: `build_fit` with a sampler for its optimiser.
+      num_steps: Steps in all.
+
+    References:
+      Welford, Note on a method for calculating corrected sums of squares and products, 1962.
+    """
+    spacing = -(-max(num_samples(config, num_steps), 1) // max(config.keep_samples, 1))
+
+    def init(key: Array, problem: Problem) -> SgldState:
+        fit = algorithm.init(key, problem)
+        zero = jnp.zeros_like(fit.average)
+        kept = jnp.zeros((config.keep_samples, *zero.shape), zero.dtype)
+        # Copies: the state is donated, and a buffer can be given away only once.
+        return SgldState(fit, Moments(jnp.int32(0), zero, jnp.copy(zero), kept))
+
+    def step(problem: Problem, state: SgldState) -> tuple[SgldState, Info]:
+        sampled = is_sample(config, state.fit.step, num_steps)
+        fit, info = algorithm.step(problem, state.fit)
+        sampled &= info.accepted
+        moments = jax.lax.cond(
+            sampled, lambda: _add(state.moments, info.image, spacing), lambda: state.moments
+        )
+        mean = jnp.where(moments.num_samples > 0, moments.mean, info.average)
+        return SgldState(fit, moments), info._replace(mean=mean, sampled=sampled)
+
+    return Algorithm(init, step)
+
+
+_PLACES = 64  # pixels whose traces are kept, a fixed random subset
+SUMMARIES = ("misfit", "mean", "contrast")
+"""What is traced beside pixels: the loss, the output's mean and its standard deviation."""
+
+
+def _places(height: Array | int, width: Array | int, channels: int) -> Any:
+    """Rows, columns and channels of the traced pixels."""
+    share = np.random.default_rng(0).random((3, _PLACES), np.float32)
+    return [
+        (share[axis] * size).astype("int32") for axis, size in enumerate((height, width, channels))
+    ]
+
+
+def observe(info: Info, *, region: Array | None = None) -> Array:
+    """What is traced of a step, `[Q]`: pixels of its output, then `SUMMARIES`.
+
+    Args:
+      info: The step's.
+      region: `[H, W, 1]`, 1 where the picture is, a rectangle in the top left corner.
+    """
+    x = info.image
+    inside = jnp.ones((*x.shape[:2], 1)) if region is None else region
+    height, width = inside[:, 0, 0].sum(), inside[0, :, 0].sum()
+    rows, columns, channels = _places(height, width, x.shape[2])
+    size = inside.sum() * x.shape[2]
+    mean = jnp.sum(x * inside) / size
+    contrast = jnp.sqrt(jnp.sum(jnp.square(x - mean) * inside) / size)
+    return jnp.concatenate([x[rows, columns, channels], jnp.stack([info.loss, mean, contrast])])
+
+
+def trace_names(shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """What `observe` traces of a picture of this shape."""
+    places = np.stack(_places(*shape), axis=-1)
+    return (*(f"x[{row},{column},{channel}]" for row, column, channel in places), *SUMMARIES)
+
+
+def is_sample(config: SgldConfig, step: Array, num_steps: int) -> Array:
+    """Whether the output of a step is a sample."""
+    step = jnp.asarray(step)
+    _, burn_in = config.phases(num_steps)
+    sampled = (step > burn_in) & (step % config.thin == 0)
+    if config.sampler == "csgld":
+        sampled &= cycle_place(config, step, num_steps) >= config.explore_share
+    return sampled
+
+
+def num_samples(config: SgldConfig, num_steps: int) -> int:
+    """Samples of a chain in which the guard rejects none."""
+    return int(np.sum(np.asarray(is_sample(config, jnp.arange(num_steps), num_steps))))
+
+
+def _add(moments: Moments, image: Array, spacing: int) -> Moments:
+    """The moments with one sample more."""
+    count = moments.num_samples + 1
+    distance = image - moments.mean
+    mean = moments.mean + distance / count
+    deviation = moments.deviation + distance * (image - mean)
+    kept = moments.kept
+    if len(kept):
+        place = moments.num_samples // spacing
+        chosen = moments.num_samples % spacing == 0
+        kept = jnp.where(chosen, kept.at[place].set(image), kept)
+    return Moments(count, mean, deviation, kept)

@@ -1,0 +1,370 @@
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import special
+
+from dip_jax import noise
+from dip_jax.base import Algorithm, Info, Net, Problem
+from dip_jax.config import FitConfig, SgldConfig
+from dip_jax.fit import build_fit
+from dip_jax.losses import energy_scale
+from dip_jax.operators import Identity
+from dip_jax.sgld import (
+    build_sampler,
+    build_schedule,
+    build_sgld,
+    is_sample,
+    num_samples,
+    observe,
+    trace_names,
+)
+
+PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}
+
+
+def run_chain(config, gradient, start, *, rate, num_steps, **extra):
+    """All states of a chain `[num_steps, ...]`, by the sampler alone, and its last state."""
+    sampler = build_sampler(config, learning_rate=rate, num_steps=num_steps)
+
+    def step(carry, key):
+        w, state = carry
+        updates, state = sampler.update(gradient(w), state, w, key=key, **extra)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
+
+    keys = jax.random.split(jax.random.key(0), num_steps)
+    (_, state), path = jax.jit(lambda w: jax.lax.scan(step, (w, sampler.init(w)), keys))(start)
+    return np.asarray(path), state
+
+
+def assert_moments(path, variance, correlation):
+    """Mean 0, the variance and the lag-1 correlation, within five standard errors of independent chains."""
+    steps, chains = path.shape
+    effective = steps * chains * (1 - correlation) / (1 + correlation)
+    assert abs(path.mean()) < 5 * np.sqrt(variance / effective)
+    squares = steps * chains * (1 - correlation**2) / (1 + correlation**2)
+    assert abs(path.var() / variance - 1) < 5 * np.sqrt(2 / squares)
+    lag = (path[1:] * path[:-1]).mean() / (path**2).mean()
+    assert abs(lag - correlation) < 5 * np.sqrt((1 - correlation**2) / (steps * chains))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_sgld_has_the_moments_of_the_discretised_chain_on_a_normal_target(temperature):
+    # U = h w^2 / 2: w <- (1 - e h) w + sqrt(2 e T) n, an autoregression with known moments
+    h, e = 4.0, 0.05
+    config = SgldConfig(sampler="sgld", temperature=temperature, burn_in=0, **PLAIN)
+    path, _ = run_chain(config, lambda w: h * w, jnp.zeros(2000), rate=e, num_steps=400)
+    correlation = 1 - e * h
+    assert_moments(path[100:], 2 * e * temperature / (1 - correlation**2), correlation)
+
+
+def test_a_lost_square_root_of_two_would_be_found():
+    h, e = 4.0, 0.05
+    config = SgldConfig(sampler="sgld", temperature=0.5, burn_in=0, **PLAIN)
+    path, _ = run_chain(config, lambda w: h * w, jnp.zeros(2000), rate=e, num_steps=400)
+    with pytest.raises(AssertionError):
+        assert_moments(path[100:], 2 * e / (1 - (1 - e * h) ** 2), 1 - e * h)
+
+
+def test_sgld_has_the_covariance_of_a_correlated_normal_target():
+    hessian, e = np.array([[3.0, 1.0], [1.0, 1.0]], np.float32), 0.05
+    config = SgldConfig(sampler="sgld", burn_in=0, **PLAIN)
+    path, _ = run_chain(
+        config, lambda w: w @ jnp.asarray(hessian), jnp.zeros((4000, 2)), rate=e, num_steps=300
+    )
+    last = path[-1].astype(np.float64)  # 4000 independent draws
+    expected = np.linalg.inv(hessian @ (np.eye(2) - e * hessian / 2))
+    found = last.T @ last / len(last)
+    error = np.sqrt((expected**2 + np.outer(expected.diagonal(), expected.diagonal())) / len(last))
+    assert (np.abs(found - expected) < 5 * error).all()
+
+
+def test_psgld_has_the_stationary_law_with_the_preconditioner_that_it_froze():
+    # of curvatures a factor 100 apart
+    h = jnp.asarray(np.repeat(np.float32([0.1, 1.0, 10.0]), 1000))
+    e, steps, burn_in = 0.02, 800, 400
+    config = SgldConfig(sampler="psgld", burn_in=burn_in, decay=0.99, **PLAIN)
+    path, state = run_chain(config, lambda w: h * w, 1 / jnp.sqrt(h), rate=e, num_steps=steps)
+    weight = 1 - 0.99**burn_in
+    precondition = 1 / (1e-6 + np.sqrt(np.asarray(state.moment) / weight))
+    correlation = 1 - e * precondition * np.asarray(h)
+    variance = 2 * e * precondition / (1 - correlation**2)
+    z = path[-1] / np.sqrt(variance)
+    assert abs(z.mean()) < 5 / np.sqrt(z.size)
+    assert abs(z.var() - 1) < 5 * np.sqrt(2 / z.size)
+    # and it is the posterior's, but for the step's own error
+    assert np.all(variance * np.asarray(h) < 1.05)
+    assert np.all(variance * np.asarray(h) >= 1)
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "psgld"])
+def test_an_asymmetric_target_is_met(sampler):
+    # exp(w) is Gamma(k): U = exp(w) - k w, mean digamma(k), variance trigamma(k)
+    k = 3.0
+    config = SgldConfig(sampler=sampler, burn_in=500, decay=0.99, **PLAIN)
+    rate = 0.02 if sampler == "sgld" else 0.03
+    path, _ = run_chain(
+        config, lambda w: jnp.exp(w) - k, jnp.full(4000, 1.0), rate=rate, num_steps=1000
+    )
+    last = path[-1]
+    mean, variance = special.digamma(k), special.polygamma(1, k)
+    # the step's own error is of first order in it: a few per cent of the variance
+    assert abs(last.mean() - mean) < 5 * np.sqrt(variance / 4000) + rate / 2
+    assert abs(last.var() / variance - 1) < 5 * np.sqrt(3 / 4000) + 2 * rate
+    skewness = np.mean(((last - last.mean()) / last.std()) ** 3)
+    expected = special.polygamma(2, k) / variance**1.5
+    assert abs(skewness - expected) < 5 * np.sqrt(15 / 4000)
+
+
+def test_the_gamma_term_mends_a_preconditioner_that_follows_the_gradient():
+    # With decay 0 P = 1 / |g|, as far from constant as can be. For U = h w^2 / 2, g = h w: G = dP/dw =
+    # -sign(w) / (h w^2); the drift P g - T G = sign(w) (1 + 1 / (h w^2)).
+    w, h = jnp.array([0.5, -2.0, 1.5]), 3.0
+    config = SgldConfig(
+        sampler="psgld", burn_in=0, decay=0.0, freeze=False, gamma=True, **PLAIN | {"damping": 1e-9}
+    )
+    sampler = build_sampler(config, learning_rate=0.1, num_steps=10)
+    hot, _ = sampler.update(
+        h * w,
+        sampler.init(w),
+        w,
+        key=jax.random.key(1),
+        value_fn=lambda w: h * jnp.sum(w**2) / 2,
+    )
+    without = build_sampler(
+        SgldConfig(**{**config.__dict__, "gamma": False}), learning_rate=0.1, num_steps=10
+    )
+    plain, _ = without.update(h * w, without.init(w), w, key=jax.random.key(1))
+    expected = -0.1 * jnp.sign(w) / (h * w**2)
+    np.testing.assert_allclose(hot - plain, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "optimizer"),
+    [
+        ("sgld", optax.sgd(0.01)),
+        ("psgld", optax.rmsprop(0.01, 0.9, 1e-3, eps_in_sqrt=False, bias_correction=True)),
+        ("paper", optax.chain(optax.add_decayed_weights(5e-8), optax.adam(0.01))),
+    ],
+)
+def test_at_temperature_zero_a_sampler_is_the_optimiser(sampler, optimizer):
+    config = SgldConfig(
+        sampler=sampler, temperature=0, prior_precision=0, decay=0.9, damping=1e-3, burn_in=100
+    )
+    rng = np.random.default_rng(0)
+    start = jnp.asarray(rng.normal(size=(1, 1, 4, 5)), jnp.float32)
+    gradient = jax.grad(lambda w: jnp.sum(jnp.cos(w) ** 2) + jnp.sum(w**4))
+    path, _ = run_chain(config, gradient, start, rate=0.01, num_steps=50)
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = optimizer.update(gradient(w), state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
+
+    _, expected = jax.lax.scan(step, (start, optimizer.init(start)), length=50)
+    np.testing.assert_allclose(path, expected, rtol=2e-6, atol=1e-7)
+
+
+def test_the_prior_is_a_normal_one_of_its_precision():
+    # no measurement: the weights have the prior's variance, 1 / p
+    e, p = 0.02, 5.0
+    config = SgldConfig(sampler="sgld", burn_in=0, warm_up=0, prior_precision=p)
+    path, _ = run_chain(config, jnp.zeros_like, jnp.zeros(3000), rate=e, num_steps=200)
+    assert_moments(path[100:], 1 / (p * (1 - e * p / 2)), 1 - e * p)
+
+
+def test_the_scale_multiplies_the_loss_and_not_the_prior():
+    e, h, p, scale = 0.01, 2.0, 3.0, 10.0
+    config = SgldConfig(sampler="sgld", burn_in=0, warm_up=0, prior_precision=p)
+    path, _ = run_chain(
+        config, lambda w: h * w, jnp.zeros(3000), rate=e, num_steps=300, scale=scale
+    )
+    both = scale * h + p
+    assert_moments(path[100:], 1 / (both * (1 - e * both / 2)), 1 - e * both)
+
+
+def test_the_scale_makes_negative_log_likelihoods_of_losses():
+    y = jnp.zeros((5, 4, 1))
+    problem = Problem(Identity(), y, 0.1, peak=30.0)
+    # the log density of a normal variable: -r^2 / (2 s^2); of a Laplace one: -|r| sqrt(2) / s
+    assert np.isclose(energy_scale("gaussian", problem), 20 / (2 * 0.1**2))
+    assert np.isclose(energy_scale("laplace", problem), 20 * np.sqrt(2) / 0.1)
+    assert np.isclose(energy_scale("poisson", problem), 20 * 30)
+    half = problem._replace(weights=jnp.ones_like(y).at[:, :2].set(0))
+    assert np.isclose(energy_scale("gaussian", half), 10 / (2 * 0.1**2))
+    margin = problem._replace(region=jnp.ones((5, 4, 1)).at[4].set(0))
+    assert np.isclose(energy_scale("gaussian", margin), 16 / (2 * 0.1**2))
+
+
+def test_the_kernels_of_paper_walk_as_the_square_root_of_the_steps():
+    config = SgldConfig(sampler="paper", weight_decay=0.0)
+    start = {"kernel": jnp.zeros((3, 3, 16, 32)), "bias": jnp.zeros(32)}
+    sampler = build_sampler(config, learning_rate=0.01, num_steps=400)
+
+    def step(carry, key):
+        w, state = carry
+        updates, state = sampler.update(jax.tree.map(jnp.zeros_like, w), state, w, key=key)
+        w = optax.apply_updates(w, updates)
+        return (w, state), jnp.sqrt(jnp.mean(w["kernel"] ** 2))
+
+    keys = jax.random.split(jax.random.key(0), 400)
+    (w, _), rms = jax.lax.scan(step, (start, sampler.init(start)), keys)
+    np.testing.assert_allclose(rms, 0.02 * np.sqrt(np.arange(1, 401)), rtol=5 / np.sqrt(2 * 4608))
+    assert not w["bias"].any()
+
+
+def test_sampled_noise_has_its_inverse_gamma_law():
+    config = SgldConfig(sampler="sgld", noise="sampled", noise_shape=2.0, noise_rate=0.5)
+    sampler = build_sampler(config, learning_rate=0.01, num_steps=10)
+    w = jnp.zeros(1)
+
+    def draw(key):
+        _, state = sampler.update(
+            w, sampler.init(w), w, key=key, value=jnp.float32(0.3), num_measurements=40.0
+        )
+        return 1 / state.noise_var
+
+    precision = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)))
+    shape, rate = 2 + 20, 0.5 + 40 * 0.3 / 2  # of the precision's gamma law
+    assert abs(precision.mean() - shape / rate) < 5 * np.sqrt(shape / 4000) / rate
+    assert abs(precision.var() / (shape / rate**2) - 1) < 5 * np.sqrt((2 + 6 / shape) / 4000)
+
+
+def test_steps_fall_in_cycles_and_only_their_later_part_samples():
+    config = SgldConfig(
+        sampler="csgld", num_cycles=2, explore_share=0.5, burn_in=0, warm_up=0, thin=1
+    )
+    size, temperature = build_schedule(config, 0.1, 20)(jnp.arange(20))
+    expected = 0.05 * (1 + np.cos(np.pi * (np.arange(20) % 10) / 10))
+    np.testing.assert_allclose(size, expected, atol=1e-7)
+    assert temperature.tolist() == 2 * (5 * [0.0] + 5 * [1.0])
+    sampled = np.asarray(is_sample(config, jnp.arange(20), 20))
+    assert np.flatnonzero(sampled).tolist() == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
+
+
+def test_steps_fall_as_a_power_after_the_burn_in():
+    config = SgldConfig(burn_in=100, warm_up=40, step_size=0.01, step_decay=0.5)
+    size, temperature = build_schedule(config, 0.1, 1000)(jnp.array([0, 39, 40, 100, 400]))
+    np.testing.assert_allclose(size, [0.1, 0.1, 0.01, 0.01, 0.005], rtol=1e-6)
+    assert temperature.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_paper_takes_259_samples_as_in_2019():
+    config = SgldConfig(sampler="paper", burn_in=7000, thin=50)
+    assert num_samples(config, 20000) == 259
+    steps = np.flatnonzero(np.asarray(is_sample(config, jnp.arange(20000), 20000)))
+    assert (steps[0], steps[-1]) == (7050, 19950)
+    # that share of the steps is the default
+    assert SgldConfig().phases(20000)[1] == 7000
+
+
+class Fake(NamedTuple):
+    step: jax.Array
+    average: jax.Array
+
+
+def outputs(images, accepted=None):
+    """An algorithm whose outputs are given."""
+    images = jnp.asarray(images)
+    accepted = jnp.ones(len(images), bool) if accepted is None else jnp.asarray(accepted)
+
+    def init(key, problem):
+        del key, problem
+        return Fake(jnp.int32(0), jnp.zeros_like(images[0]))
+
+    def step(problem, state):
+        x = images[state.step]
+        info = Info(jnp.mean(x), x, x, accepted[state.step])
+        return Fake(state.step + 1, x), info
+
+    return Algorithm(init, step)
+
+
+def sample(images, config, accepted=None):
+    algorithm = build_sgld(config, outputs(images, accepted), num_steps=len(images))
+    state = algorithm.init(jax.random.key(0), None)
+    step = jax.jit(lambda state: algorithm.step(None, state))
+    infos = []
+    for _ in images:
+        state, info = step(state)
+        infos.append(info)
+    return state, infos
+
+
+def test_running_moments_are_those_of_numpy():
+    images = np.random.default_rng(0).normal(3, 0.1, (60, 5, 4, 3)).astype(np.float32)
+    config = SgldConfig(burn_in=20, thin=3)
+    accepted = [t not in (24, 40) for t in range(60)]
+    state, infos = sample(images, config, accepted)
+    chosen = [t for t in range(21, 60) if t % 3 == 0 and accepted[t]]
+    assert [t for t, info in enumerate(infos) if info.sampled] == chosen
+    moments = state.moments
+    assert int(moments.num_samples) == len(chosen)
+    np.testing.assert_allclose(moments.mean, images[chosen].mean(axis=0), rtol=1e-6)
+    variance = moments.deviation / (len(chosen) - 1)
+    np.testing.assert_allclose(variance, images[chosen].var(axis=0, ddof=1), rtol=1e-4)
+    # before the first sample the answer is the running average, then their mean
+    np.testing.assert_array_equal(infos[5].answer, images[5])
+    np.testing.assert_array_equal(infos[-1].answer, moments.mean)
+
+
+def test_kept_samples_are_spread_over_the_run_and_their_memory_is_bounded():
+    images = np.arange(100, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 2, 1), "f")
+    state, _ = sample(images, SgldConfig(burn_in=9, thin=1, keep_samples=4))
+    assert state.moments.kept.shape == (4, 2, 2, 1)
+    assert state.moments.kept[:, 0, 0, 0].tolist() == [10, 33, 56, 79]
+
+
+def test_traces_are_pixels_of_the_picture_and_not_of_its_margin():
+    x = jnp.asarray(np.random.default_rng(0).random((12, 10, 3)), jnp.float32)
+    region = jnp.zeros((12, 10, 1)).at[:7, :6].set(1)
+    info = Info(jnp.float32(0.5), x, x, jnp.bool_(True))
+    found = np.asarray(observe(info, region=region))
+    names = trace_names((7, 6, 3))
+    assert len(found) == len(names)
+    for name, value in zip(names[:-3], found, strict=False):
+        assert value == x[tuple(int(i) for i in name[2:-1].split(","))]
+    inside = np.asarray(x[:7, :6])
+    np.testing.assert_allclose(found[-3:], [0.5, inside.mean(), inside.std()], rtol=1e-5)
+    plain = np.asarray(observe(info._replace(image=x[:7, :6])))
+    np.testing.assert_allclose(found, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "psgld"])
+def test_ninety_per_cent_intervals_cover_ninety_per_cent(sampler):
+    # a picture drawn from the prior, measured with noise: pixels are the weights of this network
+    precision, noise_std, side = 4.0, 0.3, 48
+    rng = np.random.default_rng(0)
+    reference = rng.normal(0, precision**-0.5, (side, side, 1)).astype(np.float32)
+    y = reference + rng.normal(0, noise_std, reference.shape).astype(np.float32)
+    shape = reference.shape
+    pixels = Net(lambda key: {"x": jnp.zeros(shape)}, lambda w, z: w["x"], (1, 1, 1), shape)
+    num_steps, rate = 1500, 0.01 if sampler == "sgld" else 0.05
+    config = SgldConfig(
+        sampler=sampler, burn_in=300, thin=2, warm_up=0, prior_precision=precision, decay=0.99
+    )
+    fit = FitConfig(num_steps=num_steps, perturbation=0.0, guard_ratio=1e6)
+    chain = build_sampler(config, learning_rate=rate, num_steps=num_steps)
+    algorithm = build_sgld(config, build_fit(fit, pixels, optimizer=chain), num_steps=num_steps)
+    problem = Problem(Identity(), jnp.asarray(y), jnp.float32(noise_std))
+    start = algorithm.init(jax.random.key(0), problem)
+    state = jax.jit(
+        lambda s: jax.lax.fori_loop(0, num_steps, lambda _, s: algorithm.step(problem, s)[0], s)
+    )(start)
+    moments = state.moments
+    std = np.sqrt(moments.deviation / (moments.num_samples - 1))
+    covered = np.abs(moments.mean - reference) <= 1.6449 * std
+    assert abs(covered.mean() - 0.9) < 0.02
+    exact = precision**-1 / (precision**-1 + noise_std**2) * y
+    assert np.sqrt(np.mean((moments.mean - exact) ** 2)) < 0.3 * std.mean()
+
+
+def test_parts_of_one_draw_of_noise_are_drawn_apart():
+    key = jax.random.key(3)
+    whole = noise.normal(key, (30,))
+    np.testing.assert_array_equal(noise.normal(key, (2, 5), first=20).reshape(-1), whole[20:])
