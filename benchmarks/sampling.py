@@ -9,10 +9,7 @@ that many steps, in `--chains` chains, and is compared with the point estimate's
 as it is finished.
 """
 
-import datetime
 import json
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
+from benchmarks import about
 from dip_jax.base import Case, picture_key
 from dip_jax.config import Config
 from dip_jax.diagnostics import calibrate, calibrate_scaled, diagnose
@@ -59,11 +57,7 @@ def main(argv: list[str]) -> None:
     raw = float(point.curve["psnr"][min(num_steps, len(known)) - 1])
     head = {
         "command": " ".join(sys.argv),
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "commit": _commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **about(),
         "point_best": best,
         "point_best_raw": float(point.curve["psnr"].max()),
         "point_best_step": best_step,
@@ -164,11 +158,6 @@ def _sample(sampler: str, case: Case, num_steps: int, folder: Path) -> dict[str,
 
 def _decibels(image: np.ndarray, reference: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((image - reference) ** 2)))
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _write(folder: Path, row: dict[str, Any]) -> None:

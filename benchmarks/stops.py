@@ -12,7 +12,8 @@ the best PSNR of the running average in the whole run minus that of the answer.
 The pictures are 96 x 96: crops of pictures of scikit-image, halved, other ones than those by which
 defaults were chosen (coins, ihc, moon, retina). Noise: `gaussianS`, S grey levels, known to the rules, or
 estimated from the picture (`--estimate`); `salt_and_pepper` and `poisson` with the likelihood of their presets.
-Of salt and pepper there is no noise level, so that `discrepancy` and `sure` have nothing to say.
+Salt and pepper have no level; what `discrepancy` and `sure` make of the one that is estimated for want of it
+is what a user would get, and no more.
 
 A finished fit is a line of the file at once. Lines that are there already, of the same settings, are not
 computed again, so a run that was killed goes on.
@@ -114,6 +115,11 @@ def build_cases(noise: str, config: Config, pictures: dict[str, np.ndarray]) -> 
         yield case
 
 
+def figure(value: Any, digits: int) -> float | None:
+    """A rounded number; NaN, which is no JSON, as None."""
+    return round(float(value), digits) if np.isfinite(value) else None
+
+
 def measure(case: Case, result: Result) -> dict[str, Any]:
     """Best step and answers of one fit."""
     if result.error is not None:
@@ -136,19 +142,17 @@ def measure(case: Case, result: Result) -> dict[str, Any]:
         "status": result.status,
         "num_steps": result.num_steps,
         "num_rollbacks": result.num_rollbacks,
-        "noise_std": float(case.problem.noise_std),
+        "noise_std": figure(case.problem.noise_std, 5),
         "best_step": best,
         "best_psnr": round(float(curve[best]), 3),
         # What would have been the right threshold.
-        "discrepancy_at_best": round(float(signals["discrepancy"][best]), 4),
+        "discrepancy_at_best": figure(signals["discrepancy"][best], 4),
         "seconds": round(result.seconds, 1),
         "rules": rules,
     }
     if FLAGS.curves:
-        digits = {"psnr_average": curve, **signals}
-        row["curves"] = {
-            name: [float(f"{v:.5g}") for v in values] for name, values in digits.items()
-        }
+        kept = {"psnr_average": curve, **signals}
+        row["curves"] = {name: [figure(v, 7) for v in values] for name, values in kept.items()}
     return row
 
 
@@ -199,12 +203,12 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
         rule: [row["rules"][rule]["gap"] for row in rows if row["rules"][rule]["applies"]]
         for rule in names
     }
-    for label, figure in {
+    for label, reduce in {
         "mean gap": np.mean,
         "median gap": np.median,
         "worst gap": np.max,
     }.items():
-        cells = [f"{figure(values):.2f}" if values else "-" for values in gaps.values()]
+        cells = [f"{reduce(values):.2f}" if values else "-" for values in gaps.values()]
         table.add_row(label, "", "", "", *cells)
     table.add_row("fits", "", "", "", *(str(len(values)) for values in gaps.values()))
     table.caption = "step and gap in dB; * the rule had not fired when the steps were over"

@@ -110,7 +110,7 @@ def _draw(
         for axis in more:
             axis.semilogx(
                 steps,
-                [line.get("psnr_average", np.nan) for line in lines],
+                [line.get("psnr_mean", line.get("psnr_average", np.nan)) for line in lines],
                 lw=1.2,
                 label=summary["variant"],
             )

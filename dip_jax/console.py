@@ -180,18 +180,29 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
     """Prints one line per picture, and a sentence for each that failed."""
     table = Table(box=None, pad_edge=False)
     table.add_column("picture", no_wrap=True)
-    for column in ("status", "answer at step", "damaged dB", "restored dB", "seconds"):
+    compares = any("variant" in summary for summary in summaries)
+    columns = ["status", "answer at step", "damaged dB", "restored dB", "seconds"]
+    if compares:
+        columns[4:4] = ["best dB", "at step"]
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     shown = summaries if len(summaries) <= _MOST_ROWS else _worth_showing(summaries)
     for summary in shown:
         name = summary["name"]
-        table.add_row(
-            escape(f"{name}: {summary['variant']}" if "variant" in summary else name),
+        cells = [
             summary["status"],
             _number(summary["stop_step"], "d"),
             _number(summary["psnr_measurement"], ".2f"),
             _number(summary["psnr"], ".2f"),
             _number(summary["seconds"], ".1f"),
+        ]
+        if compares:
+            cells[4:4] = [
+                _number(summary["psnr_best"], ".2f"),
+                _number(summary["best_step"], "d"),
+            ]
+        table.add_row(
+            escape(f"{name}: {summary['variant']}" if "variant" in summary else name), *cells
         )
     # A pipe has no width to keep to.
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -206,6 +217,9 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
                 markup=False,
                 soft_wrap=True,
             )
+    for summary in summaries:
+        if len(summary.get("stops") or {}) > 1:
+            console.print(_stops_table(summary))
     if len(shown) < len(summaries):
         console.print(f"... and {len(summaries) - len(shown)} more")
     if len(summaries) > 1:
@@ -217,6 +231,23 @@ def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
     has_page = len(summaries) > 1 and (output / "index.html").exists()
     page = f", to look through: {output}/index.html" if has_page else ""
     console.print(f"Results in {output}/{page}", markup=False, soft_wrap=True)
+
+
+def _stops_table(summary: dict[str, Any]) -> Table:
+    """Where each stopping rule would have stopped, on the same fit."""
+    title = f"{escape(summary['name'])}: where each rule stops"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("rule", "fired", "answer at step", "dB", "below the best step"):
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
+    for rule, stop in summary["stops"].items():
+        table.add_row(
+            rule,
+            "yes" if stop["fired"] else "no",
+            str(stop["answer_step"]),
+            _number(stop["psnr"], ".2f"),
+            _number(stop["gap"], ".2f"),
+        )
+    return table
 
 
 def _worth_showing(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -129,7 +129,10 @@ def with_noise(case: Case, config: Config) -> Case:
     samples = config.fit.method == "sgld"
     if not samples and config.stop.rule not in ("discrepancy", "sure", "all"):
         return case
-    case = with_noise_std(case)
+    # Of these the level that an estimate finds is not what their rules and likelihoods mean by it.
+    is_other = config.task.noise == "salt_and_pepper" or config.fit.likelihood == "interval"
+    if samples or not is_other:
+        case = with_noise_std(case)
     if not samples or config.fit.likelihood in ("poisson", "poisson_gauss"):
         return case
     noise_std = float(case.problem.noise_std)

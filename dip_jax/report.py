@@ -166,6 +166,8 @@ def failure_summary(
         "ssim",
         "psnr_raw",
         "psnr_measurement",
+        "psnr_best",
+        "best_step",
         "loss",
         "seconds",
         "seconds_per_step",
@@ -214,6 +216,8 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
         "psnr_raw": against(result.raw),
         "psnr_measurement": against(damaged(case)),
         "loss": _finite(float(losses[-1])) if losses.size else None,
+        **_best(result),
+        "stops": _stops(result),
         "seconds": round(result.seconds, 3),
         "seconds_per_step": round(result.seconds / max(result.num_steps, 1), 5),
         "compile_seconds": round(result.compile_seconds, 3),
@@ -225,6 +229,33 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
         "notes": [*case.notes, *result.notes],
         "error": None,
     }
+
+
+def _best(result: Result) -> dict[str, Any]:
+    """The best that the answer passed through, which only a reference can know."""
+    known = result.curve.get("psnr_mean", result.curve["psnr_average"])
+    if not np.isfinite(known).any():
+        return {"psnr_best": None, "best_step": None}
+    best = int(np.nanargmax(known))
+    return {"psnr_best": float(known[best]), "best_step": int(result.curve["step"][best])}
+
+
+def _stops(result: Result) -> dict[str, dict[str, Any]]:
+    """Where each rule's answer is, whether it fired, and how far it is from the best step that was run."""
+    curve = result.curve
+    known = curve["psnr_average"]
+    best = float(known.max()) if known.size else math.nan
+    found: dict[str, dict[str, Any]] = {}
+    for rule, (step, fired) in (result.stops or {}).items():
+        there = known[curve["step"] == step]
+        value = float(there[0]) if there.size else math.nan
+        found[rule] = {
+            "answer_step": step,
+            "fired": fired,
+            "psnr": _finite(value),
+            "gap": _finite(best - value),
+        }
+    return found
 
 
 def damaged(case: Case) -> np.ndarray:

@@ -368,3 +368,13 @@ def test_parts_of_one_draw_of_noise_are_drawn_apart():
     key = jax.random.key(3)
     whole = noise.normal(key, (30,))
     np.testing.assert_array_equal(noise.normal(key, (2, 5), first=20).reshape(-1), whole[20:])
+
+
+def test_the_state_does_not_grow_with_the_samples():
+    def shapes(num_steps):
+        config = SgldConfig(burn_in=10, thin=1, keep_samples=5)
+        algorithm = build_sgld(config, outputs(np.zeros((2, 4, 4, 1), "f")), num_steps=num_steps)
+        state = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), None))
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
+
+    assert shapes(100) == shapes(100_000)
