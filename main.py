@@ -150,10 +150,6 @@ def _check_flags(*, is_demo: bool) -> None:
         raise InputError(
             "A plan is of one setting: leave out --compare, or plan a preset at a time."
         )
-    if FLAGS.num_chains is not None and FLAGS.method != "sgld":
-        raise InputError("Chains belong to sampling: add --method=sgld.")
-    if FLAGS.num_seeds is not None and FLAGS.method == "sgld":
-        raise InputError("Seeds belong to a fit; samples come in chains: --num_chains.")
     for given, flag, task in (
         (FLAGS.mask, "mask", "inpaint"),
         (FLAGS.guide, "guide", "flash"),
@@ -182,6 +178,10 @@ def _run() -> int:
     _check_flags(is_demo=is_demo)
     if FLAGS.factor is not None and config.task.name != "super_resolve":
         raise InputError(f"A factor belongs to super_resolve, the task is {config.task.name}.")
+    if FLAGS.num_chains is not None and config.fit.method != "sgld":
+        raise InputError("Chains belong to sampling: add --method=sgld.")
+    if FLAGS.num_seeds is not None and config.fit.method == "sgld":
+        raise InputError("Seeds belong to a fit; samples come in chains: --num_chains.")
 
     # Only now JAX: the mistakes above are answered at once.
     import jax

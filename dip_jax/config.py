@@ -287,6 +287,9 @@ class SgldConfig:
     """csgld: first share of each cycle that goes at temperature 0 and gives no samples."""
     prior_precision: float = _number(1.0, 0)
     """Precision (one over the variance) of the normal prior of each weight."""
+    keep_lengths: bool = False
+    """All but `paper`: kernels in front of a normalisation keep their length, which has no effect on the image but
+    on how far a step turns them."""
     noise: str = _choice("known", "sampled", default="known")
     """The noise level: as given or estimated, or sampled too (Gaussian likelihood only)."""
     noise_shape: float = _number(1.0, 0, open_low=True)
@@ -317,7 +320,7 @@ class StopConfig:
     """When to stop, judged without the reference; see `stopping`."""
 
     rule: str = _choice(
-        "wmv", "fixed", "emv", "discrepancy", "held_out", "sure", "all", default="wmv"
+        "held_out", "wmv", "emv", "discrepancy", "sure", "fixed", "all", default="held_out"
     )
     """`fixed` runs all steps. `wmv` and `emv` stop at the minimum of the outputs' moving variance, windowed or
     exponential; `discrepancy` where the misfit is that of the noise; `held_out` at the minimum of the loss on

@@ -62,7 +62,7 @@ def relu_kernel(kernel: np.ndarray) -> np.ndarray:
     It halves the variance.
 
     References:
-      Cho and Saul, Kernel Methods for Deep Learning, 2009, equation 6 (n = 1).
+      Cho and Saul, Kernel Methods for Deep Learning, 2009 (the arc-cosine kernel of order 1).
     """
     kernel = np.asarray(kernel, np.float64)
     variance = kernel.flat[0]
@@ -82,7 +82,7 @@ def network_kernel(distance: np.ndarray, depth: int, input_std: float) -> np.nda
       input_std: As for `input_kernel`.
 
     References:
-      Cheng et al. 2019, section 3 and theorem 1.
+      Cheng et al. 2019, theorem 1.
     """
     distance = np.asarray(distance, np.float64)
     kernel = input_kernel(np.concatenate([[0.0], distance.ravel()]), input_std)

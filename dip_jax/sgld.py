@@ -38,6 +38,8 @@ class SamplerState(NamedTuple):
     """Steps made."""
     moment: Params
     """Running mean V of the squared gradients of U; empty without a preconditioner."""
+    radial: Params
+    """`keep_lengths`: of each kernel the sums of |w . grad L| and |w| |grad L| so far, `[2]`; else empty."""
     optimizer: Any
     """`paper`: the state of Adam."""
     noise_var: Array
@@ -107,6 +109,10 @@ def build_sampler(
     dynamics: the noise is not sqrt(2 e), is not preconditioned as the drift is, and does not know
     the noise of the picture. Kept as it was, because it works.
 
+    With `keep_lengths` kernels whose length has no effect, those in front of a normalisation, keep it: the walk is
+    on a sphere, with one P for each kernel. Their direction has the same posterior either way, because the
+    normal prior is alike in all directions.
+
     The first `warm_up` steps of all but `paper` go at temperature 0.
 
     Args:
@@ -131,7 +137,8 @@ def build_sampler(
 
     def init(params: Params) -> SamplerState:
         moment = jax.tree.map(jnp.zeros_like, params) if preconditioned else ()
-        return SamplerState(jnp.int32(0), moment, (), jnp.float32(jnp.nan))
+        radial = jax.tree.map(lambda w: jnp.zeros(2), params) if config.keep_lengths else ()
+        return SamplerState(jnp.int32(0), moment, radial, (), jnp.float32(jnp.nan))
 
     def update(
         grads: Params,
@@ -153,16 +160,22 @@ def build_sampler(
         def energy_gradient(grads: Params, params: Params) -> Params:
             return jax.tree.map(lambda g, w: scale * g + config.prior_precision * w, grads, params)
 
+        loss_grads = grads
         grads = energy_gradient(grads, params)
         size, temperature = schedule(state.num_steps)
         moment = state.moment
         preconditioner = jax.tree.map(jnp.ones_like, grads)
         if preconditioned:
             adapting = not config.freeze or state.num_steps < burn_in
+            squares = jax.tree.map(lambda g: g * g, grads)
+            if config.keep_lengths:  # on a sphere all directions must be alike
+                squares = jax.tree.map(
+                    lambda s: jnp.full_like(s, jnp.mean(s)) if s.ndim == 4 else s, squares
+                )
             moment = jax.tree.map(
-                lambda v, g: jnp.where(adapting, v + (1 - config.decay) * (g * g - v), v),
+                lambda v, s: jnp.where(adapting, v + (1 - config.decay) * (s - v), v),
                 moment,
-                grads,
+                squares,
             )
             seen = jnp.minimum(state.num_steps, burn_in - 1) if config.freeze else state.num_steps
             weight = 1 - jnp.float32(config.decay) ** (seen + 1)
@@ -193,7 +206,11 @@ def build_sampler(
         updates = jax.tree.map(
             lambda d, p, n: -size * d + spread * jnp.sqrt(p) * n, drift, preconditioner, shake
         )
-        return updates, SamplerState(state.num_steps + 1, moment, (), noise_var)
+        radial = state.radial
+        if config.keep_lengths:
+            radial = jax.tree.map(_add_radial, radial, params, loss_grads)
+            updates = jax.tree.map(_keep_length, updates, params, radial)
+        return updates, SamplerState(state.num_steps + 1, moment, radial, (), noise_var)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -240,7 +257,7 @@ def _paper(config: SgldConfig, learning_rate: float) -> optax.GradientTransforma
 
     def init(params: Params) -> SamplerState:
         nothing = jnp.float32(jnp.nan)
-        return SamplerState(jnp.int32(0), (), optimizer.init(params), nothing)
+        return SamplerState(jnp.int32(0), (), (), optimizer.init(params), nothing)
 
     def update(
         grads: Params, state: SamplerState, params: Params, *, key: Array, **extra: Any
@@ -263,6 +280,25 @@ def _normal_like(key: Array, tree: Params) -> Params:
         drawn.append(noise.normal(key, leaf.shape, first=first))
         first += leaf.size
     return jax.tree.unflatten(structure, drawn)
+
+
+def _add_radial(radial: Array, w: Array, grad: Array) -> Array:
+    """How much of the gradient goes along the weights themselves, summed over the steps."""
+    lengths = jnp.linalg.norm(w) * jnp.linalg.norm(grad)
+    return radial + jnp.stack([jnp.abs(jnp.sum(w * grad)), lengths])
+
+
+def _keep_length(update: Array, w: Array, radial: Array) -> Array:
+    """The step that leaves a kernel's length as it is, where the loss does not depend on it.
+
+    It does not if w . grad L(w) = 0 everywhere (Euler, for functions homogeneous of degree 0). Judged by
+    sums over all steps: a single gradient may be next to nothing.
+    """
+    if w.ndim != 4:
+        return update
+    there = w + update
+    back = there * (jnp.linalg.norm(w) / jnp.maximum(jnp.linalg.norm(there), 1e-30))
+    return jnp.where(radial[0] <= 1e-3 * radial[1], back - w, update)
 
 
 def _draw_noise_var(

@@ -170,6 +170,40 @@ def test_at_temperature_zero_a_sampler_is_the_optimiser(sampler, optimizer):
     np.testing.assert_allclose(path, expected, rtol=2e-6, atol=1e-7)
 
 
+def test_a_direction_has_its_law_also_when_lengths_are_kept():
+    # U depends on the direction alone: the angle has a von Mises law, mean cosine I1(k) / I0(k)
+    k = 2.0
+    config = SgldConfig(sampler="sgld", keep_lengths=True, burn_in=0, **PLAIN)
+
+    def energy(w):
+        return -k * w[0, 0, 0, 0] / jnp.sqrt(jnp.sum(w**2))
+
+    sampler = build_sampler(config, learning_rate=0.02, num_steps=600)
+
+    def step(carry, key):
+        w, state = carry
+        updates, state = sampler.update(jax.grad(energy)(w), state, w, key=key)
+        return (optax.apply_updates(w, updates), state), None
+
+    def chain(key):
+        start = jnp.array([0.6, -0.8]).reshape(1, 1, 1, 2)
+        carry, _ = jax.lax.scan(step, (start, sampler.init(start)), jax.random.split(key, 600))
+        return carry[0].reshape(2)
+
+    last = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), 2000)))
+    np.testing.assert_allclose(np.linalg.norm(last, axis=1), 1, rtol=1e-4)
+    expected = special.i1(k) / special.i0(k)
+    assert abs(last[:, 0].mean() - expected) < 5 * last[:, 0].std() / np.sqrt(2000) + 0.01
+
+
+def test_a_kernel_whose_length_matters_does_not_keep_it():
+    config = SgldConfig(sampler="sgld", keep_lengths=True, temperature=0, burn_in=0, **PLAIN)
+    w = jnp.ones((1, 1, 2, 2))
+    sampler = build_sampler(config, learning_rate=0.1, num_steps=10)
+    updates, _ = sampler.update(w, sampler.init(w), w, key=jax.random.key(0))
+    np.testing.assert_allclose(updates, -0.1 * w, rtol=1e-6)
+
+
 def test_the_prior_is_a_normal_one_of_its_precision():
     # no measurement: the weights have the prior's variance, 1 / p
     e, p = 0.02, 5.0
