@@ -178,10 +178,13 @@ def _run() -> int:
     _check_flags(is_demo=is_demo)
     if FLAGS.factor is not None and config.task.name != "super_resolve":
         raise InputError(f"A factor belongs to super_resolve, the task is {config.task.name}.")
-    if FLAGS.num_chains is not None and config.fit.method != "sgld":
+    methods = {config.fit.method for config in configs.values()}
+    if FLAGS.num_chains is not None and "sgld" not in methods:
         raise InputError("Chains belong to sampling: add --method=sgld.")
-    if FLAGS.num_seeds is not None and config.fit.method == "sgld":
+    if FLAGS.num_seeds is not None and "fit" not in methods:
         raise InputError("Seeds belong to a fit; samples come in chains: --num_chains.")
+    if FLAGS.stop is not None and "fit" not in methods:
+        raise InputError("Samples need no stopping rule: leave out --stop.")
 
     # Only now JAX: the mistakes above are answered at once.
     import jax

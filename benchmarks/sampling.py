@@ -38,7 +38,6 @@ flags.DEFINE_integer("crop", 96, "Side of its centre crop.")
 flags.DEFINE_list("samplers", ["psgld", "paper", "csgld", "sgld"], "Which, in this order.")
 flags.DEFINE_integer("num_steps", 3000, "Steps of the point estimate.")
 flags.DEFINE_integer("chains", 2, "Chains of each sampler.")
-flags.DEFINE_float("sgld_step", 1e-6, "Step of plain sgld, which knows no preconditioner.")
 flags.DEFINE_integer("seed", 0, "Of noise, code, weights and chains.")
 flags.DEFINE_multi_string("set", [], "Config overrides.")
 flags.DEFINE_string("output", "sampling", "Folder for the lines and the calibration figures.")
@@ -124,8 +123,6 @@ def _sample(sampler: str, case: Case, num_steps: int, folder: Path) -> dict[str,
         f"sgld.num_chains={FLAGS.chains}",
         "sgld.point_estimate=False",
     ]
-    if sampler == "sgld":
-        overrides += [f"fit.learning_rate={FLAGS.sgld_step}"]
     (result,) = restore([case], _config(*overrides))
     posterior, reference = result.posterior, case.reference
     diagnosis = diagnose(posterior.traces, posterior.trace_names)

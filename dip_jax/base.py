@@ -211,7 +211,7 @@ class Result(NamedTuple):
     """`step`, `loss`, `psnr`, `psnr_average` and, of samples, `psnr_mean` (NaN without a reference), and for each
     stopping rule `signal_RULE`, what it watches; one entry per step."""
     seconds: float
-    """Wall time from its start to its end, also where images share a device."""
+    """Wall time from its start to its end, also where images share a device; of several networks, of all together."""
     compile_seconds: float
     """Wall time of compiling the program that served it."""
     error: Exception | None = None

@@ -76,8 +76,12 @@ class CheckpointStore:
         return None
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint is old enough."""
-        return time.monotonic() - self._last >= self._every
+        """Whether the last time that it said yes is long enough ago."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return False
+        self._last = now
+        return True
 
     def save(self, pictures: Sequence[Saved]) -> None:
         """Saves pictures in work, each whole or not at all; raises only where the disk is full."""
@@ -90,7 +94,6 @@ class CheckpointStore:
                 text = str(error).strip().split("\n")[0]
                 self._on_message(f"{saved.name}: could not be saved ({text})")
                 self._forget(saved.name)
-        self._last = time.monotonic()
 
     def _save(self, saved: Saved) -> None:
         self._of(saved.name).mkdir(parents=True, exist_ok=True)

@@ -105,6 +105,7 @@ def _draw(
     for summary in summaries:
         folder = output / summary["variant"].replace(" ", "_") / summary["name"]
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [line for line in lines if line.get("network", 1) == 1]
         steps = [line["step"] + 1 for line in lines]
         loss_axis.loglog(steps, [line["loss"] for line in lines], lw=0.9, label=summary["variant"])
         for axis in more:

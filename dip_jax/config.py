@@ -268,8 +268,8 @@ class SgldConfig:
     warm_up: int | None = _number(None, 0)
     """First steps, which go at temperature 0; None for a fifth of the burn-in."""
     step_size: float | None = _number(None, 0, open_low=True)
-    """sgld, psgld: the step e after the warm-up; None for `fit.learning_rate`, which is that of the
-    warm-up."""
+    """sgld, psgld: the step e after the warm-up. None for `fit.learning_rate`, which is that of the warm-up; of
+    plain sgld for 1 / k, which moves the weights by the gradient of the mean loss."""
     step_decay: float = _number(0.0, 0, 1)
     """sgld, psgld: exponent by which the step falls after the burn-in; 0 keeps it."""
     decay: float = _number(0.999, 0, 0.999999)
@@ -314,6 +314,15 @@ class SgldConfig:
         burn_in = round(0.35 * num_steps) if self.burn_in is None else self.burn_in
         return burn_in // 5 if self.warm_up is None else self.warm_up, burn_in
 
+    def num_samples(self, num_steps: int) -> int:
+        """Samples of a chain in which the guard rejects none; see `sgld.is_sample`."""
+        _, burn_in = self.phases(num_steps)
+        steps = range(self.thin * (burn_in // self.thin + 1), num_steps, self.thin)
+        if self.sampler != "csgld":
+            return len(steps)
+        length = -(-num_steps // self.num_cycles)
+        return sum(t % length >= self.explore_share * length for t in steps)
+
 
 @dataclasses.dataclass(frozen=True)
 class StopConfig:
@@ -326,7 +335,7 @@ class StopConfig:
     exponential; `discrepancy` where the misfit is that of the noise; `held_out` at the minimum of the loss on
     measurements that the fit does not see; `sure` at that of an unbiased estimate of the risk, by a second
     fit (twice the time and memory). `discrepancy` and `sure` need the noise level. `all` watches all of them,
-    runs all steps and hands out the answer of `wmv`."""
+    runs all steps and hands out the answer of the default one."""
     window: int = _number(100, 2)
     """wmv: outputs in the window."""
     patience: float = _number(0.5, 0, open_low=True)
@@ -397,16 +406,8 @@ class Config:
                 "The network identity has no weights, its code are the pixels: it needs fit.optimize=code and "
                 f"fit.code=uniform or normal, came {self.fit.optimize} and {code}."
             )
-        _, burn_in = self.sgld.phases(self.fit.num_steps)
-        if self.fit.method == "sgld" and burn_in + self.sgld.thin >= self.fit.num_steps:
-            raise InputError(
-                f"Samples come after sgld.burn_in={burn_in} steps, every {self.sgld.thin}th; fit.num_steps="
-                f"{self.fit.num_steps} leaves none: take more steps, or a shorter burn-in."
-            )
-        if self.sgld.noise == "sampled" and self.fit.likelihood != "gaussian":
-            raise InputError(
-                f"sgld.noise=sampled is of the Gaussian likelihood, came {self.fit.likelihood}."
-            )
+        if self.fit.method == "sgld":
+            self._check_sampling()
         if self.task.operator and self.task.name != "custom":
             raise InputError(f"An operator belongs to custom, the task is {self.task.name}.")
         if self.fit.likelihood == "poisson_gauss" and "poisson" not in self.task.noise:
@@ -425,6 +426,35 @@ class Config:
                 raise InputError(f"task.saturation is of pictures, the task is {self.task.name}.")
             if self.task.noise == "salt_and_pepper":
                 raise InputError(f"Salt and pepper are of pictures, the task is {self.task.name}.")
+
+    def _check_sampling(self) -> None:
+        sgld, fit = self.sgld, self.fit
+        warm_up, burn_in = sgld.phases(fit.num_steps)
+        if sgld.num_samples(fit.num_steps) < 2:
+            raise InputError(
+                f"Samples come after sgld.burn_in={burn_in} steps, every {sgld.thin}th (of csgld in the later part of "
+                f"each cycle); fit.num_steps={fit.num_steps} leaves fewer than two: take more steps, or a shorter burn-in."
+            )
+        if warm_up > burn_in:
+            raise InputError(
+                f"The warm-up belongs to the burn-in: sgld.warm_up is at most {burn_in} here, came {warm_up}."
+            )
+        if sgld.noise == "sampled" and (
+            fit.likelihood != "gaussian" or fit.tv_weight or sgld.sampler == "paper"
+        ):
+            raise InputError(
+                "sgld.noise=sampled is of a Gaussian likelihood without total variation, by another sampler than "
+                "paper."
+            )
+        if sgld.gamma and sgld.freeze:
+            raise InputError(
+                "sgld.gamma corrects for a preconditioner that moves: add sgld.freeze=False."
+            )
+        if fit.likelihood == "poisson" and "poisson" not in self.task.noise:
+            raise InputError(
+                "Sampling with fit.likelihood=poisson needs the photons of a white pixel: add --set "
+                "task.noise=poisson --set task.peak=..."
+            )
 
 
 SECTIONS = tuple(field.name for field in dataclasses.fields(Config))

@@ -13,11 +13,10 @@ import numpy as np
 
 from dip_jax.base import Case, InputError, Posterior, Result
 from dip_jax.config import Config, StopConfig
+from dip_jax.losses import LEAST_NOISE_STD
 from dip_jax.noise_level import with_noise_std
 from dip_jax.runner import Progress, Store, restore_each
 from dip_jax.tasks import finish
-
-_LEAST_NOISE = 1 / 255
 
 
 def num_members(config: Config) -> int:
@@ -77,7 +76,7 @@ def restore_many(
             case = in_work.pop(result.name)
             merged = merge(case, waiting.pop(result.name), config)
             if merged.status == "done" and _wants_point_estimate(config, case):
-                merged = merged._replace(point=_point_estimate(case, config, watch))
+                merged = _with_point_estimate(merged, case, config, watch)
             yield merged
     for name, together in waiting.items():  # the run was ended before the others were started
         merged = merge(in_work.pop(name), together, config)
@@ -118,39 +117,43 @@ def restore(
 
 
 def with_noise(case: Case, config: Config) -> Case:
-    """The case with a noise level, where the settings need one and nobody has said it.
-
-    Samples of a measurement without noise are drawn as if it had a grey level of it: an exact one would leave
-    nothing to sample.
+    """The case with its noise level estimated, where the settings need one and nobody has said it.
 
     Raises:
-      InputError: If it is needed, unknown and cannot be estimated.
+      InputError: If sampling needs it, and it can be neither known nor estimated.
     """
-    samples = config.fit.method == "sgld"
-    if not samples and config.stop.rule not in ("discrepancy", "sure", "all"):
-        return case
-    # Of these the level that an estimate finds is not what their rules and likelihoods mean by it.
-    is_other = config.task.noise == "salt_and_pepper" or config.fit.likelihood == "interval"
-    if samples or not is_other:
+    samples = config.fit.method == "sgld" and config.sgld.sampler != "paper"
+    likelihood, rule = config.fit.likelihood, config.stop.rule
+    counts = likelihood in ("poisson", "poisson_gauss")
+    if samples and not counts:
         case = with_noise_std(case)
-    if not samples or config.fit.likelihood in ("poisson", "poisson_gauss"):
+        noise_std, has_photons = float(case.problem.noise_std), case.problem.peak is not None
+        if np.isnan(noise_std) and not has_photons:
+            raise InputError(
+                "Sampling needs the noise level: say it with --noise_std=... (of 255)."
+            )
+        if noise_std < LEAST_NOISE_STD and not has_photons:
+            note = f"sampled as if it had noise of {255 * LEAST_NOISE_STD:.2g} grey levels"
+            case = case._replace(notes=(*case.notes, note))
         return case
-    noise_std = float(case.problem.noise_std)
-    if np.isnan(noise_std):
-        raise InputError("Sampling needs the noise level, say it with --noise_std=... (of 255).")
-    if noise_std >= _LEAST_NOISE:
+    if config.fit.method == "sgld" or rule not in ("discrepancy", "sure", "all"):
         return case
-    note = f"sampled with noise of {255 * _LEAST_NOISE:.2g} grey levels, for want of any"
-    problem = case.problem._replace(noise_std=_LEAST_NOISE)
-    return case._replace(problem=problem, notes=(*case.notes, note))
+    # Of these the level that an estimate finds is not what the rules mean by it.
+    if config.task.noise != "salt_and_pepper" and likelihood not in ("interval", "laplace"):
+        case = with_noise_std(case)
+    noise_std = np.nan_to_num(float(case.problem.noise_std))
+    if rule != "all" and noise_std == 0 and case.problem.peak is None:
+        note = f"the rule {rule} needs a noise level (--noise_std); without one it never fires"
+        case = case._replace(notes=(*case.notes, note))
+    return case
 
 
 def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     """The result of several networks for one picture.
 
     Of chains: the mean of all samples; their variance is that within the chains and that between them. Of
-    seeds: the mean of the answers, outliers left out. Networks that diverged are left out too, unless
-    all did.
+    seeds: the mean of the answers, outliers left out. Networks that diverged are left out too, and those that were
+    interrupted beside finished ones, unless there are no others.
     """
     results = sorted(results, key=lambda result: result.member)
     for result in results:
@@ -161,6 +164,11 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
         diverged = []
     sound = [result for result in results if result.member not in diverged]
     notes = [f"network {member + 1} diverged and is left out" for member in diverged]
+    finished = [result for result in sound if result.status != "interrupted"]
+    if 0 < len(finished) < len(sound):
+        notes.append(f"{len(sound) - len(finished)} networks were interrupted and are left out")
+    is_whole = len(finished) == len(sound)
+    sound = finished or sound
     if config.fit.method == "sgld":
         posterior = _of_chains(sound)
         answer = np.mean([result.raw for result in sound], axis=0)
@@ -178,6 +186,7 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     image, told = finish(config.task, case, answer)
     statuses = [result.status for result in sound]
     worst = next((s for s in ("interrupted", "diverged", "done") if s in statuses), "stopped")
+    worst = worst if is_whole else "interrupted"
     first = sound[0]
     return first._replace(
         status=worst,
@@ -189,7 +198,7 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
         seconds=sum(result.seconds for result in results),
         notes=(*told, *notes),
         posterior=posterior,
-        members=tuple(result.curve for result in sound),
+        members=tuple(result.curve for result in results),
     )
 
 
@@ -249,9 +258,14 @@ def _wants_point_estimate(config: Config, case: Case) -> bool:
     return config.fit.method == "sgld" and config.sgld.point_estimate and case.reference is not None
 
 
-def _point_estimate(case: Case, config: Config, watch: dict[str, Any]) -> Result | None:
-    """What a fit of as many steps makes of a picture; None if it was not finished."""
+def _with_point_estimate(
+    merged: Result, case: Case, config: Config, watch: dict[str, Any]
+) -> Result:
+    """The result with what a fit of as many steps makes of the picture; the slots stand still meanwhile."""
     fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
     config = dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
-    (result,) = restore_each([case], config, **{**watch, "store": None})
-    return result if result.status == "done" else None
+    found = list(restore_each([case], config, **{**watch, "store": None}))
+    if found and found[0].status == "done":
+        return merged._replace(point=found[0])
+    note = "the fit to compare with was not finished, so it is left out"
+    return merged._replace(notes=(*merged.notes, note))

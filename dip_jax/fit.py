@@ -24,12 +24,14 @@ from dip_jax.base import Algorithm, Array, Info, InputError, Net, Params, Proble
 from dip_jax.codes import build_code
 from dip_jax.config import FitConfig, require_choice
 from dip_jax.losses import (
+    assumed_variance,
     build_likelihood,
     energy_scale,
     negligible,
     num_measurements,
     total_variation,
 )
+from dip_jax.noise_level import counted
 
 
 class Snapshot(NamedTuple):
@@ -121,8 +123,7 @@ def build_fit(
       config: The settings of the fit.
       net: The network.
       optimizer: What turns gradients into steps; by default that of `config`. Its `update` is given, beside what
-        optax's own take, a `key`, the `scale` that makes the negative log likelihood of the loss,
-        and `num_measurements`.
+        optax's own take, what `sgld.build_sampler` says.
 
     Returns:
       The algorithm; `Info` belongs to the params before the step.
@@ -188,8 +189,9 @@ def build_fit(
         if samples:
             extra = {
                 "key": jax.random.fold_in(key, _SAMPLER),
+                "step": state.step,
                 "scale": energy_scale(config.likelihood, problem),
-                "num_measurements": num_measurements(problem),
+                **_noise_statistics(problem, loss, image.shape),
             }
 
         def advance() -> tuple[Params, Any]:
@@ -245,6 +247,21 @@ def build_fit(
         return state, Info(loss, image, average, accepted)
 
     return Algorithm(init, step)
+
+
+def _noise_statistics(problem: Problem, loss: Array, shape: tuple[int, ...]) -> dict[str, Array]:
+    """What a sampler of the noise's variance needs; of no cost where it is not used.
+
+    Values that no picture changes, missing pixels, tell nothing of the noise.
+    """
+    half = 1.0 if jnp.iscomplexobj(problem.measurement) else 0.5
+    # Any key: it only tells what the operator makes 0.
+    count = jnp.sum(counted(jax.random.key(0), problem, shape))
+    return {
+        "half_misfit": half * num_measurements(problem) * loss,
+        "half_count": half * count,
+        "noise_var": assumed_variance(problem),
+    }
 
 
 def average_lag(config: FitConfig) -> int:

@@ -18,6 +18,8 @@ from dip_jax.config import require_choice
 _DARK = 1e-4
 _DARKEST = 1e-5
 _SMOOTHING = 1e-3
+LEAST_NOISE_STD = 1 / 255
+"""Samples of a measurement with less noise are drawn as if it had so much."""
 
 
 def gaussian(problem: Problem, prediction: Array) -> Array:
@@ -146,11 +148,23 @@ def energy_scale(name: str, problem: Problem) -> Array | float:
         if problem.peak is None:
             raise InputError(f"{name} needs the photons of a white pixel, Problem.peak.")
         return n * problem.peak
-    noise_std = jnp.asarray(problem.noise_std)
+    variance = assumed_variance(problem)
     if name == "laplace":
-        return n * jnp.sqrt(2.0) / noise_std
+        return n * jnp.sqrt(2.0 / variance)
     parts = 1 if jnp.iscomplexobj(problem.measurement) else 2
-    return n / (parts * noise_std**2)
+    return n / (parts * variance)
+
+
+def assumed_variance(problem: Problem) -> Array:
+    """The noise's variance that `energy_scale` supposes, the same for all values.
+
+    At least that of one grey level: an exact measurement would leave nothing to sample. Photons count by their mean.
+    """
+    variance = jnp.asarray(problem.noise_std) ** 2
+    if problem.peak is not None:
+        light = jnp.mean(jnp.maximum(jnp.real(problem.measurement), 0))
+        variance = jnp.nan_to_num(variance) + light / jnp.asarray(problem.peak)
+    return jnp.maximum(variance, LEAST_NOISE_STD**2)
 
 
 def total_variation(image: Array, form: str, *, region: Array | None = None) -> Array:

@@ -11,7 +11,7 @@ import psutil
 
 from dip_jax.base import Case
 from dip_jax.config import Config
-from dip_jax.ensemble import num_members
+from dip_jax.ensemble import num_members, with_noise
 from dip_jax.errors import InputError
 from dip_jax.jobs import Entry
 from dip_jax.padding import pad_case, padded_side
@@ -78,7 +78,7 @@ def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
     for group in groups.values():
         for entry in group:
             try:
-                case = pad_case(entry.load().case, per_octave)
+                case = pad_case(with_noise(entry.load().case, config), per_octave)
             except InputError as error:
                 fault = error
                 continue

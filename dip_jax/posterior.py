@@ -4,10 +4,11 @@ The deviation as numbers and as a picture, an interval; of samples also traces, 
 converged, and how well the deviation tells the error, by the reference or by measurements kept back.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -22,7 +23,7 @@ from dip_jax.diagnostics import (
 )
 from dip_jax.images import Picture
 from dip_jax.metrics import psnr
-from dip_jax.operators import Identity, Mask
+from dip_jax.noise_level import noise_variance
 from dip_jax.uncertainty import (
     draw_calibration,
     draw_std,
@@ -56,9 +57,14 @@ def report_posterior(
     for pattern in _FILES:
         for old in folder.glob(pattern):
             old.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / "samples").rmdir()
     posterior = result.posterior
-    if posterior is None or posterior.num_samples < 2:
+    if posterior is None:
         return {}
+    if posterior.num_samples < 2:
+        words = "too few answers" if config.fit.method == "fit" else "too few samples"
+        return {"notes": [f"{words} to say anything of the spread"]}
     write_array(folder / "std.npy", posterior.std)
     draw_std(folder / "std.png", posterior.std)
     if config.fit.method == "fit":
@@ -72,11 +78,12 @@ def report_posterior(
         calibration = calibrate(posterior.mean, posterior.std, case.reference)
         scaled = calibrate_scaled(posterior.mean, posterior.std, case.reference)
         draw_calibration(folder / "calibration.png", calibration, scaled)
-    check = _check_held(case, result, posterior)
+    check = _check_held(case, result, posterior, config.fit.likelihood)
     for number, sample in enumerate(posterior.samples, start=1):
         (folder / "samples").mkdir(exist_ok=True)
         write_picture(folder / "samples" / f"{number:04d}{like.suffix}", sample, like)
-    notes = [diagnosis.sentence] if not diagnosis.converged else []
+    notes = [] if diagnosis.converged else [diagnosis.sentence]
+    notes += [check.sentence] if check is not None else []
     fields = posterior_summary(posterior, diagnosis, calibration, scaled, check)
     return {**fields, **_against_point(case, result), "notes": notes}
 
@@ -110,19 +117,20 @@ def _against_point(case: Case, result: Result) -> dict[str, Any]:
     }
 
 
-def _check_held(case: Case, result: Result, posterior: Posterior) -> PredictiveCheck | None:
-    """Of the measurements that no chain saw; None where there were none, or mixing pixels."""
+def _check_held(
+    case: Case, result: Result, posterior: Posterior, likelihood: str
+) -> PredictiveCheck | None:
+    """Of the measurements that no chain saw; None where there were none, or their noise is not normal."""
     problem, held = case.problem, result.held
-    if held is None or not held.any() or not isinstance(problem.operator, Identity | Mask):
+    if held is None or not held.any() or likelihood in ("laplace", "interval"):
         return None
+    # Each measured value is one of the picture's, so what is true of the picture is true of it.
+    mean, std = (problem.operator(jnp.asarray(image)) for image in (posterior.mean, posterior.std))
+    noise_std = np.sqrt(np.asarray(noise_variance(problem, mean)))
     return check_prediction(
-        posterior.mean,
-        posterior.std,
-        np.asarray(problem.measurement),
-        np.asarray(problem.noise_std),
-        held,
+        np.asarray(mean), np.asarray(std), np.asarray(problem.measurement), noise_std, held
     )
 
 
 def _decibels(image: np.ndarray, case: Case) -> float:
-    return float(psnr(jax.numpy.asarray(image), jax.numpy.asarray(case.reference)))
+    return float(psnr(jnp.asarray(image), jnp.asarray(case.reference)))

@@ -367,6 +367,8 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
     # Cheng et al. 2019, figure 4 and table 1; there SGD means Adam.
     "averaging": {
         label: {
+            "fit.method": "fit",
+            "fit.optimizer": "adam",
             "fit.perturbation": perturbation,
             "fit.average": average,
             "stop.rule": "fixed",

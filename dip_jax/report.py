@@ -217,9 +217,9 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
         "psnr_measurement": against(damaged(case)),
         "loss": _finite(float(losses[-1])) if losses.size else None,
         **_best(result),
-        "stops": _stops(result),
+        "stops": _stops(result) if config.fit.method == "fit" else {},
         "seconds": round(result.seconds, 3),
-        "seconds_per_step": round(result.seconds / max(result.num_steps, 1), 5),
+        "seconds_per_step": round(result.seconds / max(_steps_made(result), 1), 5),
         "compile_seconds": round(result.compile_seconds, 3),
         "peak_gigabytes": round(peak_bytes() / 1e9, 3),
         "num_params": result.num_params,
@@ -229,6 +229,11 @@ def summarise(case: Case, result: Result, config: Config) -> dict[str, Any]:
         "notes": [*case.notes, *result.notes],
         "error": None,
     }
+
+
+def _steps_made(result: Result) -> int:
+    """Of all its networks together, as its seconds are."""
+    return sum(len(curve["step"]) for curve in result.members) or result.num_steps
 
 
 def _best(result: Result) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dip_jax.base import Case, Posterior, Result, member_label
 from dip_jax.config import Config
 from dip_jax.nets import num_params
 from dip_jax.padding import pad_case
-from dip_jax.sgld import trace_names
+from dip_jax.sgld import num_kept, trace_names
 from dip_jax.slots import Slot, Slots, Status
 from dip_jax.tasks import finish
 
@@ -353,12 +353,14 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
             for rule, (step, done) in status.stops.items()
         },
         held=_held(slots.held(index), case),
-        posterior=None if moments is None else _posterior(moments, traces, case.shape),
+        posterior=None if moments is None else _posterior(moments, traces, case.shape, config),
         member=case.member,
     )
 
 
-def _posterior(moments: Any, traces: np.ndarray, shape: tuple[int, int, int]) -> Posterior:
+def _posterior(
+    moments: Any, traces: np.ndarray, shape: tuple[int, int, int], config: Config
+) -> Posterior:
     """What one chain has sampled, without the margin of its canvas."""
     height, width, _ = shape
     mean, deviation = moments.mean[:height, :width], moments.deviation[:height, :width]
@@ -370,7 +372,7 @@ def _posterior(moments: Any, traces: np.ndarray, shape: tuple[int, int, int]) ->
         num_samples=count,
         traces=traces[None],
         trace_names=trace_names(shape),
-        samples=moments.kept[:count, :height, :width],
+        samples=moments.kept[: num_kept(config.sgld, count, config.fit.num_steps), :height, :width],
     )
 
 

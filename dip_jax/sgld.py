@@ -117,12 +117,14 @@ def build_sampler(
 
     Args:
       config: The settings.
-      learning_rate: `fit.learning_rate`, which is e (and Adam's in `paper`).
+      learning_rate: `fit.learning_rate`, which is e of `psgld` and `csgld`, and Adam's in `paper`.
       num_steps: Steps in all, over which the schedules run.
 
     Returns:
-      A transformation whose `update(grads, state, params, scale=k)` takes gradients of the loss L; with
-      `value=L, num_measurements=n` where the noise is sampled, and `value_fn` for `gamma`.
+      A transformation whose `update(grads, state, params, key=key, scale=k)` takes gradients of the loss L. `step` is
+      that of the run, where it is not the number of calls. Where the noise is sampled it takes `half_misfit`
+      = |A x - y|^2 / 2, `half_count` = n / 2 (without the half of complex numbers) and the `noise_var` that k
+      supposes; for `gamma`, `value_fn`.
 
     References:
       Li, Chen, Carlson and Carin, Preconditioned Stochastic Gradient Langevin Dynamics, 2016.
@@ -133,7 +135,7 @@ def build_sampler(
         return _paper(config, learning_rate)
     preconditioned = config.sampler in ("psgld", "csgld")
     schedule = build_schedule(config, learning_rate, num_steps)
-    _, burn_in = config.phases(num_steps)
+    frozen = max(config.phases(num_steps)[1], 1)  # one gradient at least makes P
 
     def init(params: Params) -> SamplerState:
         moment = jax.tree.map(jnp.zeros_like, params) if preconditioned else ()
@@ -147,26 +149,28 @@ def build_sampler(
         *,
         key: Array,
         scale: Array | float = 1.0,
+        step: Array | None = None,
         **extra: Any,
     ) -> tuple[Params, SamplerState]:
+        step = state.num_steps if step is None else step
         noise_key, probe_key, shake_key = jax.random.split(key, 3)
         noise_var = state.noise_var
         if config.noise == "sampled":
             noise_var = _draw_noise_var(
-                noise_key, config, extra["value"], extra["num_measurements"]
+                noise_key, config, extra["half_misfit"], extra["half_count"]
             )
-            scale = extra["num_measurements"] / (2 * noise_var)
+            scale = scale * extra["noise_var"] / noise_var
 
         def energy_gradient(grads: Params, params: Params) -> Params:
             return jax.tree.map(lambda g, w: scale * g + config.prior_precision * w, grads, params)
 
         loss_grads = grads
         grads = energy_gradient(grads, params)
-        size, temperature = schedule(state.num_steps)
+        size, temperature = schedule(step, scale)
         moment = state.moment
         preconditioner = jax.tree.map(jnp.ones_like, grads)
         if preconditioned:
-            adapting = not config.freeze or state.num_steps < burn_in
+            adapting = not config.freeze or step < frozen
             squares = jax.tree.map(lambda g: g * g, grads)
             if config.keep_lengths:  # on a sphere all directions must be alike
                 squares = jax.tree.map(
@@ -177,7 +181,7 @@ def build_sampler(
                 moment,
                 squares,
             )
-            seen = jnp.minimum(state.num_steps, burn_in - 1) if config.freeze else state.num_steps
+            seen = jnp.minimum(step, frozen - 1) if config.freeze else step
             weight = 1 - jnp.float32(config.decay) ** (seen + 1)
             preconditioner = jax.tree.map(
                 lambda v: 1 / (config.damping + jnp.sqrt(v / weight)), moment
@@ -217,16 +221,17 @@ def build_sampler(
 
 def build_schedule(
     config: SgldConfig, learning_rate: float, num_steps: int
-) -> Callable[[Array], tuple[Array, Array]]:
-    """`schedule(step) -> (e, T)`: step size and temperature.
+) -> Callable[[Array, Array | float], tuple[Array, Array]]:
+    """`schedule(step, k) -> (e, T)`: step size and temperature.
 
-    `sgld`, `psgld`: e_t = e_0 (1 + t / b)^-c for t steps after the burn-in of b steps, e_0 before it; c =
-    `step_decay` = 0 keeps it. `csgld`: e falls by a half cosine in each of `num_cycles` cycles.
+    `psgld`: e_t = e_0 (1 + t / b)^-c for t steps after the burn-in of b steps, e_0 before it, `learning_rate` in the
+    warm-up; c = `step_decay` = 0 keeps it. `sgld`: the same, with e_0 in the warm-up too; unless `step_size`
+    says e_0, it is 1 / k, which moves the weights by the gradient of the mean loss. `csgld`: e falls by a
+    half cosine in each of `num_cycles` cycles.
     """
-    first = learning_rate if config.step_size is None else config.step_size
     warm_up, burn_in = config.phases(num_steps)
 
-    def schedule(step: Array) -> tuple[Array, Array]:
+    def schedule(step: Array, scale: Array | float) -> tuple[Array, Array]:
         step = jnp.asarray(step)
         hot = step >= warm_up
         if config.sampler == "csgld":
@@ -234,9 +239,12 @@ def build_schedule(
             size = learning_rate / 2 * (1 + jnp.cos(jnp.pi * place))
             hot &= place >= config.explore_share
         else:
+            plain = config.sampler == "sgld"
+            first: Array | float = 1 / scale if plain else learning_rate
+            first = first if config.step_size is None else config.step_size
             after = jnp.maximum(step - burn_in, 0) / max(burn_in, 1)
             size = first * (1 + after) ** -config.step_decay
-            size = jnp.where(hot, size, learning_rate)
+            size = jnp.where(hot | plain, size, learning_rate)
         return size, jnp.where(hot, config.temperature, 0.0)
 
     return schedule
@@ -302,11 +310,11 @@ def _keep_length(update: Array, w: Array, radial: Array) -> Array:
 
 
 def _draw_noise_var(
-    key: Array, config: SgldConfig, loss: Array, num_measurements: Array | float
+    key: Array, config: SgldConfig, half_misfit: Array, half_count: Array | float
 ) -> Array:
-    """The variance of the noise given the outputs: inverse gamma, shape a + n/2, scale b + n L / 2."""
-    shape = config.noise_shape + num_measurements / 2
-    rate = config.noise_rate + num_measurements * loss / 2
+    """The variance of the noise given the outputs: inverse gamma, shape a + n/2, scale b + |A x - y|^2 / 2."""
+    shape = config.noise_shape + half_count
+    rate = config.noise_rate + half_misfit
     return rate / jax.random.gamma(key, shape)
 
 
@@ -341,7 +349,7 @@ def build_sgld(config: SgldConfig, algorithm: Algorithm, *, num_steps: int) -> A
     References:
       Welford, Note on a method for calculating corrected sums of squares and products, 1962.
     """
-    spacing = -(-max(num_samples(config, num_steps), 1) // max(config.keep_samples, 1))
+    total = config.num_samples(num_steps)
 
     def init(key: Array, problem: Problem) -> SgldState:
         fit = algorithm.init(key, problem)
@@ -355,7 +363,7 @@ def build_sgld(config: SgldConfig, algorithm: Algorithm, *, num_steps: int) -> A
         fit, info = algorithm.step(problem, state.fit)
         sampled &= info.accepted
         moments = jax.lax.cond(
-            sampled, lambda: _add(state.moments, info.image, spacing), lambda: state.moments
+            sampled, lambda: _add(state.moments, info.image, total), lambda: state.moments
         )
         mean = jnp.where(moments.num_samples > 0, moments.mean, info.average)
         return SgldState(fit, moments), info._replace(mean=mean, sampled=sampled)
@@ -409,20 +417,22 @@ def is_sample(config: SgldConfig, step: Array, num_steps: int) -> Array:
     return sampled
 
 
-def num_samples(config: SgldConfig, num_steps: int) -> int:
-    """Samples of a chain in which the guard rejects none."""
-    return int(np.sum(np.asarray(is_sample(config, jnp.arange(num_steps), num_steps))))
+def num_kept(config: SgldConfig, count: int, num_steps: int) -> int:
+    """How many of the first `count` samples of a chain are kept."""
+    total = max(config.num_samples(num_steps), 1)
+    room = min(config.keep_samples, total)
+    return min(count, 1, room) + max(count - 1, 0) * room // total
 
 
-def _add(moments: Moments, image: Array, spacing: int) -> Moments:
-    """The moments with one sample more."""
+def _add(moments: Moments, image: Array, total: int) -> Moments:
+    """The moments with one sample more, of `total` in all."""
     count = moments.num_samples + 1
     distance = image - moments.mean
     mean = moments.mean + distance / count
     deviation = moments.deviation + distance * (image - mean)
-    kept = moments.kept
-    if len(kept):
-        place = moments.num_samples // spacing
-        chosen = moments.num_samples % spacing == 0
-        kept = jnp.where(chosen, kept.at[place].set(image), kept)
+    kept, room = moments.kept, min(len(moments.kept), total)
+    if room:  # sample j goes to place floor(j room / total), unless one before it has it
+        place, rest = jnp.divmod(moments.num_samples * room, total)
+        place = jnp.where(rest < room, place, len(kept))
+        kept = kept.at[place].set(image, mode="drop")
     return Moments(count, mean, deviation, kept)

@@ -31,15 +31,18 @@ from dip_jax.base import (
     Info,
     InputError,
     Net,
+    Operator,
     Problem,
     Stopper,
     picture_key,
 )
+from dip_jax.colour import Bayer
 from dip_jax.config import Config
 from dip_jax.fit import FitState, average_lag, build_fit
 from dip_jax.losses import build_likelihood
 from dip_jax.metrics import psnr
 from dip_jax.nets import build_net
+from dip_jax.operators import Identity, Mask
 from dip_jax.sgld import Moments, SgldState, build_sampler, build_sgld, observe
 from dip_jax.stopping import UnseenState, build_stopper, fixed, unseen
 
@@ -224,10 +227,11 @@ def build_algorithm(config: Config, net: Net) -> Algorithm:
     return build_sgld(sgld, build_fit(fit, net, optimizer=sampler), num_steps=num_steps)
 
 
-def _stopper(config: Config, algorithm: Algorithm) -> Stopper:
-    """The stopping rule; samples need none, but some measurements may be kept from them."""
+def _stopper(config: Config, algorithm: Algorithm, operator: Operator) -> Stopper:
+    """The stopping rule; samples need none, but some measurements may be kept from them to check them by."""
     if config.fit.method == "sgld":
-        return unseen(config.sgld.held_share) if config.sgld.held_share else fixed()
+        hides = config.sgld.held_share and isinstance(operator, Identity | Mask | Bayer)
+        return unseen(config.sgld.held_share) if hides else fixed()
     return build_stopper(
         config.stop,
         lag=average_lag(config.fit),
@@ -270,7 +274,7 @@ class Slots:
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
         net = build_net(config.net, case.shape)
         algorithm = build_algorithm(config, net)
-        stopper = _stopper(config, algorithm)
+        stopper = _stopper(config, algorithm, case.problem.operator)
         chunk = build_chunk(algorithm, stopper, config)
         one = PartitionSpec("batch")
         self._chunk = jax.jit(

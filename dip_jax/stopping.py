@@ -18,7 +18,7 @@ from dip_jax.data_rules import discrepancy, held_out, sure
 from dip_jax.losses import build_likelihood
 from dip_jax.variance_rules import emv, see_all, wmv
 
-_DEFAULT = "wmv"  # whose answer `all` hands out
+_DEFAULT = StopConfig().rule  # whose answer `all` hands out
 
 
 class FixedState(NamedTuple):
@@ -138,13 +138,13 @@ def unseen(share: float) -> Stopper:
 
 
 def side_by_side(rules: dict[str, Stopper]) -> Stopper:
-    """All rules on one fit, to compare them: it runs all steps, and hands out the answer of `wmv`.
+    """All rules on one fit, to compare them: it runs all steps, and hands out the answer of the default rule.
 
     What `held_out` keeps from the fit the other rules do not see either, so each does what it would do alone
     for a measurement without those values.
 
     Args:
-      rules: The rules by their names, among them `wmv` and `held_out`.
+      rules: The rules by their names, among them the default one and `held_out`.
     """
     hiding = rules["held_out"]
 

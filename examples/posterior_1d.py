@@ -134,7 +134,12 @@ def langevin_posterior(
     """The posterior of networks of finite width, by Langevin dynamics at temperature 1."""
     net = unit_weights(gp.conv_relu_net(POINTS, depth=depth, width=FLAGS.width))
     config = SgldConfig(
-        sampler="sgld", prior_precision=1.0, burn_in=FLAGS.steps // 4, warm_up=0, thin=50
+        sampler="sgld",
+        step_size=FLAGS.step_size,
+        prior_precision=1.0,
+        burn_in=FLAGS.steps // 4,
+        warm_up=0,
+        thin=50,
     )
     target, weights = jnp.asarray(signal, jnp.float32), jnp.asarray(known, jnp.float32)
 

@@ -130,6 +130,29 @@ def test_seeds_are_averaged_and_outliers_named(chains):
     np.testing.assert_allclose(merged.posterior.std, spread, rtol=1e-3, atol=1e-6)
     diverged = [*results[:2], results[2]._replace(status="diverged"), results[3]]
     assert merge(case, diverged, config).notes == ("network 3 diverged and is left out",)
+    cut = [results[0], results[1]._replace(status="interrupted", raw=0 * results[1].raw)]
+    kept = merge(case, cut, config)
+    assert kept.status == "interrupted"
+    np.testing.assert_array_equal(kept.raw, results[0].raw)
+    failed = [*results[:3], results[3]._replace(status="failed", error=ValueError("no"))]
+    assert merge(case, failed, config).status == "failed"
+
+
+def test_chains_of_unequal_length_are_weighted_by_their_samples(chains):
+    case, config, _, (first, second) = chains
+    short = second.posterior._replace(
+        num_samples=5,
+        traces=second.posterior.traces[:, :5],
+        mean=second.posterior.traces[0, :5, 0].mean() + 0 * second.posterior.mean,
+        chain_means=second.posterior.traces[0, :5, 0].mean() + 0 * second.posterior.chain_means,
+        std=second.posterior.traces[0, :5, 0].std(ddof=1) + 0 * second.posterior.std,
+    )
+    merged = merge(case, [first, second._replace(posterior=short)], config)
+    row, column, channel = (int(n) for n in merged.posterior.trace_names[0][2:-1].split(","))
+    values = np.concatenate([first.posterior.traces[0, :, 0], short.traces[0, :, 0]])
+    here = row, column, channel
+    np.testing.assert_allclose(merged.posterior.mean[here], values.mean(), rtol=1e-5)
+    np.testing.assert_allclose(merged.posterior.std[here], values.std(ddof=1), rtol=1e-3)
 
 
 def test_sampling_needs_a_noise_level_and_estimates_it_where_it_can(picture):
@@ -141,7 +164,8 @@ def test_sampling_needs_a_noise_level_and_estimates_it_where_it_can(picture):
     assert abs(float(estimated.problem.noise_std) * 255 - 25) < 3
     assert any("noise" in note for note in estimated.notes)
     exact = with_noise(unknown._replace(problem=case.problem._replace(noise_std=0.0)), config)
-    assert float(exact.problem.noise_std) == 1 / 255
+    assert float(exact.problem.noise_std) == 0  # known pixels are still put back
+    assert any("1 grey level" in note for note in exact.notes)
     ct = build_config("ct", overrides=["task.num_angles=8", *SAMPLES])
     blind = make(picture[:36, :36], ct)
     blind = blind._replace(problem=blind.problem._replace(noise_std=np.float32(np.nan)))
@@ -152,7 +176,9 @@ def test_sampling_needs_a_noise_level_and_estimates_it_where_it_can(picture):
 def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tmp_path):
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     iio.imwrite(photo, np.rint(picture * 255).astype(np.uint8))
-    quick = [f"--set={value}" for value in (*TINY, "run.chunk=15", "sgld.thin=1")]
+    # without the fit to compare with: it would compile another program
+    fields = (*TINY, "run.chunk=15", "sgld.thin=1", "sgld.point_estimate=False")
+    quick = [f"--set={value}" for value in fields]
     status, _, errors = run(
         f"--reference={photo}", f"--output={out}", "--method=sgld", "--num_steps=30", *quick
     )
@@ -166,7 +192,8 @@ def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tm
     assert summary["rhat_max"] > 1.05
     assert not summary["converged"]
     assert "not converged" in errors
-    assert summary["psnr_point"] is not None
+    assert summary["num_held"] == 42
+    assert summary["held_z_rms"] > 0
     low, high = np.load(out / "photo" / "interval.npy")
     np.testing.assert_allclose(
         (high - low) / 2, 1.6449 * np.load(out / "photo" / "std.npy"), rtol=1e-3, atol=1e-7
@@ -193,6 +220,9 @@ def test_flags_of_samples_and_seeds_are_not_mixed(run, tmp_path):
         (["--num_chains=3"], "--method=sgld"),
         (["--num_seeds=3", "--method=sgld"], "--num_chains"),
         (["--method=sgld", "--num_steps=20", "--set=sgld.burn_in=30"], "sgld.burn_in"),
+        (["--method=sgld", "--stop=wmv"], "--stop"),
+        (["--method=sgld", "--set=sgld.sampler=csgld", "--set=sgld.explore_share=1"], "csgld"),
+        (["--method=sgld", "--set=sgld.gamma=True"], "sgld.freeze"),
     ):
         status, _, errors = run("--input=x.png", f"--output={tmp_path}", *flags)
         assert status == 2

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -10,15 +11,15 @@ from scipy import special
 from dip_jax import noise
 from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.config import FitConfig, SgldConfig
-from dip_jax.fit import build_fit
+from dip_jax.fit import _noise_statistics, build_fit
 from dip_jax.losses import energy_scale
-from dip_jax.operators import Identity
+from dip_jax.operators import Identity, Mask
 from dip_jax.sgld import (
     build_sampler,
     build_schedule,
     build_sgld,
     is_sample,
-    num_samples,
+    num_kept,
     observe,
     trace_names,
 )
@@ -28,6 +29,8 @@ PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}
 
 def run_chain(config, gradient, start, *, rate, num_steps, **extra):
     """All states of a chain `[num_steps, ...]`, by the sampler alone, and its last state."""
+    if config.sampler == "sgld":
+        config = dataclasses.replace(config, step_size=rate)
     sampler = build_sampler(config, learning_rate=rate, num_steps=num_steps)
 
     def step(carry, key):
@@ -148,6 +151,16 @@ def test_the_gamma_term_mends_a_preconditioner_that_follows_the_gradient():
     [
         ("sgld", optax.sgd(0.01)),
         ("psgld", optax.rmsprop(0.01, 0.9, 1e-3, eps_in_sqrt=False, bias_correction=True)),
+        (
+            "csgld",
+            optax.rmsprop(
+                lambda t: 0.005 * (1 + jnp.cos(jnp.pi * (t % 13) / 13)),
+                0.9,
+                1e-3,
+                eps_in_sqrt=False,
+                bias_correction=True,
+            ),
+        ),
         ("paper", optax.chain(optax.add_decayed_weights(5e-8), optax.adam(0.01))),
     ],
 )
@@ -173,7 +186,7 @@ def test_at_temperature_zero_a_sampler_is_the_optimiser(sampler, optimizer):
 def test_a_direction_has_its_law_also_when_lengths_are_kept():
     # U depends on the direction alone: the angle has a von Mises law, mean cosine I1(k) / I0(k)
     k = 2.0
-    config = SgldConfig(sampler="sgld", keep_lengths=True, burn_in=0, **PLAIN)
+    config = SgldConfig(sampler="sgld", keep_lengths=True, step_size=0.02, burn_in=0, **PLAIN)
 
     def energy(w):
         return -k * w[0, 0, 0, 0] / jnp.sqrt(jnp.sum(w**2))
@@ -197,7 +210,9 @@ def test_a_direction_has_its_law_also_when_lengths_are_kept():
 
 
 def test_a_kernel_whose_length_matters_does_not_keep_it():
-    config = SgldConfig(sampler="sgld", keep_lengths=True, temperature=0, burn_in=0, **PLAIN)
+    config = SgldConfig(
+        sampler="sgld", keep_lengths=True, temperature=0, step_size=0.1, burn_in=0, **PLAIN
+    )
     w = jnp.ones((1, 1, 2, 2))
     sampler = build_sampler(config, learning_rate=0.1, num_steps=10)
     updates, _ = sampler.update(w, sampler.init(w), w, key=jax.random.key(0))
@@ -252,28 +267,56 @@ def test_the_kernels_of_paper_walk_as_the_square_root_of_the_steps():
     assert not w["bias"].any()
 
 
-def test_sampled_noise_has_its_inverse_gamma_law():
-    config = SgldConfig(sampler="sgld", noise="sampled", noise_shape=2.0, noise_rate=0.5)
+def test_sampled_noise_has_its_inverse_gamma_law_and_scales_the_likelihood():
+    config = SgldConfig(
+        sampler="sgld", noise="sampled", noise_shape=2.0, noise_rate=0.5, temperature=0,
+        prior_precision=0, step_size=1.0,
+    )  # fmt: skip
     sampler = build_sampler(config, learning_rate=0.01, num_steps=10)
-    w = jnp.zeros(1)
+    w = jnp.ones(1)
 
     def draw(key):
-        _, state = sampler.update(
-            w, sampler.init(w), w, key=key, value=jnp.float32(0.3), num_measurements=40.0
+        updates, state = sampler.update(
+            w,
+            sampler.init(w),
+            w,
+            key=key,
+            scale=10.0,
+            noise_var=0.25,
+            half_misfit=jnp.float32(6.0),
+            half_count=20.0,
         )
-        return 1 / state.noise_var
+        return 1 / state.noise_var, -updates[0]
 
-    precision = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)))
-    shape, rate = 2 + 20, 0.5 + 40 * 0.3 / 2  # of the precision's gamma law
+    precision, drift = (
+        np.asarray(x) for x in jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000))
+    )
+    shape, rate = 2 + 20, 0.5 + 6  # of the precision's gamma law
     assert abs(precision.mean() - shape / rate) < 5 * np.sqrt(shape / 4000) / rate
     assert abs(precision.var() / (shape / rate**2) - 1) < 5 * np.sqrt((2 + 6 / shape) / 4000)
+    # k was for a variance of 0.25
+    np.testing.assert_allclose(drift, 10 * 0.25 * precision, rtol=1e-5)
+
+
+def test_missing_pixels_tell_nothing_of_the_noise():
+    y = jnp.full((6, 5, 1), 0.5)
+    known = jnp.zeros((6, 5, 1)).at[:2].set(1)
+    inpainting = Problem(Mask(known), known * y, 0.1)
+    found = _noise_statistics(inpainting, jnp.float32(0.01), (6, 5, 1))
+    assert np.isclose(found["half_count"], 5)
+    # the loss is a mean over all places, the missing ones with misfit 0
+    assert np.isclose(found["half_misfit"], 0.01 * 30 / 2)
+    waves = Problem(Identity(), y + 0j, 0.1)
+    found = _noise_statistics(waves, jnp.float32(0.01), (6, 5, 1))
+    assert np.isclose(found["half_count"], 30)
+    assert np.isclose(found["half_misfit"], 0.01 * 30)
 
 
 def test_steps_fall_in_cycles_and_only_their_later_part_samples():
     config = SgldConfig(
         sampler="csgld", num_cycles=2, explore_share=0.5, burn_in=0, warm_up=0, thin=1
     )
-    size, temperature = build_schedule(config, 0.1, 20)(jnp.arange(20))
+    size, temperature = build_schedule(config, 0.1, 20)(jnp.arange(20), 7.0)
     expected = 0.05 * (1 + np.cos(np.pi * (np.arange(20) % 10) / 10))
     np.testing.assert_allclose(size, expected, atol=1e-7)
     assert temperature.tolist() == 2 * (5 * [0.0] + 5 * [1.0])
@@ -283,14 +326,19 @@ def test_steps_fall_in_cycles_and_only_their_later_part_samples():
 
 def test_steps_fall_as_a_power_after_the_burn_in():
     config = SgldConfig(burn_in=100, warm_up=40, step_size=0.01, step_decay=0.5)
-    size, temperature = build_schedule(config, 0.1, 1000)(jnp.array([0, 39, 40, 100, 400]))
+    size, temperature = build_schedule(config, 0.1, 1000)(jnp.array([0, 39, 40, 100, 400]), 7.0)
     np.testing.assert_allclose(size, [0.1, 0.1, 0.01, 0.01, 0.005], rtol=1e-6)
     assert temperature.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_plain_sgld_steps_by_the_gradient_of_the_mean_loss():
+    size, _ = build_schedule(SgldConfig(sampler="sgld"), 0.1, 1000)(jnp.array([0, 900]), 50.0)
+    np.testing.assert_allclose(size, [1 / 50, 1 / 50], rtol=1e-6)
+
+
 def test_paper_takes_259_samples_as_in_2019():
     config = SgldConfig(sampler="paper", burn_in=7000, thin=50)
-    assert num_samples(config, 20000) == 259
+    assert config.num_samples(20000) == 259
     steps = np.flatnonzero(np.asarray(is_sample(config, jnp.arange(20000), 20000)))
     assert (steps[0], steps[-1]) == (7050, 19950)
     # that share of the steps is the default
@@ -319,8 +367,8 @@ def outputs(images, accepted=None):
     return Algorithm(init, step)
 
 
-def sample(images, config, accepted=None):
-    algorithm = build_sgld(config, outputs(images, accepted), num_steps=len(images))
+def sample(images, config, accepted=None, *, num_steps=None):
+    algorithm = build_sgld(config, outputs(images, accepted), num_steps=num_steps or len(images))
     state = algorithm.init(jax.random.key(0), None)
     step = jax.jit(lambda state: algorithm.step(None, state))
     infos = []
@@ -351,7 +399,28 @@ def test_kept_samples_are_spread_over_the_run_and_their_memory_is_bounded():
     images = np.arange(100, dtype=np.float32)[:, None, None, None] * np.ones((1, 2, 2, 1), "f")
     state, _ = sample(images, SgldConfig(burn_in=9, thin=1, keep_samples=4))
     assert state.moments.kept.shape == (4, 2, 2, 1)
-    assert state.moments.kept[:, 0, 0, 0].tolist() == [10, 33, 56, 79]
+    assert state.moments.kept[:, 0, 0, 0].tolist() == [10, 33, 55, 78]
+
+
+@pytest.mark.parametrize(("num_steps", "room"), [(100, 75), (100, 200), (50, 7), (30, 30)])
+def test_only_samples_are_kept_whatever_their_number(num_steps, room):
+    config = SgldConfig(burn_in=9, thin=2, keep_samples=room)
+    images = 1 + np.arange(num_steps, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 1, 1))
+    for made in (num_steps, 40):
+        state, _ = sample(images[:made].astype("f"), config, num_steps=num_steps)
+        count = int(state.moments.num_samples)
+        kept = state.moments.kept[: num_kept(config, count, num_steps), 0, 0, 0]
+        assert (np.diff(kept) > 0).all()
+        assert len(kept) == 0 or kept.min() > 10
+        if room >= config.num_samples(num_steps):
+            assert len(kept) == count
+
+
+def test_a_sampler_without_a_burn_in_takes_its_preconditioner_from_the_first_gradient():
+    config = SgldConfig(sampler="psgld", burn_in=0, temperature=0, prior_precision=0, damping=1e-9)
+    path, _ = run_chain(config, lambda w: 4 * w, jnp.ones(2), rate=0.1, num_steps=2)
+    np.testing.assert_allclose(path[0], 0.9, rtol=1e-5)
+    np.testing.assert_allclose(path[1], 0.9 - 0.1 * 0.9, rtol=1e-5)
 
 
 def test_traces_are_pixels_of_the_picture_and_not_of_its_margin():
@@ -382,6 +451,7 @@ def test_ninety_per_cent_intervals_cover_ninety_per_cent(sampler):
     config = SgldConfig(
         sampler=sampler, burn_in=300, thin=2, warm_up=0, prior_precision=precision, decay=0.99
     )
+    config = dataclasses.replace(config, step_size=rate)
     fit = FitConfig(num_steps=num_steps, perturbation=0.0, guard_ratio=1e6)
     chain = build_sampler(config, learning_rate=rate, num_steps=num_steps)
     algorithm = build_sgld(config, build_fit(fit, pixels, optimizer=chain), num_steps=num_steps)
