@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 from dip_jax.convolution import conv2d, conv2d_transposed, downsample_lanczos, pool, upsample
-from dip_jax.normalisation import normalise
+from dip_jax.normalisation import normalise, normalise_groups
 
 
 class Architecture(NamedTuple):
@@ -87,6 +87,8 @@ class Norm(nn.Module):
     """Normalisation and activation of the channels of `x`, or of several arrays beside each other."""
 
     activation: str
+    num_groups: int | None = None
+    """Of channels that are normalised together; None for each alone."""
 
     @nn.compact
     def __call__(self, *xs: Array) -> Array:
@@ -94,6 +96,9 @@ class Norm(nn.Module):
         features = sum(x.shape[-1] for x in xs)
         scale = self.param("scale", declared, (features,))
         bias = self.param("bias", declared, (features,))
+        if self.num_groups is not None:
+            x = jnp.concatenate(xs, axis=-1)
+            return normalise_groups(x, scale, bias, self.activation, num_groups=self.num_groups)
         # Each channel is normalised alone, so arrays need not lie beside each other for it.
         done, first = [], 0
         for x in xs:

@@ -139,8 +139,11 @@ class NetConfig:
     """unet: each encoder scale also sees the shrunken code."""
     residual: bool = True
     """resnet: add each block's input to its output."""
-    normalisation: str = _choice("batch", "instance", "none", default="batch")
-    """unet: with learnt scale and bias, without, or none; the others always normalise with them."""
+    normalisation: str = _choice("batch", "instance", "none", "group", default="batch")
+    """Each channel by its own statistics, with learnt scale and bias; unet: also without them (`instance`), or not at
+    all; skip: also groups of channels together."""
+    num_groups: int = _number(8, 1)
+    """group: into how many groups channels are parted, as far as their number allows."""
     kernel_down: tuple[int, ...] = _number((3,), 1, 7)
     """skip: kernel sides of the encoder: 1, 3, 5 or 7; one value serves all scales."""
     kernel_up: tuple[int, ...] = _number((3,), 1, 7)
@@ -181,6 +184,13 @@ class NetConfig:
                 raise InputError(f"Kernel sides must be 1, 3, 5 or 7, came {side}.")
         if "deconv" in self.upsample and self.kind != "unet":
             raise InputError(f"net.upsample=deconv belongs to unet, the network is {self.kind}.")
+        if self.normalisation not in {
+            "unet": ("batch", "instance", "none"),
+            "skip": ("batch", "group"),
+        }.get(self.kind, ("batch",)):
+            raise InputError(
+                f"net.normalisation={self.normalisation} is not one of {self.kind}; use batch."
+            )
         if self.kind == "unet" and scales < 2:
             raise InputError("A unet needs at least two values in net.channels_down, came one.")
         if self.kind != "skip":

@@ -7,6 +7,7 @@ memory traffic that these layers consist of.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -44,6 +45,22 @@ def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
       Ioffe and Szegedy, Batch Normalization, 2015; Ulyanov et al., Instance Normalization, 2016.
     """
     return _normalise_forward(x, scale, bias, activation)[0]
+
+
+def normalise_groups(
+    x: Array, scale: Array, bias: Array, activation: str, *, num_groups: int
+) -> Array:
+    """As `normalise`, with the statistics of channels together, in gcd(C, num_groups) groups.
+
+    References:
+      Wu and He, Group Normalization, 2018.
+    """
+    height, width, channels = x.shape
+    together = x.reshape(height, width, math.gcd(channels, num_groups), -1)
+    mean = together.mean(axis=(0, 1, 3), keepdims=True)
+    var = together.var(axis=(0, 1, 3), keepdims=True)
+    whitened = ((together - mean) * jax.lax.rsqrt(var + EPSILON)).reshape(x.shape)
+    return ACTIVATIONS[activation](whitened * scale[None, None] + bias[None, None])
 
 
 def _normalise_forward(x: Array, scale: Array, bias: Array, activation: str):

@@ -24,9 +24,13 @@ class Skip(nn.Module):
         """Code `[Hc, Wc, C_in]` -> image; its size is `output_size` of the code's."""
         c = self.config
 
+        # A group's mean does not take a channel's bias away.
+        alone = c.normalisation == "batch"
+        groups = None if alone else c.num_groups
+
         def block(x, name, features, side, downsample=None):
-            x = Conv(features, side, c, downsample, name=f"{name}_conv")(x)
-            return Norm(c.activation, name=f"{name}_norm")(x)
+            x = Conv(features, side, c, downsample, normalised=alone, name=f"{name}_conv")(x)
+            return Norm(c.activation, groups, name=f"{name}_norm")(x)
 
         skips: list[Array | None] = []
         for i in range(c.num_scales):
@@ -39,7 +43,7 @@ class Skip(nn.Module):
             x = double(x, c.per_scale("upsample")[i])
             skip = skips[i]
             branches = [x] if skip is None else crop_alike(skip, x)
-            x = Norm("none", name=f"merge_{i}_norm")(*branches)
+            x = Norm("none", groups, name=f"merge_{i}_norm")(*branches)
             x = block(x, f"up_{i}", c.channels_up[i], c.per_scale("kernel_up")[i])
             if c.conv1x1_up:
                 x = block(x, f"mix_{i}", c.channels_up[i], 1)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dip_jax.normalisation import ACTIVATIONS, normalise
+from dip_jax.normalisation import ACTIVATIONS, normalise, normalise_groups
 
 
 def plain(x, scale, bias, activation):
@@ -55,3 +55,22 @@ def test_a_constant_channel_is_its_bias_and_not_nan():
 )
 def test_activations_are_the_named_functions(name, value, expected):
     np.testing.assert_allclose(ACTIVATIONS[name](jnp.float32(value)), expected, rtol=1e-6)
+
+
+def test_groups_are_normalised_as_numpy_would():
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, 3, (6, 5, 12)).astype(np.float32)
+    scale, bias = rng.normal(size=(2, 12)).astype(np.float32)
+    found = normalise_groups(
+        jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "none", num_groups=8
+    )
+    expected = np.empty_like(x)
+    for first in range(0, 12, 3):  # gcd(12, 8) = 4 groups
+        group = x[..., first : first + 3].astype(np.float64)
+        expected[..., first : first + 3] = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
+    np.testing.assert_allclose(found, expected * scale + bias, rtol=1e-4, atol=1e-5)
+    alone = normalise_groups(
+        jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "elu", num_groups=12
+    )
+    single = normalise(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "elu")
+    np.testing.assert_allclose(alone, single, rtol=1e-4, atol=1e-5)
