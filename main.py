@@ -39,7 +39,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "stop",
     None,
-    "When to stop: wmv, emv, discrepancy, held_out, sure, fixed (all steps), or all rules side by side.",
+    "When to stop: held_out, wmv, emv, discrepancy, sure, fixed (all steps), or all side by side.",
 )
 flags.DEFINE_string(
     "method", None, "fit (a point estimate) or sgld (samples of the posterior, and their mean)."
