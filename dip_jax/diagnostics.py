@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax import diagnostics
 from scipy.stats import norm
 
 from dip_jax.base import Array
@@ -178,6 +177,8 @@ def describe_quantity(name: str) -> str:
 @jax.jit
 def _mixing(traces: Array) -> Array:
     """R-hat, bulk and tail effective sample size `[3, Q]` of traces `[M, S, Q]`."""
+    # Only here: its import makes arrays, after which devices can no longer be set up.
+    from blackjax import diagnostics
 
     def one(trace: Array) -> Array:
         functions = (diagnostics.rhat, diagnostics.ess_bulk, diagnostics.ess_tail)

@@ -80,7 +80,7 @@ def test_a_checkpoint_of_another_picture_is_not_taken_up(picture, tiny, tmp_path
     np.testing.assert_array_equal(result.image, alone.image)
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_damaged_checkpoint_costs_time_but_not_the_picture(picture, tiny, tmp_path, number):
     config = settings(tiny)
     saved = CheckpointStore(tmp_path, every_minutes=0, keep=2)

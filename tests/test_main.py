@@ -77,6 +77,7 @@ def test_the_same_command_twice_gives_the_same_bytes(run, photo, tmp_path):
         assert a == b, file
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_result(run, photo, tmp_path):
     for seed in (0, 1):
         run(
@@ -244,6 +245,7 @@ def test_a_mask_that_is_none_is_refused(run, photo, tmp_path, values, words):
     assert words in err
 
 
+@pytest.mark.slow
 def test_grey_pixels_at_the_edge_of_a_mask_are_told(run, photo, tmp_path):
     mask = np.full((40, 36), 255)
     mask[10:20, 10:20] = 0
@@ -409,6 +411,7 @@ def test_a_mistake_that_spoils_every_picture_starts_nothing(run, photo, tmp_path
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_a_reference_of_floats_is_brought_to_the_pictures_range(run, tmp_path, picture):
     for name, values in (("noisy", 3 * picture - 0.2), ("clean", 3 * picture)):
         (tmp_path / name).mkdir()

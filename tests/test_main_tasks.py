@@ -40,27 +40,33 @@ def files(tmp_path, picture, monkeypatch) -> Path:
     return tmp_path
 
 
+def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
+    """A command on files, and what its result must be; `slow` where others take the same way."""
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param([*args, *QUICK], shape, dtype, marks=marks, id=args[0].partition("=")[2])
+
+
 @pytest.mark.parametrize(
     ("args", "shape", "dtype"),
     [
-        (["--task=super_resolve", "--input=photo.png", "--factor=2", *QUICK], (80, 72, 3), "uint8"),
-        (["--task=flash", "--input=photo.png", "--guide=flash.png", *FLASH], (40, 36, 3), "uint8"),
-        (
-            ["--task=deblur", "--input=photo.png", "--kernel=kernel.npy", *QUICK],
-            (40, 36, 3),
-            "uint8",
+        of_file("--task=super_resolve", "--input=photo.png", "--factor=2", shape=(80, 72, 3)),
+        of_file("--task=flash", "--input=photo.png", "--guide=flash.png", *FLASH, slow=True),
+        of_file("--task=deblur", "--input=photo.png", "--kernel=kernel.npy", slow=True),
+        of_file("--task=demosaic", "--input=grey.png", slow=True),
+        of_file(
+            "--task=ct",
+            "--input=sinogram.npy",
+            "--set=task.num_angles=6",
+            shape=(36, 36),
+            dtype="uint16",
+            slow=True,
         ),
-        (["--task=demosaic", "--input=grey.png", *QUICK], (40, 36, 3), "uint8"),
-        (
-            ["--task=ct", "--input=sinogram.npy", "--set=task.num_angles=6", *QUICK],
-            (36, 36),
-            "uint16",
+        of_file(
+            "--task=compressed_sensing", "--input=spectrum.npy", shape=(40, 36), dtype="uint16"
         ),
-        (["--task=compressed_sensing", "--input=spectrum.npy", *QUICK], (40, 36), "uint16"),
-        (["--operator=mine.py:halve", "--input=photo.png", *QUICK], (40, 36, 3), "uint8"),
-        (["--task=dejpeg", "--input=photo.jpg", *QUICK], (40, 36, 3), "uint8"),
+        of_file("--operator=mine.py:halve", "--input=photo.png", slow=True),
+        of_file("--task=dejpeg", "--input=photo.jpg"),
     ],
-    ids=lambda value: value[0].partition("=")[2] if isinstance(value, list) else "",
 )
 def test_a_measurement_on_disk_becomes_a_picture(run, files, args, shape, dtype):
     status, _, told = run(*args, "--output=out")
@@ -77,6 +83,7 @@ def test_a_measurement_on_disk_becomes_a_picture(run, files, args, shape, dtype)
         assert share > 99
 
 
+@pytest.mark.slow
 def test_a_jpeg_that_became_a_png_is_fitted_as_it_is_and_that_is_said(run, files):
     status, _, told = run("--task=dejpeg", "--input=photo.png", "--output=out", *QUICK)
     assert status == 0
@@ -149,6 +156,7 @@ def test_presets_are_compared_by_one_command_and_a_figure(run, files):
     assert (files / "out" / "inpaint_resnet" / "photo" / "restored.png").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_too_small_for_other_tasks_can_be_made_larger(run, files, picture):
     iio.imwrite(files / "tiny.png", np.rint(picture[:12, :14] * 255).astype(np.uint8))
     assert run("--input=tiny.png", "--output=out")[0] == 2

@@ -108,7 +108,7 @@ def test_fixed_keeps_the_last_answer_and_never_stops():
 
 def test_the_variance_is_that_of_the_window_in_numpy():
     images = outputs(30, 15)
-    states, _ = run(StopConfig(window=7), images)
+    states, _ = run(StopConfig(rule="wmv", window=7), images)
     expected = [images[t - 6 : t + 1].var(axis=0).mean() for t in range(6, 30)]
     assert np.isnan(signals(states)[:6]).all()
     np.testing.assert_allclose(signals(states)[6:], expected, rtol=1e-5)
@@ -117,14 +117,16 @@ def test_the_variance_is_that_of_the_window_in_numpy():
 def test_the_variance_of_a_random_subset_estimates_that_of_all_pixels():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((12, 64, 64, 3)).astype(np.float32)
-    states, _ = run(StopConfig(window=10, num_pixels=500), images, given=problem((64, 64, 3)))
+    states, _ = run(
+        StopConfig(rule="wmv", window=10, num_pixels=500), images, given=problem((64, 64, 3))
+    )
     assert states[-1].window.shape == (10, 1500)
     full = images[2:].var(axis=0).mean()
     assert abs(float(signals(states)[-1]) / full - 1) < 5 * np.sqrt(2 / (9 * 1500))
 
 
 def test_wmv_stops_after_the_minimum_is_confirmed_and_hands_it_out():
-    config = StopConfig(window=10, patience=0.2)
+    config = StopConfig(rule="wmv", window=10, patience=0.2)
     states, improved = run(config, outputs(200, 100))
     done = next(t for t, s in enumerate(states) if s.done)
     best = int(states[done].minimum.best_step)
@@ -146,7 +148,7 @@ def test_with_an_average_the_answer_comes_its_lag_after_the_minimum(rule):
 
 def test_no_minimum_counts_before_the_warm_up():
     # quiet at once, then restless until step 100: without a guard it would stop at step 10
-    config = StopConfig(window=10, patience=0.2)
+    config = StopConfig(rule="wmv", window=10, patience=0.2)
     images = np.concatenate([np.zeros((10, *SHAPE)), outputs(190, 90)])
     states, improved = run(config, images)
     assert int(states[-1].minimum.best_step) > 50
@@ -176,7 +178,7 @@ def test_a_confirmed_stop_is_final(rule):
 def test_a_rollback_empties_the_window():
     images = outputs(60, 30)
     accepted = [t != 25 for t in range(60)]
-    states, improved = run(StopConfig(window=8), images, accepted=accepted)
+    states, improved = run(StopConfig(rule="wmv", window=8), images, accepted=accepted)
     assert not improved[25]
     assert np.isnan(signals(states)[25:33]).all()
     expected = images[26:34].var(axis=0).mean()
@@ -187,7 +189,7 @@ def test_nothing_is_confirmed_while_the_window_refills():
     # quieter and quieter, with a rollback whenever the window is nearly full
     images = np.array([(-1.0) ** t * (1 - t / 400) for t in range(300)])
     accepted = [t < 60 or t % 9 != 0 for t in range(300)]
-    states, _ = run(StopConfig(window=10, patience=0.1), images, accepted=accepted)
+    states, _ = run(StopConfig(rule="wmv", window=10, patience=0.1), images, accepted=accepted)
     assert not states[-1].done
     assert int(states[-1].minimum.best_step) == 62
 
@@ -665,7 +667,7 @@ def test_side_by_side_each_rule_does_what_it_does_alone():
         for mine, state in zip(told, alone, strict=True):
             for a, b in zip(mine[rule], verdicts(state)[rule], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9)
-        if rule == "wmv":
+        if rule == "held_out":
             assert improved == improves
         assert told[-1][rule].done == (rule != "fixed")
         last = max(t for t, better in enumerate(improves) if better)
@@ -685,7 +687,7 @@ def test_rules_work_side_by_side(rule):
     assert improved.tolist() == [True, False]
 
 
-@pytest.mark.parametrize("share", ["map", "vmap"])
+@pytest.mark.parametrize("share", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_a_run_tells_what_all_rules_say(picture, tiny, share):
     config = build_config(
         overrides=[
