@@ -43,7 +43,7 @@ def files(tmp_path, picture, monkeypatch) -> Path:
 def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
     """A command on files, and what its result must be; `slow` where others take the same way."""
     marks = [pytest.mark.slow] if slow else []
-    return pytest.param([*args, *QUICK], shape, dtype, marks=marks, id=args[0].partition("=")[2])
+    return pytest.param([args[0], *QUICK, *args[1:]], shape, dtype, marks=marks, id=args[0].partition("=")[2])
 
 
 @pytest.mark.parametrize(
