@@ -228,7 +228,7 @@ class FitConfig:
     num_steps: int = _number(3000, 1)
     """Optimisation steps at most; a stopping rule may end earlier."""
     optimizer: str = "adam"
-    """The name of any optimiser in optax."""
+    """The name of any optimiser in optax; of `sgld` its place is the sampler's."""
     learning_rate: float = _number(0.01, 0, open_low=True)
     """Its learning rate, constant."""
     optimize: str = _choice("net", "code", "both", default="net")

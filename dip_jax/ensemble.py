@@ -48,6 +48,9 @@ def restore_many(
       A result per picture. Its status is `stopped` (by the rule), `done` (all steps), `diverged`,
       `interrupted`, or `failed` with the `error`; but for the last, `image` is the best answer so far.
       A picture's result depends on its name, its problem and the config, not on the others.
+
+    Raises:
+      InputError: If samples are wanted of a picture whose noise level is neither known nor can be estimated.
     """
     number = num_members(config)
     watch: dict[str, Any] = {

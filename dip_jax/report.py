@@ -239,7 +239,8 @@ def _steps_made(result: Result) -> int:
 def _best(result: Result) -> dict[str, Any]:
     """The best that the answer passed through, which only a reference can know."""
     known = result.curve.get("psnr_mean", result.curve["psnr_average"])
-    if not np.isfinite(known).any():
+    # Of several networks together no step but the last is known.
+    if not np.isfinite(known).any() or len(result.members) > 1:
         return {"psnr_best": None, "best_step": None}
     best = int(np.nanargmax(known))
     return {"psnr_best": float(known[best]), "best_step": int(result.curve["step"][best])}
@@ -347,9 +348,10 @@ def draw_curve(path: Path, case: Case, result: Result) -> None:
             label = "running average of a fit"
             axis.plot(point["step"], point["psnr_average"], color="0.5", lw=1.2, label=label)
         for i, member in enumerate(result.members if "psnr_mean" in curve else ()):
+            first = int(np.argmax(member["sampled"]))  # before it there is nothing to average
             axis.plot(
-                member["step"],
-                member["psnr_mean"],
+                member["step"][first:],
+                member["psnr_mean"][first:],
                 color="C2",
                 lw=1.6,
                 alpha=1 if i == 0 else 0.5,
