@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dip_jax.config import Config
 from dip_jax.errors import InputError
@@ -91,7 +92,8 @@ def _draw(
     if reference is not None:
         panels.append(("reference", reference))
         psnrs.append(None)
-    figure = Figure(figsize=(2.2 * len(panels), 5.4), layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=0.1)
+    figure = Figure(figsize=(2.2 * len(panels), 5.6), layout=layout)
     rows = figure.add_gridspec(2, 1)
     above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
     for axis, (title, image), psnr in zip(
