@@ -69,6 +69,7 @@ def interrupted(picture, config, folder):
     return result
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_picture_is_not_taken_up(picture, tiny, tmp_path):
     config = settings(tiny)
     interrupted(picture, config, tmp_path)
@@ -123,6 +124,7 @@ def test_a_checkpoint_is_due_after_its_minutes(tmp_path, monkeypatch):
     assert saved.is_due()
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_saved_costs_neither_the_others_nor_the_run(
     picture, tiny, tmp_path, monkeypatch
 ):

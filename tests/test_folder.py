@@ -379,6 +379,7 @@ def test_a_full_disk_stops_the_run_and_what_was_written_is_whole(config, tmp_pat
     assert sum("finished earlier" in text for text in told) == len(finished)
 
 
+@pytest.mark.slow
 def test_a_picture_that_changed_since_is_restored_anew(config, tmp_path):
     source, out, names = pictures(tmp_path)
     restore_files(config, out, inputs=[source])
@@ -410,6 +411,7 @@ def test_a_share_has_every_item_once():
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_meet_need_to_resume_and_take_their_shares(config, tmp_path):
     source, out, names = pictures(tmp_path, 3)
     with pytest.raises(InputError, match="add --resume, or --coordinator"):
@@ -426,6 +428,7 @@ def test_processes_that_do_not_meet_need_to_resume_and_take_their_shares(config,
     assert statuses(out) == dict.fromkeys(names, "done")
 
 
+@pytest.mark.slow
 def test_a_silent_process_is_not_waited_for(config, tmp_path, monkeypatch):
     source, out, _ = pictures(tmp_path, 3)
     monkeypatch.setattr(folder_module, "_SILENCE_SECONDS", 0.3)
@@ -468,6 +471,7 @@ def test_what_is_overwritten_does_not_pass_for_a_result_of_the_new_run(config, t
     assert [read_summary(out / name) for name in names] == [None, None]
 
 
+@pytest.mark.slow
 def test_pictures_called_as_the_runs_own_files_are_kept_apart(config, tmp_path):
     source, out, names = pictures(tmp_path, 1)
     path = source / f"{names[0]}.png"

@@ -129,6 +129,7 @@ def test_inpainting_puts_known_pixels_back_and_reports_both_figures(run, photo, 
     assert summary["psnr"] > summary["psnr_raw"]
 
 
+@pytest.mark.slow
 def test_a_jpeg_is_restored_to_a_png(run, tmp_path, picture):
     path = tmp_path / "old.jpg"
     Image.fromarray(np.rint(picture * 255).astype(np.uint8)).save(path, quality=20)
@@ -328,6 +329,7 @@ def test_an_output_that_cannot_be_written_is_refused(run, photo, tmp_path):
     assert "cannot be written" in err
 
 
+@pytest.mark.slow
 def test_not_enough_memory_says_how_much_and_what_to_lower(run, photo, tmp_path):
     status, said, _ = run(
         f"--input={photo}", f"--output={tmp_path / 'o'}", "--set=run.max_memory=0.001", *QUICK
@@ -337,6 +339,7 @@ def test_not_enough_memory_says_how_much_and_what_to_lower(run, photo, tmp_path)
     assert "smaller picture" in said
 
 
+@pytest.mark.slow
 def test_a_fit_that_diverges_ends_with_status_1_and_a_picture(run, photo, tmp_path):
     status, said, _ = run(
         f"--input={photo}",
@@ -431,6 +434,7 @@ def test_help_lists_the_flags(run):
     assert "--reference" in said
 
 
+@pytest.mark.slow
 def test_presets_are_listed_with_network_size_cost_and_source(run):
     status, said, _ = run("--list_presets")
     assert status == 0

@@ -43,7 +43,9 @@ def files(tmp_path, picture, monkeypatch) -> Path:
 def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
     """A command on files, and what its result must be; `slow` where others take the same way."""
     marks = [pytest.mark.slow] if slow else []
-    return pytest.param([args[0], *QUICK, *args[1:]], shape, dtype, marks=marks, id=args[0].partition("=")[2])
+    return pytest.param(
+        [args[0], *QUICK, *args[1:]], shape, dtype, marks=marks, id=args[0].partition("=")[2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,11 @@ def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
             slow=True,
         ),
         of_file(
-            "--task=compressed_sensing", "--input=spectrum.npy", shape=(40, 36), dtype="uint16"
+            "--task=compressed_sensing",
+            "--input=spectrum.npy",
+            shape=(40, 36),
+            dtype="uint16",
+            slow=True,
         ),
         of_file("--operator=mine.py:halve", "--input=photo.png", slow=True),
         of_file("--task=dejpeg", "--input=photo.jpg"),

@@ -16,6 +16,7 @@ def cases(picture, names, config):
     ]
 
 
+@pytest.mark.slow
 def test_the_size_of_a_chunk_changes_nothing(picture, tiny):
     results = [
         restore(cases(picture, "a", config), config)[0]
@@ -57,6 +58,7 @@ def test_the_reference_never_changes_the_answer(picture, tiny):
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_hands_out_what_there_is(picture, tiny):
     config = build_config(overrides=[*tiny, "fit.num_steps=500", "run.chunk=5"])
     asked = iter([False, False, True])
@@ -112,6 +114,7 @@ def test_a_pictures_random_numbers_follow_from_its_name_and_the_seed():
     assert len(data) == 4
 
 
+@pytest.mark.slow
 def test_known_pixels_are_put_back_unless_told_not_to(picture, tiny):
     for paste in (True, False):
         config = build_config(

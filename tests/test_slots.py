@@ -47,6 +47,7 @@ def test_a_pictures_bits_do_not_depend_on_its_neighbours_or_its_slot(picture, ti
     assert_same(together["b"], results(picture, "dbca", config)["b"])
 
 
+@pytest.mark.slow
 def test_a_padded_pictures_bits_do_not_depend_on_the_others_sizes(picture, tiny):
     config = settings(tiny, "run.slots=2", "net.sides_per_octave=4")
     odd = make(picture[:39, :35], "odd", config)

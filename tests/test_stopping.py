@@ -687,7 +687,8 @@ def test_rules_work_side_by_side(rule):
     assert improved.tolist() == [True, False]
 
 
-@pytest.mark.parametrize("share", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["map", "vmap"])
 def test_a_run_tells_what_all_rules_say(picture, tiny, share):
     config = build_config(
         overrides=[
