@@ -31,7 +31,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a.curve[name], b.curve[name])
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [2])
 def test_a_pictures_bits_do_not_depend_on_the_number_of_slots(picture, tiny, number):
     one = results(picture, "abc", settings(tiny))
     many = results(picture, "abc", settings(tiny, f"run.slots={number}"))
