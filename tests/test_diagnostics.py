@@ -393,7 +393,9 @@ def test_the_deviation_is_drawn_pixel_for_pixel(tmp_path):
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_a_deviation_of_nothing_is_drawn_too(tmp_path, value):
     draw_std(tmp_path / "std.png", np.full((7, 9, 1), value))
-    Image.open(tmp_path / "std.png").close()
+    with Image.open(tmp_path / "std.png") as drawn:
+        panel = np.asarray(drawn.convert("RGB"))[40:300, 20:380]  # well inside 7 x 9 large pixels
+    np.testing.assert_array_equal(panel, np.broadcast_to(panel[0, 0], panel.shape))
 
 
 @pytest.mark.parametrize(
