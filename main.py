@@ -65,6 +65,16 @@ flags.DEFINE_float("checkpoint_every", None, "Minutes between checkpoints of wha
 flags.DEFINE_bool(
     "distributed", False, "Share the pictures with other processes; the launcher says who is who."
 )
+flags.DEFINE_bool(
+    "keep_compiled",
+    True,
+    "Keep compiled programs for the next start, in a cache folder of the user's.",
+)
+flags.DEFINE_string(
+    "precision",
+    None,
+    "Of the network's products: float32 (the default on CPU), tf32 (the default elsewhere) or bfloat16.",
+)
 flags.DEFINE_integer("num_processes", None, "Share them with so many, without a launcher.")
 flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
 flags.DEFINE_string(
@@ -122,6 +132,7 @@ def _configs(preset: str | None) -> dict[str, Config]:
         "fit.num_seeds": FLAGS.num_seeds,
         "sgld.num_chains": FLAGS.num_chains,
         "fit.num_steps": FLAGS.num_steps,
+        "net.precision": FLAGS.precision,
         "run.seed": FLAGS.seed,
         "run.slots": FLAGS.slots,
         "run.checkpoint_every": FLAGS.checkpoint_every,
@@ -189,8 +200,10 @@ def _run() -> int:
     # Only now JAX: the mistakes above are answered at once.
     import jax
 
-    from dip_jax import compare, console, demo, folder, jobs, plan
+    from dip_jax import compare, compilation, console, demo, folder, jobs, plan
 
+    if FLAGS.keep_compiled:
+        compilation.keep_compiled()
     if FLAGS.cpu_devices is not None:
         jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
     files = {

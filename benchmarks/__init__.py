@@ -11,15 +11,19 @@ import jax
 
 def about() -> dict[str, Any]:
     """What must stand beside every figure: device, versions, commit and date."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    try:
+        git = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        )
+        commit = git.stdout.strip()
+    except FileNotFoundError:
+        commit = ""
     return {
         "device": jax.devices()[0].device_kind,
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }

@@ -19,8 +19,6 @@ A finished fit is a line of the file at once. Lines that are there already, of t
 computed again, so a run that was killed goes on.
 """
 
-import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -33,26 +31,16 @@ import numpy as np
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
-from skimage import data
 
 from benchmarks import about
+from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read_rows
 from dip_jax.base import Case, InputError, Result, picture_key
 from dip_jax.config import Config
 from dip_jax.ensemble import restore_many
-from dip_jax.images import read_picture
 from dip_jax.noise_level import with_noise_std
 from dip_jax.presets import PRESETS, build_config
 from dip_jax.simulation import simulate_case
 
-# Name to the picture and the top and left of a crop that has something to see.
-SOURCES = {
-    "astronaut": (data.astronaut, 10, 130),
-    "chelsea": (data.chelsea, 50, 130),
-    "coffee": (data.coffee, 90, 180),
-    "rocket": (data.rocket, 100, 220),
-    "motorcycle": (lambda: data.stereo_motorcycle()[0], 150, 250),
-    "camera": (data.camera, 60, 130),
-}
 NOISES = ("gaussian15", "gaussian25", "gaussian50", "salt_and_pepper", "poisson")
 RULES = ("wmv", "emv", "discrepancy", "held_out", "sure")
 _PRESET_OF = {"salt_and_pepper": "denoise_impulse", "poisson": "denoise_poisson"}
@@ -69,23 +57,6 @@ flags.DEFINE_integer("seed", 0, "For the noise, the code and the weights.")
 flags.DEFINE_multi_string("set", [], "Config overrides.")
 flags.DEFINE_string("json", "stops.jsonl", "Where to write the figures, a line for each fit.")
 flags.DEFINE_bool("curves", False, "Write also PSNR and signals of every step.")
-
-
-def clean_pictures() -> dict[str, np.ndarray]:
-    """Name to clean picture `[side, side, C]`, colour first, so that alike ones share a program."""
-    side, found = FLAGS.side, {}
-    for path in FLAGS.reference:
-        pixels = read_picture(path).pixels
-        top, left = ((n - side) // 2 for n in pixels.shape[:2])
-        found[Path(path).stem] = pixels[top : top + side, left : left + side]
-    for name in () if FLAGS.reference else FLAGS.pictures:
-        if name not in SOURCES:
-            raise InputError(f"Unknown picture {name!r}. Known: {', '.join(SOURCES)}.")
-        read, top, left = SOURCES[name]
-        crop = read()[top : top + 2 * side, left : left + 2 * side].reshape(2 * side, 2 * side, -1)
-        halved = crop.reshape(side, 2, side, 2, -1).mean(axis=(1, 3)) / 255
-        found[name] = halved.astype(np.float32)
-    return dict(sorted(found.items(), key=lambda item: -item[1].shape[-1]))
 
 
 def build_settings(noise: str) -> Config:
@@ -113,11 +84,6 @@ def build_cases(noise: str, config: Config, pictures: dict[str, np.ndarray]) -> 
             problem = case.problem._replace(noise_std=jnp.float32(jnp.nan))
             case = with_noise_std(case._replace(problem=problem))
         yield case
-
-
-def figure(value: Any, digits: int) -> float | None:
-    """A rounded number; NaN, which is no JSON, as None."""
-    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def measure(case: Case, result: Result) -> dict[str, Any]:
@@ -162,30 +128,6 @@ def settings() -> dict[str, Any]:
     return {name: getattr(FLAGS, name) for name in names}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines that are there, of these settings; a last one that was cut off does not count."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row["settings"] == settings():
-            rows.append(row)
-    return rows
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Adds a line, to the disk."""
-    text = path.read_text() if path.exists() else ""
-    with path.open("a") as file:
-        if text and not text.endswith("\n"):  # the last run was killed while it wrote
-            file.write("\n")
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def show(rows: list[dict[str, Any]], title: str) -> None:
     """Prints a line for each fit, then mean and worst gap of each rule."""
     names = (*RULES, "fixed")
@@ -219,8 +161,8 @@ def main(argv: list[str]) -> None:
     """Fits what is missing and prints the table."""
     del argv
     path = Path(FLAGS.json)
-    pictures = clean_pictures()
-    rows = read_rows(path)
+    pictures = clean_pictures(FLAGS.side, FLAGS.pictures, FLAGS.reference)
+    rows = [row for row in read_rows(path) if row["settings"] == settings()]
     known = {(row["picture"], row["noise"]) for row in rows}
     device = about()
     command = " ".join(["python -m benchmarks.stops", *sys.argv[1:]])
@@ -232,7 +174,7 @@ def main(argv: list[str]) -> None:
             row = {"picture": result.name.removesuffix(f" {noise}"), "noise": noise}
             row |= measure(cases[result.name], result)
             row |= {"settings": settings(), "command": command, **device}
-            append(path, row)
+            append_row(path, row)
             rows.append(row)
             gaps = {rule: found["gap"] for rule, found in row["rules"].items()}
             print(row["picture"], noise, row["best_psnr"], gaps, row["seconds"], flush=True)

@@ -5,12 +5,14 @@ batch normalisation, concatenation), for a `NetConfig` with strides and one skip
 PyTorch is no dependency of the package; `pip install torch` to use this file.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from dip_jax.config import NetConfig
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "swish": nn.SiLU,
     "elu": nn.ELU,
@@ -87,3 +89,9 @@ def build(config: NetConfig, num_channels: int) -> nn.Module:
     return nn.Sequential(
         Scale(config, 0, config.input_depth), *head, *([nn.Sigmoid()] if config.sigmoid else [])
     )
+
+
+def allow(precision: str) -> None:
+    """Sets PyTorch's switches for TF32; bfloat16 is a matter of types (`torch.autocast`)."""
+    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.allow_tf32 = precision != "float32"

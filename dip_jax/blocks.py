@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 from dip_jax.convolution import conv2d, conv2d_transposed, downsample_lanczos, pool, upsample
-from dip_jax.normalisation import normalise, normalise_groups
+from dip_jax.normalisation import at_least_float32, normalise, normalise_groups
 
 
 class Architecture(NamedTuple):
@@ -56,6 +56,8 @@ class Conv(nn.Module):
             stride=2 if self.downsample == "stride" else 1,
             padding=self.config.padding,  # type: ignore[arg-type]
             lowering=self.config.lowering,  # type: ignore[arg-type]
+            precision=self.config.precision,  # type: ignore[arg-type]
+            batching=self.config.batching,  # type: ignore[arg-type]
         )
         if bias is not None and not self.normalised:
             y = y + bias[None, None]
@@ -110,6 +112,7 @@ class Norm(nn.Module):
 
 def image(x: Array, config: NetConfig) -> Array:
     """The last thing that a network does: a sigmoid, unless the config has none."""
+    x = at_least_float32(x)
     return jax.nn.sigmoid(x) if config.sigmoid else x
 
 

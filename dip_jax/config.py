@@ -173,6 +173,15 @@ class NetConfig:
     """Sides are rounded up to so many per octave, so that pictures share a program; 0 rounds nothing."""
     lowering: str = _choice("auto", "winograd", "patches", "vendor", default="auto")
     """How convolutions are computed; `auto` chooses per platform. See `convolution`."""
+    precision: str = _choice("auto", "float32", "tf32", "bfloat16", default="auto")
+    """Of the products in convolutions; `auto` is float32 on CPU and tf32 elsewhere. With `bfloat16` maps are kept
+    in it, too; weights, statistics, loss and optimiser are float32 in any case."""
+    remat: str = _choice("auto", "off", "on", default="auto")
+    """skip: rematerialisation, that is to keep for the gradient only what blocks begin with and to compute the rest
+    again: a quarter less memory, a third more time. `auto` does so where a picture would not fit otherwise. (On
+    CPU with jax 0.10 it has no effect: its compiler computes nothing twice.)"""
+    batching: str = _choice("auto", "grouped", "separate", "product", default="auto")
+    """What `vmap` makes of the platform's own convolutions; see `vendor`."""
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""

@@ -150,7 +150,16 @@ def print_presets() -> None:
 def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
     """Prints what a run would cost: a line per shape, and the sum, the start of the process included."""
     table = Table(box=None, pad_edge=False)
-    columns = ("canvas", "pictures", "at once", "GB each", "peak GB", "compile s", "s/step")
+    columns = (
+        "canvas",
+        "pictures",
+        "at once",
+        "GB each",
+        "GB/Mpx",
+        "peak GB",
+        "compile s",
+        "s/step",
+    )
     for column in (*columns, "steps, at most", "time, at most"):
         table.add_column(column, justify="right", no_wrap=True)
     for plan in plans:
@@ -160,6 +169,7 @@ def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
             str(plan.num_pictures),
             str(min(plan.num_slots, plan.num_pictures)),
             f"{plan.bytes_per_picture / 1e9:.2f}",
+            f"{plan.gigabytes_per_megapixel:.1f}",
             f"{plan.peak_bytes / 1e9:.2f}",
             f"{plan.compile_seconds:.0f}",
             f"{plan.seconds_per_step:.3g}",

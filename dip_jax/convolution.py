@@ -1,4 +1,4 @@
-"""Convolution, padding and resampling on one image: the performance room.
+"""Convolution and resampling on one image: the performance room.
 
 Arrays are `[H, W, C]`, kernels `[k, k, C_in, C_out]` (HWIO); a batch of networks is made from outside
 (`vmap` or `map`). Every operation has one meaning and, where it pays, one *lowering* per platform:
@@ -6,7 +6,7 @@ Arrays are `[H, W, C]`, kernels `[k, k, C_in, C_out]` (HWIO); a batch of network
 * `winograd` (CPU, 3x3, stride 1): a quarter of the multiplications; see `winograd`.
 * `patches` (CPU, everything else): the k*k shifted copies of the image beside each other, times the
   kernel as a matrix.
-* `vendor` (GPU, TPU): `jax.lax.conv_general_dilated`, that is cuDNN or the matrix unit.
+* `vendor` (GPU, TPU): cuDNN or the matrix unit, in the module `vendor`.
 
 A transposed convolution on CPU is made of patches too, the even and the odd output pixels apart.
 
@@ -16,6 +16,7 @@ top level of a program, so inside `lax.scan` their gradients fall to scalar loop
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -24,13 +25,18 @@ import numpy as np
 from jax import lax
 
 from dip_jax.base import Array
+from dip_jax.borders import Padding, fold, pad
+from dip_jax.vendor import BATCHINGS, PRECISIONS, Batching, vendor
+from dip_jax.vendor import Precision as VendorPrecision
 from dip_jax.winograd import winograd
 
 Lowering = Literal["auto", "winograd", "patches", "vendor"]
-Padding = Literal["reflect", "zero"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Axes = tuple[int, ...]
 
 LOWERINGS = ("auto", "winograd", "patches", "vendor")
+# Bits of the mantissa that the operands of products keep.
+_MANTISSA = {"tf32": 10, "bfloat16": 7}
 
 # Winograd pays for its transforms only where there are enough tiles and channels.
 _WINOGRAD_MIN_PIXELS = 256
@@ -44,6 +50,8 @@ def conv2d(
     stride: int = 1,
     padding: Padding = "reflect",
     lowering: Lowering = "auto",
+    precision: Precision = "auto",
+    batching: Batching = "auto",
 ) -> Array:
     """Convolves an image with a kernel, as deep learning means it (a cross-correlation).
 
@@ -58,12 +66,15 @@ def conv2d(
       stride: 1 or 2.
       padding: `reflect` (without repeating the border; the image must be larger than p) or `zero`.
       lowering: How it is computed; `auto` chooses per platform.
+      precision: Of the products; sums are float32. `auto` is float32 on CPU and tf32 elsewhere. On CPU the
+        others are emulated: operands are rounded as a GPU would.
+      batching: What `vmap` makes of the vendor's convolution; see `vendor`.
 
     Returns:
-      `[ceil(H / stride), ceil(W / stride), C_out]`.
+      `[ceil(H / stride), ceil(W / stride), C_out]`, bfloat16 with precision `bfloat16`.
 
     Raises:
-      ValueError: On a shape, stride, padding or lowering that is not one of these.
+      ValueError: On a shape, stride, padding, lowering, precision or batching that is not one of these.
     """
     if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
@@ -76,99 +87,87 @@ def conv2d(
         )
     if lowering not in LOWERINGS:
         raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
-    x = pad(x, (kernel.shape[0] // 2, kernel.shape[1] // 2), padding)
-    if lowering == "auto":
-        return lax.platform_dependent(
-            x,
-            kernel,
-            cpu=functools.partial(_on_cpu, stride=stride),
-            default=functools.partial(_vendor, stride=stride),
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(
+            f"precision must be one of auto, {', '.join(PRECISIONS)}, came {precision!r}."
         )
-    if lowering == "winograd":
-        return _on_cpu(x, kernel, stride, min_pixels=0, min_channels=0)
-    return (_patches if lowering == "patches" else _vendor)(x, kernel, stride)
+    if batching not in BATCHINGS:
+        raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, came {batching!r}.")
+
+    def products(x: Array, kernel: Array, threshold: tuple[int, int] | None) -> Array:
+        x, kernel = (_rounded(v, precision, which="operand") for v in (x, kernel))
+        y = _matrix_products(x, kernel, stride, padding, threshold)
+        return _rounded(y, precision, which="result")
+
+    def platform(x: Array, kernel: Array) -> Array:
+        chosen: VendorPrecision = "tf32" if precision == "auto" else precision
+        padded = pad(x, _margin(kernel), padding)
+        return vendor(padded, kernel, stride, precision=chosen, batching=batching)
+
+    if lowering == "auto":
+        serves = (_WINOGRAD_MIN_PIXELS, _WINOGRAD_MIN_CHANNELS)
+        on_cpu = functools.partial(products, threshold=serves)
+        return _per_platform(on_cpu, platform, x, kernel)
+    if lowering == "vendor":
+        return platform(x, kernel)
+    return products(x, kernel, (0, 0) if lowering == "winograd" else None)
 
 
-def _on_cpu(
+def _per_platform(
+    on_cpu: Callable[[Array, Array], Array],
+    elsewhere: Callable[[Array, Array], Array],
     x: Array,
     kernel: Array,
-    stride: int,
-    min_pixels: int = _WINOGRAD_MIN_PIXELS,
-    min_channels: int = _WINOGRAD_MIN_CHANNELS,
 ) -> Array:
-    """Winograd where it is possible and worth it, otherwise patches."""
-    serves = (
-        kernel.shape[:2] == (3, 3)
-        and stride == 1
-        and (x.shape[0] - 2) * (x.shape[1] - 2) >= min_pixels
-        and min(kernel.shape[2:]) >= min_channels
-    )
-    return winograd(x, kernel) if serves else _patches(x, kernel, stride)
+    # Where there is nothing but CPU the choice need not be part of the program: that saves a
+    # third of the time of tracing it.
+    if jax.default_backend() == "cpu":
+        return on_cpu(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
-# --- Padding ---------------------------------------------------------------------------------------
+def _rounded(x: Array, precision: Precision, which: Literal["operand", "result"]) -> Array:
+    """What a precision does to the operands or the result of a product, and to its gradient's.
+
+    Only bfloat16 is also how results are kept.
+    """
+    bits = _MANTISSA.get(precision)
+    if bits is None:
+        return x
+    if which == "operand":
+        return _round_both(x.astype(jnp.float32), bits, None)
+    if precision == "tf32":
+        return _round_both(x, None, bits)
+    return _round_both(x, bits, bits).astype(jnp.bfloat16)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def pad(x: Array, size: tuple[int, int], mode: Padding) -> Array:
-    """Pads an image on all four sides.
-
-    Args:
-      x: Image `[H, W, C]`.
-      size: Rows above and below, columns left and right.
-      mode: `reflect` (the border pixel is not repeated) or `zero`.
-
-    Returns:
-      `[H + 2 size[0], W + 2 size[1], C]`.
-
-    Raises:
-      ValueError: If a side is too short to be reflected (numpy would silently reflect twice).
-    """
-    if mode not in ("reflect", "zero"):
-        raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
-    if mode == "reflect" and (x.shape[0] <= size[0] or x.shape[1] <= size[1]):
-        raise ValueError(
-            f"Reflection by {size} needs an image larger than that, came {x.shape[:2]}; use a larger "
-            "picture, fewer scales or smaller kernels."
-        )
-    widths = ((size[0],) * 2, (size[1],) * 2, (0, 0))
-    return jnp.pad(x, widths, mode="reflect" if mode == "reflect" else "constant")
+def _round_both(x: Array, bits: int | None, gradient_bits: int | None) -> Array:
+    """Rounds to so many bits of the mantissa, and the gradient too; casts alone XLA may leave out."""
+    return x if bits is None else lax.reduce_precision(x, 8, bits)
 
 
-def _pad_forward(x: Array, size: tuple[int, int], mode: Padding) -> tuple[Array, None]:
-    return pad(x, size, mode), None
+_round_both.defvjp(
+    lambda x, bits, gradient_bits: (_round_both(x, bits, gradient_bits), None),
+    lambda bits, gradient_bits, _, dy: (_round_both(dy, gradient_bits, bits),),
+)
 
 
-def _pad_backward(size: tuple[int, int], mode: Padding, _: None, dy: Array) -> tuple[Array]:
-    # Each border is folded back onto the pixels that it repeats: thin updates in place, where the
-    # automatic transpose would build a picture-sized array for each of the four sides.
-    for axis, p in enumerate(size):
-        if p == 0:
-            continue
-        n = dy.shape[axis] - 2 * p
-        dx = lax.slice_in_dim(dy, p, p + n, axis=axis)
-        if mode == "reflect":
-            first = lax.rev(lax.slice_in_dim(dy, 0, p, axis=axis), (axis,))
-            last = lax.rev(lax.slice_in_dim(dy, p + n, 2 * p + n, axis=axis), (axis,))
-            lead = (slice(None),) * axis
-            dx = dx.at[(*lead, slice(1, p + 1))].add(first)
-            dx = dx.at[(*lead, slice(n - 1 - p, n - 1))].add(last)
-        dy = dx
-    return (dy,)
-
-
-pad.defvjp(_pad_forward, _pad_backward)
-
-
-# --- The three lowerings; each takes an image that is padded already --------------------------------
-
-
-def _vendor(x: Array, kernel: Array, stride: int) -> Array:
-    """The platform's own convolution."""
-    y = lax.conv_general_dilated(
-        x[None], kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+def _matrix_products(
+    x: Array, kernel: Array, stride: int, padding: Padding, threshold: tuple[int, int] | None
+) -> Array:
+    """Winograd where it is possible and above a threshold of pixels and channels, otherwise patches."""
+    serves = (
+        threshold is not None
+        and kernel.shape[:2] == (3, 3)
+        and stride == 1
+        and x.shape[0] * x.shape[1] >= threshold[0]
+        and min(kernel.shape[2:]) >= threshold[1]
     )
-    return y[0]
+    return winograd(x, kernel, padding) if serves else _patches(x, kernel, stride, padding)
+
+
+# --- Matrix products ----------------------------------------------------------------------------
 
 
 def _windows(x: Array, sides: tuple[int, ...], stride: int) -> list[Array]:
@@ -188,20 +187,31 @@ def _columns(x: Array, sides: tuple[int, ...], stride: int) -> Array:
     return windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _patches(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolution as one matrix product over patches."""
-    columns = _columns(x, kernel.shape[:2], stride)
-    return jnp.einsum("hwk,ko->hwo", columns, kernel.reshape(-1, kernel.shape[3]))
+def _margin(kernel: Array) -> tuple[int, int]:
+    """How far a kernel of odd sides reaches beyond the pixel in its middle."""
+    return kernel.shape[0] // 2, kernel.shape[1] // 2
 
 
-def _patches_forward(x: Array, kernel: Array, stride: int):
-    return _patches(x, kernel, stride), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _patches(x: Array, kernel: Array, stride: int, padding: Padding | None) -> Array:
+    """Convolution as one matrix product over patches; without a padding, of what it is given."""
+    return _patches_forward(x, kernel, stride, padding)[0]
 
 
-def _patches_backward(stride: int, residuals: tuple[Array, Array], dy: Array):
+def _patches_forward(x: Array, kernel: Array, stride: int, padding: Padding | None):
+    x = lax.optimization_barrier(x)  # see winograd
+    padded = x if padding is None else pad(x, _margin(kernel), padding)
+    columns = _columns(padded, kernel.shape[:2], stride)
+    return jnp.einsum("hwk,ko->hwo", columns, kernel.reshape(-1, kernel.shape[3])), (x, kernel)
+
+
+def _patches_backward(
+    stride: int, padding: Padding | None, residuals: tuple[Array, Array], dy: Array
+):
     x, kernel = residuals
+    dy = lax.optimization_barrier(dy)
     sides = kernel.shape[:2]
+    x = x if padding is None else pad(x, _margin(kernel), padding)
     # The columns are made again: keeping them would cost k * k times the memory of the image.
     columns = _columns(x, sides, stride)
     dkernel = _weight_gradient(
@@ -211,10 +221,11 @@ def _patches_backward(stride: int, residuals: tuple[Array, Array], dy: Array):
         # The input's gradient is a convolution again: with the kernel turned by half a turn.
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         around = jnp.pad(dy, ((sides[0] - 1,) * 2, (sides[1] - 1,) * 2, (0, 0)))
-        return _patches(around, turned, 1), dkernel
-    dcolumns = jnp.einsum("hwo,ko->hwk", dy, kernel.reshape(-1, kernel.shape[3]))
-    scatter = jax.linear_transpose(lambda v: _columns(v, sides, stride), x)
-    return (*scatter(dcolumns), dkernel)
+        dx = _patches(around, turned, 1, None)
+    else:
+        dcolumns = jnp.einsum("hwo,ko->hwk", dy, kernel.reshape(-1, kernel.shape[3]))
+        (dx,) = jax.linear_transpose(lambda v: _columns(v, sides, stride), x)(dcolumns)
+    return dx if padding is None else fold(dx, _margin(kernel), padding), dkernel
 
 
 _patches.defvjp(_patches_forward, _patches_backward)
@@ -262,12 +273,13 @@ def conv2d_transposed(x: Array, kernel: Array, *, lowering: Lowering = "auto") -
     if lowering not in LOWERINGS:
         raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
     if lowering == "auto":
-        return lax.platform_dependent(x, kernel, cpu=_sub_pixels, default=_vendor_transposed)
+        return _per_platform(_sub_pixels, _vendor_transposed, x, kernel)
     return (_vendor_transposed if lowering == "vendor" else _sub_pixels)(x, kernel)
 
 
 def _vendor_transposed(x: Array, kernel: Array) -> Array:
     """The platform's own: a convolution of the image with zeros between its pixels."""
+    x = x.astype(kernel.dtype)
     doubled = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
     y = lax.conv_general_dilated(
         x[None],
@@ -289,7 +301,7 @@ def _sub_pixels(x: Array, kernel: Array) -> Array:
 
     def make(x: Array, kernel: Array, axis: int) -> Array:
         if axis == 2:
-            return _patches(x, kernel, 1)
+            return _patches(x, kernel, 1, None)
         if kernel.shape[axis] == 1:
             return make(x, kernel, axis + 1)
         last = x.shape[axis] - 1
@@ -319,7 +331,7 @@ def upsample(x: Array, mode: str, axes: Axes = (0, 1)) -> Array:
         raise ValueError(f"upsample mode must be 'nearest' or 'bilinear', came {mode!r}.")
     for axis in axes:
         x = _repeat(x, axis) if mode == "nearest" else _lerp(x, axis)
-    return x
+    return lax.optimization_barrier(x)  # otherwise XLA makes it anew for each use
 
 
 def _repeat(x: Array, axis: int) -> Array:

@@ -5,6 +5,7 @@ image's own statistics, so there is nothing but params: a plain tree of arrays. 
 outside, and each image of a batch has its own params.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,12 +64,16 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
     module = _ARCHITECTURES[config.kind].module(config, channels)
     code_shape = (code_size(config, height), code_size(config, width), config.input_depth)
 
-    def init(key: Array) -> Params:
+    @functools.cache  # Flax takes a second for it
+    def shapes() -> Params:
         # The params do not depend on the picture's size, so the smallest code will do.
         side = code_size(config, 33)
         sides = (1 if height == 1 else side, side)
         code = jax.ShapeDtypeStruct((*sides, config.input_depth), jnp.float32)
-        return _start(key, config, jax.eval_shape(module.init, key, code)["params"])
+        return jax.eval_shape(module.init, jax.random.key(0), code)["params"]
+
+    def init(key: Array) -> Params:
+        return _start(key, config, shapes())
 
     def apply(params: Params, code: Array) -> Array:
         return crop(module.apply({"params": params}, code), height, width)  # type: ignore[arg-type]

@@ -26,6 +26,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def at_least_float32(x: Array) -> Array:
+    """What is kept in bfloat16, widened; sums of it would lose too much."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
     """Normalises each channel over the image, then scales, shifts and activates.
@@ -33,13 +38,13 @@ def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
     y = f(scale (x - mean) / sqrt(var + 1e-5) + bias), mean and (biased) variance over the pixels.
 
     Args:
-      x: `[H, W, C]`.
+      x: `[H, W, C]`, float32 or bfloat16; statistics and what is added up are float32 in any case.
       scale: `[C]`.
       bias: `[C]`.
       activation: A name in `ACTIVATIONS`.
 
     Returns:
-      `[H, W, C]`.
+      `[H, W, C]` of the type of `x`.
 
     References:
       Ioffe and Szegedy, Batch Normalization, 2015; Ulyanov et al., Instance Normalization, 2016.
@@ -56,20 +61,22 @@ def normalise_groups(
       Wu and He, Group Normalization, 2018.
     """
     height, width, channels = x.shape
-    together = x.reshape(height, width, math.gcd(channels, num_groups), -1)
+    together = at_least_float32(x).reshape(height, width, math.gcd(channels, num_groups), -1)
     mean = together.mean(axis=(0, 1, 3), keepdims=True)
     var = together.var(axis=(0, 1, 3), keepdims=True)
     whitened = ((together - mean) * jax.lax.rsqrt(var + EPSILON)).reshape(x.shape)
-    return ACTIVATIONS[activation](whitened * scale[None, None] + bias[None, None])
+    y = ACTIVATIONS[activation](whitened * scale[None, None] + bias[None, None])
+    return y.astype(x.dtype)
 
 
 def _normalise_forward(x: Array, scale: Array, bias: Array, activation: str):
+    kept, x = x, at_least_float32(x)
     mean = x.mean(axis=(0, 1), keepdims=True)
     # E[x^2] - E[x]^2 in one pass; rounding can make it negative where a channel is constant.
     var = jnp.maximum((x * x).mean(axis=(0, 1), keepdims=True) - mean * mean, 0)
     rstd = jax.lax.rsqrt(var + EPSILON)
-    residuals = (x, scale[None, None], bias[None, None], mean, rstd)
-    return ACTIVATIONS[activation](_affine(*residuals)), residuals
+    rest = (scale[None, None], bias[None, None], mean, rstd)
+    return ACTIVATIONS[activation](_affine(x, *rest)).astype(kept.dtype), (kept, *rest)
 
 
 def _affine(x: Array, scale: Array, bias: Array, mean: Array, rstd: Array) -> Array:
@@ -77,14 +84,17 @@ def _affine(x: Array, scale: Array, bias: Array, mean: Array, rstd: Array) -> Ar
 
 
 def _normalise_backward(activation: str, residuals: tuple[Array, ...], dy: Array):
-    x, scale, _, mean, rstd = residuals
-    (dpre,) = jax.vjp(ACTIVATIONS[activation], _affine(*residuals))[1](dy)
+    kept, *rest = residuals
+    scale, _, mean, rstd = rest
+    x = at_least_float32(kept)
+    (dpre,) = jax.vjp(ACTIVATIONS[activation], _affine(x, *rest))[1](at_least_float32(dy))
     dbias = dpre.sum(axis=(0, 1), keepdims=True)
-    dscale = (dpre * (x - mean)).sum(axis=(0, 1), keepdims=True) * rstd
+    # sum(dpre (x - mean)) rstd; the difference would be written to memory for it.
+    dscale = ((dpre * x).sum(axis=(0, 1), keepdims=True) - mean * dbias) * rstd
     # dx = scale rstd (dpre - mean(dpre) - xhat mean(dpre xhat)), xhat = (x - mean) rstd
     count = x.shape[0] * x.shape[1]
     dx = scale * rstd * (dpre - dbias / count - (x - mean) * (rstd * dscale / count))
-    return dx, dscale[0, 0], dbias[0, 0]
+    return dx.astype(kept.dtype), dscale[0, 0], dbias[0, 0]
 
 
 normalise.defvjp(_normalise_forward, _normalise_backward)

@@ -42,6 +42,11 @@ class Plan(NamedTuple):
     """At most; a stopping rule may end earlier."""
 
     @property
+    def gigabytes_per_megapixel(self) -> float:
+        """Device memory of a slot, weights and all, for the pixels of its canvas."""
+        return self.bytes_per_picture / 1e3 / (self.shape[0] * self.shape[1])
+
+    @property
     def seconds(self) -> float:
         """At most, for all of them."""
         rounds = math.ceil(self.num_pictures / self.num_slots)

@@ -29,8 +29,13 @@ class Skip(nn.Module):
         groups = None if alone else c.num_groups
 
         def block(x, name, features, side, downsample=None):
-            x = Conv(features, side, c, downsample, normalised=alone, name=f"{name}_conv")(x)
-            return Norm(c.activation, groups, name=f"{name}_norm")(x)
+            def compute(module, x):
+                del module
+                x = Conv(features, side, c, downsample, normalised=alone, name=f"{name}_conv")(x)
+                return Norm(c.activation, groups, name=f"{name}_norm")(x)
+
+            # A block for itself, so that no more than one is computed again at a time.
+            return (nn.remat(compute) if c.remat == "on" else compute)(self, x)
 
         skips: list[Array | None] = []
         for i in range(c.num_scales):

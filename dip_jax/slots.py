@@ -139,6 +139,8 @@ def build_chunk(
                 )
         return values
 
+    # Compiled for themselves these two are traced once, though they are used several times.
+    @jax.jit
     def make_step(slot: Slot, given: Input) -> tuple[Slot, dict[str, Array]]:
         step = slot.state.step
         visible = stopper.view(slot.stop, given.problem)
@@ -161,6 +163,7 @@ def build_chunk(
         unfinished = (slot.state.step < config.fit.num_steps) & ~slot.stop.done
         return (order != REST) & unfinished & ~slot.state.diverged
 
+    @jax.jit
     def one(slot: Slot, given: Input, order: Array, count: Array) -> Chunk:
         def more(carry):
             i, slot, _ = carry
@@ -169,7 +172,10 @@ def build_chunk(
         def body(carry):
             i, slot, logs = carry
             slot, values = make_step(slot, given)
-            logs = {name: logs[name].at[i].set(values[name]) for name in logs}
+            logs = {
+                name: lax.dynamic_update_index_in_dim(logs[name], values[name], i, 0)
+                for name in logs
+            }
             return i + 1, slot, logs
 
         slot = lax.cond(order == START, lambda: start_slot(algorithm, stopper, given), lambda: slot)
@@ -192,10 +198,12 @@ def build_chunk(
 
     def one_after_the_other(slots, inputs, orders, count, num_slots) -> Chunk:
         def turn(i, chunk: Chunk) -> Chunk:
-            slot, given = jax.tree.map(lambda x: x[i], (chunk.slots, inputs))
-            return jax.tree.map(
-                lambda x, new: x.at[i].set(new), chunk, one(slot, given, orders[i], count)
-            )
+            # An index that cannot be negative spares a fifth of the program: its correction.
+            place = jnp.asarray(i, jnp.uint32)
+            take = functools.partial(lax.dynamic_index_in_dim, index=place, keepdims=False)
+            put = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
+            slot, given = jax.tree.map(take, (chunk.slots, inputs))
+            return jax.tree.map(put, chunk, one(slot, given, take(orders), count))
 
         number = orders.size
         first = jax.tree.map(lambda x: x[0], (slots, inputs))
@@ -272,35 +280,40 @@ class Slots:
         self.devices = list(devices or jax.local_devices())
         mesh = Mesh(np.array(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
+        given = _given(case, config)
+        self._empty = jax.tree.map(np.zeros_like, given)
+        clock = time.perf_counter()
+        self.per_device = slots_per_device(config)
+        self._build(case)
+        self._compile(case)
+        self.compile_seconds = time.perf_counter() - clock
+        self.reset()
+
+    def _build(self, case: Case) -> None:
+        """Makes the program's function, not compiled yet, and the shapes of its state."""
+        config = self.config
         net = build_net(config.net, case.shape)
         algorithm = build_algorithm(config, net)
         stopper = _stopper(config, algorithm, case.problem.operator)
-        chunk = build_chunk(algorithm, stopper, config)
         one = PartitionSpec("batch")
         self._chunk = jax.jit(
             jax.shard_map(
-                chunk,
-                mesh=mesh,
+                build_chunk(algorithm, stopper, config),
+                mesh=self._sharding.mesh,
                 in_specs=(one, one, one, PartitionSpec(), PartitionSpec()),
                 out_specs=one,
                 check_vma=False,
             ),
             donate_argnums=0,
         )
-        given = _given(case, config)
-        self._empty = jax.tree.map(np.zeros_like, given)
-        self.slot_shapes = jax.eval_shape(functools.partial(start_slot, algorithm, stopper), given)
-        clock = time.perf_counter()
-        self.per_device = slots_per_device(config)
-        self._compile()
-        self.compile_seconds = time.perf_counter() - clock
-        self.reset()
+        start = functools.partial(start_slot, algorithm, stopper)
+        self.slot_shapes = jax.eval_shape(start, self._empty)
 
     def __len__(self) -> int:
         """Slots of all devices together."""
         return self.per_device * len(self.devices)
 
-    def _compile(self) -> None:
+    def _compile(self, case: Case) -> None:
         """Compiles for the most slots that fit into memory, `per_device` at most."""
         while True:
             one = (self.slot_shapes, self._empty, np.int32(0))
@@ -312,6 +325,11 @@ class Slots:
             needed = share_of_host * self.bytes_per_device
             if needed <= available:
                 return
+            if self.per_device == 1 and _may_rematerialise(self.config):
+                net = dataclasses.replace(self.config.net, remat="on")
+                self.config = dataclasses.replace(self.config, net=net)
+                self._build(case)
+                continue
             if self.per_device == 1 or self.config.run.slots is not None:
                 raise _too_large(needed, available, self.slot_shapes.answer.image.shape, len(self))
             self.per_device = max(1, int(self.per_device * available / needed))
@@ -330,6 +348,10 @@ class Slots:
     def text(self) -> str:
         """The compiled program."""
         return self._compiled.as_text() or ""
+
+    def cost(self) -> dict[str, float]:
+        """What the compiler counts in the program, a loop's body once: `flops`, `bytes accessed` and others."""
+        return dict(self._compiled.cost_analysis() or {})
 
     def put(self, index: int, case: Case, *, saved: Slot | None = None) -> None:
         """Gives the slot `index` to an image: from its start, or from a `saved` slot of numpy arrays."""
@@ -458,6 +480,10 @@ def _available(config: Config) -> float:
     if jax.default_backend() == "cpu":
         return psutil.virtual_memory().available
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+
+
+def _may_rematerialise(config: Config) -> bool:
+    return config.net.remat == "auto" and config.net.kind == "skip"
 
 
 def _too_large(needed: float, available: float, shape: tuple[int, ...], number: int) -> InputError:

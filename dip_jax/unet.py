@@ -37,7 +37,7 @@ class UNet(nn.Module):
                 if normalisation == "batch":
                     x = Norm(c.activation, name=f"{name}_{part}_norm")(x)
                 elif normalisation == "instance":
-                    one = jnp.ones(features, x.dtype)
+                    one = jnp.ones(features)
                     x = normalise(x, one, 0 * one, c.activation)
                 else:
                     x = ACTIVATIONS[c.activation](x)

@@ -14,12 +14,15 @@ References:
 
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from dip_jax.base import Array
+from dip_jax.borders import Padding, fold, pad
 
 _TILE, _TAPS = 4, 3
 _NODES = _TILE + _TAPS - 1
@@ -100,7 +103,8 @@ def _tile_interleave(slices: list[Array], axis: int) -> Array:
 
 
 # Each of the four maps is made separable by a barrier between its two passes. Without it XLA fuses
-# both into one loop that computes every one of the 36 values from up to 16 inputs.
+# both into one loop that computes every one of the 36 values from up to 16 inputs. Results have one too:
+# XLA would otherwise compute them anew for each use, in a layout for each.
 
 
 def _to_nodes(x: Array) -> Array:
@@ -118,7 +122,7 @@ def _to_nodes_transposed(dnodes: Array, tiles: tuple[int, int]) -> Array:
     rows = [dnodes[k] for k in range(_NODES)]
     half = lax.optimization_barrier(_tile_interleave([_combine(b, rows) for b in _BT.T], 1))
     columns = [half[k] for k in range(_NODES)]
-    return _tile_interleave([_combine(b, columns) for b in _BT.T], 1)
+    return lax.optimization_barrier(_tile_interleave([_combine(b, columns) for b in _BT.T], 1))
 
 
 def _from_nodes(nodes: Array, tiles: tuple[int, int]) -> Array:
@@ -128,7 +132,7 @@ def _from_nodes(nodes: Array, tiles: tuple[int, int]) -> Array:
     half = lax.optimization_barrier(jnp.stack([_combine(a, rows) for a in _AT], axis=2))
     columns = [half[k] for k in range(_NODES)]  # each [t, 4, u, O]
     y = jnp.stack([_combine(a, columns) for a in _AT], axis=3)
-    return y.reshape(_TILE * tiles[0], _TILE * tiles[1], -1)
+    return lax.optimization_barrier(y.reshape(_TILE * tiles[0], _TILE * tiles[1], -1))
 
 
 def _from_nodes_transposed(dy: Array, tiles: tuple[int, int]) -> Array:
@@ -142,45 +146,58 @@ def _from_nodes_transposed(dy: Array, tiles: tuple[int, int]) -> Array:
     return dnodes.reshape(_NODES**2, -1, dy.shape[-1])
 
 
-def _pad_end(x: Array, shape: tuple[int, int]) -> Array:
-    """Zeros below and to the right, up to `shape`."""
-    return jnp.pad(x, ((0, shape[0] - x.shape[0]), (0, shape[1] - x.shape[1]), (0, 0)))
+def _separable(m: np.ndarray, x: Array) -> Array:
+    """Makes m x m^T over the two first axes of `x`, as sums: products of so few terms are slow."""
+    rows = jnp.stack([_combine(weights, list(x)) for weights in m])
+    rows = lax.optimization_barrier(rows)
+    columns = [rows[:, k] for k in range(x.shape[1])]
+    return jnp.stack([_combine(weights, columns) for weights in m], axis=1)
 
 
-@jax.custom_vjp
-def winograd(x: Array, kernel: Array) -> Array:
-    """3x3 convolution of stride 1 without padding.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def winograd(x: Array, kernel: Array, padding: Padding) -> Array:
+    """3x3 convolution of stride 1.
 
     Args:
-      x: Image `[H + 2, W + 2, C]`.
+      x: Image `[H, W, C]`.
       kernel: `[3, 3, C, O]`.
+      padding: See `borders.pad`.
 
     Returns:
       `[H, W, O]`.
     """
-    return _winograd_forward(x, kernel)[0]
+    return _winograd_forward(x, kernel, padding)[0]
 
 
-def _winograd_forward(x: Array, kernel: Array):
-    height, width = x.shape[0] - 2, x.shape[1] - 2
-    tiles = (-(-height // _TILE), -(-width // _TILE))
-    v = _to_nodes(_pad_end(x, (_TILE * (tiles[0] + 1), _TILE * (tiles[1] + 1))))
-    g = jnp.asarray(_G, x.dtype)
-    u = jnp.einsum("ia,jb,abco->ijco", g, g, kernel).reshape(_NODES**2, *kernel.shape[2:])
+def _tiles(height: int, width: int) -> tuple[int, int]:
+    return -(-height // _TILE), -(-width // _TILE)
+
+
+def _beyond(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns that padding by one leaves short of whole tiles."""
+    tiles = _tiles(*shape[:2])
+    return _TILE * (tiles[0] + 1) - shape[0] - 2, _TILE * (tiles[1] + 1) - shape[1] - 2
+
+
+def _winograd_forward(x: Array, kernel: Array, padding: Padding):
+    height, width = x.shape[:2]
+    v = _to_nodes(pad(x, (1, 1), padding, _beyond(x.shape)))
+    u = _separable(_G, kernel).reshape(_NODES**2, *kernel.shape[2:])
     m = jnp.einsum("ntc,nco->nto", v, u)
-    return _from_nodes(m, tiles)[:height, :width], (v, u)
+    return _from_nodes(m, _tiles(height, width))[:height, :width], (v, u)
 
 
-def _winograd_backward(residuals: tuple[Array, Array], dy: Array):
+def _winograd_backward(padding: Padding, residuals: tuple[Array, Array], dy: Array):
     v, u = residuals
     height, width = dy.shape[:2]
-    tiles = (-(-height // _TILE), -(-width // _TILE))
-    dm = _from_nodes_transposed(_pad_end(dy, (_TILE * tiles[0], _TILE * tiles[1])), tiles)
+    tiles = _tiles(height, width)
+    below, right = _TILE * tiles[0] - height, _TILE * tiles[1] - width
+    dy = lax.optimization_barrier(dy)
+    dm = _from_nodes_transposed(jnp.pad(dy, ((0, below), (0, right), (0, 0))), tiles)
     dx = _to_nodes_transposed(jnp.einsum("nto,nco->ntc", dm, u), tiles)
     du = jnp.einsum("ntc,nto->nco", v, dm).reshape(_NODES, _NODES, *u.shape[1:])
-    g = jnp.asarray(_G, dy.dtype)
-    dkernel = jnp.einsum("ia,jb,ijco->abco", g, g, du)
-    return dx[: height + 2, : width + 2], dkernel
+    dkernel = _separable(_G.T, du)
+    return fold(dx, (1, 1), padding, _beyond(dy.shape)), dkernel
 
 
 winograd.defvjp(_winograd_forward, _winograd_backward)

@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The same small programs are built again and again, in every worker and in the processes that tests start:
+# compile each once.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache/jax")
+)
 
 import jax
 import numpy as np
@@ -12,8 +17,6 @@ import pytest
 from absl.testing import flagsaver
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The same small programs are built again and again, in every worker: compile each once.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache/jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

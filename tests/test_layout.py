@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = [
     "errors",
+    "compilation",
     "_version",
     "config",
     "presets",
@@ -16,7 +17,9 @@ ORDER = [
     "writing",
     "aids",
     "metrics",
+    "borders",
     "winograd",
+    "vendor",
     "convolution",
     "normalisation",
     "operators",

@@ -1,0 +1,108 @@
+"""What the device can do at most: a large matrix product, a pass over a large array.
+
+Ours (XLA) and PyTorch's: the better of the two is the ceiling that other figures are a share of.
+"""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.protocol import Row, Run, Settings, Task, alternate, loop
+
+# Far more than caches hold, and enough products to fill the device; a processor should not take minutes.
+_SIDE_CPU, _SIDE, _LENGTH_CPU, _LENGTH = 2048, 8192, 2**26, 2**29
+_FORECAST_RATE, _FORECAST_BANDWIDTH = 1e11, 1e10
+
+
+def product(side: int, precision: str) -> Run:
+    """Two products of random matrices per step, there and back, so that nothing is copied."""
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    keys = jax.random.split(jax.random.key(0))
+    start, factor = (jax.random.normal(key, (side, side)).astype(dtype) for key in keys)
+
+    def step(state):
+        x, _, w = state
+        accurate = "highest" if precision == "float32" else None
+        y = jnp.matmul(x, w, precision=accurate)
+        return jnp.matmul(y, w, precision=accurate), y, w
+
+    # A factor of this size keeps what it multiplies as large as it is.
+    factor = factor / jnp.asarray(side**0.5, dtype)
+    return loop(
+        step,
+        (start, jnp.zeros_like(start), factor),
+        forecast_seconds=4 * side**3 / _FORECAST_RATE,
+    )
+
+
+def torch_product(side: int, precision: str) -> Run:
+    """The same by PyTorch."""
+    import torch
+
+    from benchmarks.torch_skip import allow
+
+    allow(precision)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    x = torch.randn(side, side, device=device, dtype=dtype)
+    w = torch.randn(side, side, device=device, dtype=dtype) / side**0.5
+    y = torch.empty_like(x)
+
+    def run(count: int) -> float:
+        clock = time.perf_counter()
+        for _ in range(count):
+            torch.mm(x, w, out=y)
+            torch.mm(y, w, out=x)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - clock) / count
+
+    run(1)
+    return run
+
+
+def copy(length: int) -> Run:
+    """One pass over an array: each number is read and written."""
+    x = jax.random.uniform(jax.random.key(0), (length,))
+    return loop(lambda x: 1 - x, x, forecast_seconds=8 * length / _FORECAST_BANDWIDTH)
+
+
+def measure_products(side: int, precision: str, settings: Settings) -> list[Row]:
+    """A row for XLA and one for PyTorch."""
+    builders = {
+        "matrix product": lambda: product(side, precision),
+        "matrix product, torch": lambda: torch_product(side, precision),
+    }
+    rows = []
+    for name, row in alternate(builders, settings, most=100).items():
+        if "ms" in row:
+            row["gflops"] = 4 * side**3 / row["ms"] / 1e6
+        rows.append({"what": name, "precision": precision, "size": side, **row})
+    return rows
+
+
+def measure_copy(length: int, settings: Settings) -> list[Row]:
+    """A row for XLA."""
+    (row,) = alternate({"copy": lambda: copy(length)}, settings, most=100).values()
+    if "ms" in row:
+        row["gigabytes_per_second"] = 8 * length / row["ms"] / 1e6
+    return [{"what": f"copy of {length} numbers", "precision": "float32", **row}]
+
+
+def tasks(settings: Settings) -> list[Task]:
+    """Products in the precisions that the device has, and a copy."""
+    is_cpu = jax.default_backend() == "cpu"
+    side, length = (_SIDE_CPU, _LENGTH_CPU) if is_cpu else (_SIDE, _LENGTH)
+    precisions = ("float32",) if is_cpu else ("tf32", "bfloat16", "float32")
+    measures = {
+        f"product in {precision}": functools.partial(measure_products, side, precision)
+        for precision in precisions
+    }
+    measures["copy"] = functools.partial(measure_copy, length)
+
+    def task(name: str) -> Task:
+        return Task("ceilings", name, -1, 1, (), lambda record: measures[name](settings))
+
+    return [task(name) for name in measures]

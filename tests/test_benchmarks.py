@@ -1,0 +1,171 @@
+"""What the benchmarks say is only as good as how they count, and must survive what fails."""
+
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import ceilings, layers, step
+from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, work_off
+from dip_jax.cost import network_work
+from dip_jax.presets import build_config
+
+QUICK = Settings(rounds=2, round_seconds=0.001)
+
+
+def _row(record):
+    return [{"what": "good", "ms": 1.0}]
+
+
+def _fails(record):
+    raise MemoryError("Out of memory\nwhile trying")
+
+
+def test_the_record_has_a_row_for_what_failed_and_names_what_did_not_fit(tmp_path):
+    path, seen = tmp_path / "all.json", []
+
+    def look(record):
+        seen.append(json.loads(path.read_text()))
+        return _row(record)
+
+    record = Record({"device": "any"}, ["ceilings", "steps", "layers"], path)
+    record.parts["ceilings"] += [{"precision": "float32", "gflops": 100.0}]
+    tasks = [
+        Task("layers", "too long", 3, 1, (1e15,), _row),
+        Task("layers", "later", 2, 1, (), look),
+        Task("steps", "first", 0, 1, (), _fails),
+    ]
+    work_off(tasks, record, QUICK, ends=time.time() + 1000)
+    found = json.loads(path.read_text())
+    assert found["device"] == "any"
+    assert found["steps"] == [{"what": "first", "error": "MemoryError: Out of memory"}]
+    assert found["layers"] == [{"what": "good", "ms": 1.0}]
+    assert [row["what"] for row in found["not_measured"]] == ["too long"]
+    # While the second ran, the first was on disk already, and the others, it too, were said to be missing.
+    assert seen[0]["steps"] == found["steps"]
+    assert [row["what"] for row in seen[0]["not_measured"]] == ["later", "too long"]
+
+
+def test_rounds_alternate_and_a_run_that_fails_leaves_the_others_alone():
+    calls = []
+
+    def build(name, seconds):
+        def run(count):
+            calls.append(name)
+            return next(seconds)
+
+        return lambda: run
+
+    def broken():
+        raise ValueError("no such thing")
+
+    builders = {
+        "a": build("a", iter([1.0, 0.003, 0.001, 0.008])),
+        "broken": broken,
+        "b": build("b", iter([1.0, 0.5, 0.5, 0.5])),
+    }
+    rows = alternate(builders, Settings(rounds=3, round_seconds=0.5), most=9)
+    assert "".join(calls) == "ab" + "ababab"
+    assert rows["a"]["ms"] == pytest.approx(3)
+    assert rows["a"]["spread"] == pytest.approx(7)
+    assert rows["broken"] == {"error": "ValueError: no such thing"}
+    assert rows["b"]["ms"] == pytest.approx(500)
+
+
+def test_a_loop_makes_at_least_the_steps_that_are_asked_for_and_each_on_the_last():
+    made = []
+
+    def step(x):
+        jax.debug.callback(lambda x: made.append(float(x)), x, ordered=True)
+        return x + 1
+
+    run = loop(step, jnp.float32(0), forecast_seconds=1.0)
+    assert run(5) > 0
+    assert made == [0, 1, 2, 3, 4, 5]  # in pairs: the loop is never shorter than two
+
+
+def test_ceilings_are_positive_and_a_precision_finds_its_own():
+    record = Record({}, ["ceilings"])
+    record.parts["ceilings"] += ceilings.measure_products(32, "float32", QUICK)
+    record.parts["ceilings"] += ceilings.measure_copy(10_000, QUICK)
+    assert record.parts["ceilings"][0]["gflops"] > 0
+    assert record.copy_ceiling() > 0
+    assert arithmetic("auto") == "float32"
+    best = max(row.get("gflops", 0) for row in record.parts["ceilings"])
+    assert record.ceiling("auto") == record.ceiling("tf32") == best
+    assert record.ceiling("bfloat16") is None
+
+
+def test_a_steps_flops_are_those_counted_by_hand(tiny):
+    # One scale, 40 x 40, code of 4: skip 1x1 4->4, halve 3x3/2 4->8, down 3x3 8->8 at 20 x 20, up 3x3 12->8 and mix
+    # 1x1 8->8 at 40 x 40, head 1x1 8->3. The first two read the code.
+    net = build_config(overrides=tiny).net
+    first = 1600 * 16 + 400 * 9 * 32
+    others = 400 * 9 * 64 + 1600 * 9 * 96 + 1600 * 64 + 1600 * 24
+    assert layers.step_flops(net, 40) == 2 * (2 * first + 3 * others)
+
+
+def test_the_layers_make_up_the_standard_network():
+    net = build_config().net
+    found = layers.convolutions(net, 256)
+    assert len(found) == 26
+    whole = network_work(net, (256, 256, 3)).multiplications
+    assert sum(layer.multiplications for layer in found) == whole
+    assert [layer.name for layer in found if layer.reads_code] == ["skip_0_conv", "halve_0_conv"]
+    assert layers.step_flops(net, 256) == pytest.approx(115e9, rel=0.01)
+
+
+def test_passes_are_the_operation_and_its_gradients():
+    layer = layers.Layer("some", (6, 5, 2), (3, 3, 2, 4), 1, False)
+    operation = layers.convolution(layer, build_config().net, "patches")
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = ((6, 5, 4), layer.shape, layer.kernel)
+    dy, x, kernel = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+    y, pull = jax.vjp(jax.jit(operation.apply), x, kernel)
+    everything = jax.jit(layers.build_pass(operation, "all"))(dy, x, kernel)
+    for made, wanted in zip(everything, (y, *pull(dy)), strict=True):
+        np.testing.assert_array_equal(made, wanted)
+    np.testing.assert_array_equal(
+        layers.build_pass(operation, "weight")(dy, x, kernel)[0], pull(dy)[1]
+    )
+
+
+def test_a_layer_is_timed_for_several_images_in_bfloat16():
+    record = Record({}, ["layers"])
+    layer = layers.Layer("some", (6, 5, 2), (3, 3, 2, 4), 1, False)
+    (row,) = layers.measure(
+        record,
+        name="some",
+        operations={"vendor": layers.convolution(layer, build_config().net, "vendor")},
+        kinds=("all",),
+        batch=2,
+        precision="bfloat16",
+        settings=QUICK,
+    )
+    assert row["ms"] == 2 * row["ms_per_image"] > 0
+    assert row["gflops"] * row["ms"] * 1e6 == pytest.approx(2 * 3 * 2 * layer.multiplications)
+    # y, dy, x, dx, k, dk of two bytes each.
+    assert row["gigabytes_per_second"] * row["ms"] * 1e6 == pytest.approx(8 * (120 + 60 + 72))
+
+
+def test_a_step_of_ours_is_measured_where_pytorchs_cannot_be(tiny):
+    settings = QUICK._replace(overrides=(*tiny, "stop.rule=fixed"))
+    rows = step.measure(
+        Record({}, ["steps"]),
+        size=40,
+        batch=1,
+        precision="auto",
+        how="auto",
+        ways=("backwards",),
+        ours=True,
+        settings=settings,
+    )
+    ours, singly, torch = rows
+    assert ours["ms"] > 0
+    assert ours["images_per_hour"] == pytest.approx(3.6e6 / 1800 / ours["ms"])
+    assert ours["forecast_gigabytes"] > 0
+    assert singly["ms"] > 0
+    assert torch["error"]

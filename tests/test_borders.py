@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dip_jax.borders import fold, pad
+
+MODES = {"reflect": "reflect", "zero": "constant"}
+margins = st.tuples(st.integers(0, 3), st.integers(0, 3))
+
+
+def draw(key: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(key).normal(size=shape), jnp.float32)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(4, 9), st.integers(4, 9), margins, margins, st.sampled_from(list(MODES)))
+def test_padding_is_that_of_numpy_with_zeros_at_the_end(height, width, size, more, mode):
+    x = draw(0, height, width, 2)
+    expected = np.pad(x, [(p, p) for p in size] + [(0, 0)], mode=MODES[mode])
+    expected = np.pad(expected, [(0, extra) for extra in more] + [(0, 0)])
+    np.testing.assert_array_equal(pad(x, size, mode, more), expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(4, 9), st.integers(4, 9), margins, margins, st.sampled_from(list(MODES)))
+def test_folding_is_the_transpose_of_padding(height, width, size, more, mode):
+    x = draw(0, height, width, 2)
+    padded = pad(x, size, mode, more)
+    dy = draw(1, *padded.shape)
+    there, back = jnp.vdot(padded, dy), jnp.vdot(x, fold(dy, size, mode, more))
+    np.testing.assert_allclose(there, back, rtol=1e-4, atol=1e-4)
+
+
+def test_reflection_of_a_picture_that_is_too_small_is_refused():
+    with pytest.raises(ValueError, match="larger"):
+        pad(jnp.ones((3, 8, 1)), (3, 3), "reflect")
+
+
+def test_an_unknown_padding_is_refused():
+    with pytest.raises(ValueError, match="reflect"):
+        pad(jnp.ones((3, 8, 1)), (1, 1), "wrap")
