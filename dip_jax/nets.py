@@ -5,6 +5,7 @@ image's own statistics, so there is nothing but params: a plain tree of arrays. 
 outside, and each image of a batch has its own params.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -64,12 +65,15 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
     module = _ARCHITECTURES[config.kind].module(config, channels)
     code_shape = (code_size(config, height), code_size(config, width), config.input_depth)
 
-    @functools.cache  # Flax takes a second for it
+    @functools.cache  # Flax takes a while for it
     def shapes() -> Params:
         # The params do not depend on the picture's size, so the smallest code will do.
         side = code_size(config, 33)
         sides = (1 if height == 1 else side, side)
         code = jax.ShapeDtypeStruct((*sides, config.input_depth), jnp.float32)
+        # Nor on how it is computed, so what is traced fastest will do.
+        simple = dataclasses.replace(config, lowering="patches")
+        module = _ARCHITECTURES[config.kind].module(simple, channels)
         return jax.eval_shape(module.init, jax.random.key(0), code)["params"]
 
     def init(key: Array) -> Params:
