@@ -178,7 +178,7 @@ class NetConfig:
     in it, too; weights, statistics, loss and optimiser are float32 in any case."""
     remat: str = _choice("auto", "off", "on", default="auto")
     """skip: rematerialisation, that is to keep for the gradient only what blocks begin with and to compute the rest
-    again: a quarter less memory, a third more time. `auto` does so where a picture would not fit otherwise. (On
+    again: a fifth less memory, a quarter more time. `auto` does so where a picture would not fit otherwise. (On
     CPU with jax 0.10 it has no effect: its compiler computes nothing twice.)"""
     batching: str = _choice("auto", "grouped", "separate", "product", default="auto")
     """What `vmap` makes of the platform's own convolutions; see `vendor`."""
