@@ -295,3 +295,26 @@ def test_lanczos_reduction_is_the_golden_one(factor, lobes):
     expected = golden[f"lanczos{lobes}_x{factor}"]
     reduced = downsample_lanczos(jnp.asarray(golden["image"]), factor, lobes)
     np.testing.assert_allclose(reduced, expected, atol=3e-6)  # sums of up to 48 x 48 terms
+
+
+def test_where_there_are_other_platforms_the_program_chooses_when_it_is_compiled(monkeypatch):
+    x, kernel = jnp.float32(draw(0, 2, 16, 16, 16)), jnp.float32(draw(1, 2, 3, 3, 16, 16))
+
+    def gradients(x, kernel):
+        def energy(x, kernel):
+            return (conv2d(x, kernel, batching="grouped") ** 2).sum()
+
+        return jax.grad(energy, (0, 1))(x, kernel)
+
+    alone = jax.jit(jax.vmap(gradients))(x, kernel)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    among_others = jax.jit(jax.vmap(lambda *both: gradients(*both)))
+    for here, there in zip(alone, among_others(x, kernel), strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-4)
+
+    def convolutions(platform: str) -> int:
+        text = among_others.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.convolution")
+
+    assert convolutions("cpu") == 0
+    assert convolutions("cuda") > 0
