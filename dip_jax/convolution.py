@@ -26,7 +26,7 @@ from jax import lax
 
 from dip_jax.base import Array
 from dip_jax.borders import Padding, fold, pad
-from dip_jax.vendor import BATCHINGS, PRECISIONS, Batching, vendor
+from dip_jax.vendor import BATCHINGS, PRECISIONS, Batching, image_patches, vendor
 from dip_jax.vendor import Precision as VendorPrecision
 from dip_jax.winograd import winograd
 
@@ -170,23 +170,6 @@ def _matrix_products(
 # --- Matrix products ----------------------------------------------------------------------------
 
 
-def _windows(x: Array, sides: tuple[int, ...], stride: int) -> list[Array]:
-    """The `sides[0] * sides[1]` shifted copies of `x` that a kernel meets, each `[Ho, Wo, C]`."""
-    height = (x.shape[0] - sides[0]) // stride + 1
-    width = (x.shape[1] - sides[1]) // stride + 1
-    return [
-        x[a : a + stride * (height - 1) + 1 : stride, b : b + stride * (width - 1) + 1 : stride]
-        for a in range(sides[0])
-        for b in range(sides[1])
-    ]
-
-
-def _columns(x: Array, sides: tuple[int, ...], stride: int) -> Array:
-    """`[Ho, Wo, k * k * C]`: for each output pixel the inputs that it sums."""
-    windows = _windows(x, sides, stride)
-    return windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
-
-
 def _margin(kernel: Array) -> tuple[int, int]:
     """How far a kernel of odd sides reaches beyond the pixel in its middle."""
     return kernel.shape[0] // 2, kernel.shape[1] // 2
@@ -201,8 +184,8 @@ def _patches(x: Array, kernel: Array, stride: int, padding: Padding | None) -> A
 def _patches_forward(x: Array, kernel: Array, stride: int, padding: Padding | None):
     x = lax.optimization_barrier(x)  # see winograd
     padded = x if padding is None else pad(x, _margin(kernel), padding)
-    columns = _columns(padded, kernel.shape[:2], stride)
-    return jnp.einsum("hwk,ko->hwo", columns, kernel.reshape(-1, kernel.shape[3])), (x, kernel)
+    patches = image_patches(padded, kernel.shape[:2], stride)
+    return jnp.einsum("hwk,ko->hwo", patches, kernel.reshape(-1, kernel.shape[3])), (x, kernel)
 
 
 def _patches_backward(
@@ -212,10 +195,10 @@ def _patches_backward(
     dy = lax.optimization_barrier(dy)
     sides = kernel.shape[:2]
     x = x if padding is None else pad(x, _margin(kernel), padding)
-    # The columns are made again: keeping them would cost k * k times the memory of the image.
-    columns = _columns(x, sides, stride)
+    # The patches are made again: keeping them would cost k * k times the memory of the image.
+    patches = image_patches(x, sides, stride)
     dkernel = _weight_gradient(
-        columns.reshape(-1, columns.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        patches.reshape(-1, patches.shape[-1]), dy.reshape(-1, dy.shape[-1])
     ).reshape(kernel.shape)
     if stride == 1 and sides != (1, 1):
         # The input's gradient is a convolution again: with the kernel turned by half a turn.
@@ -223,8 +206,8 @@ def _patches_backward(
         around = jnp.pad(dy, ((sides[0] - 1,) * 2, (sides[1] - 1,) * 2, (0, 0)))
         dx = _patches(around, turned, 1, None)
     else:
-        dcolumns = jnp.einsum("hwo,ko->hwk", dy, kernel.reshape(-1, kernel.shape[3]))
-        (dx,) = jax.linear_transpose(lambda v: _columns(v, sides, stride), x)(dcolumns)
+        dpatches = jnp.einsum("hwo,ko->hwk", dy, kernel.reshape(-1, kernel.shape[3]))
+        (dx,) = jax.linear_transpose(lambda v: image_patches(v, sides, stride), x)(dpatches)
     return dx if padding is None else fold(dx, _margin(kernel), padding), dkernel
 
 

@@ -187,7 +187,7 @@ def _convolve_weight(layer: _Layer, x: Array, dy: Array) -> Array:
     return transpose(dy)[0].astype(layer.kernel.dtype)
 
 
-def _columns(x: Array, sides: tuple[int, ...], stride: int) -> Array:
+def image_patches(x: Array, sides: tuple[int, ...], stride: int) -> Array:
     """`[Ho, Wo, a * b * C]`: for each output pixel the inputs that it sums."""
     height, width = ((n - side) // stride + 1 for n, side in zip(x.shape[:2], sides, strict=True))
     windows = [
@@ -199,9 +199,9 @@ def _columns(x: Array, sides: tuple[int, ...], stride: int) -> Array:
 
 
 def _multiply(layer: _Layer, x: Array, kernel: Array) -> Array:
-    columns = _columns(x, kernel.shape[:2], layer.stride)
+    patches = image_patches(x, kernel.shape[:2], layer.stride)
     matrix = kernel.astype(x.dtype).reshape(-1, kernel.shape[3])
-    return jnp.einsum("hwk,ko->hwo", columns, matrix, precision=PRECISIONS[layer.precision])
+    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=PRECISIONS[layer.precision])
 
 
 def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
@@ -212,15 +212,15 @@ def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         return _multiply(layer, jnp.pad(dy, (*((n - 1,) * 2 for n in sides), (0, 0))), turned)
     matrix = kernel.astype(dy.dtype).reshape(-1, kernel.shape[3])
-    dcolumns = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=PRECISIONS[layer.precision])
-    scatter = jax.linear_transpose(lambda x: _columns(x, sides, layer.stride), layer.x)
-    return scatter(dcolumns)[0]
+    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=PRECISIONS[layer.precision])
+    scatter = jax.linear_transpose(lambda x: image_patches(x, sides, layer.stride), layer.x)
+    return scatter(dpatches)[0]
 
 
 def _multiply_weight(layer: _Layer, x: Array, dy: Array) -> Array:
     dkernel = jnp.einsum(
         "hwk,hwo->ko",
-        _columns(x, layer.kernel.shape[:2], layer.stride),
+        image_patches(x, layer.kernel.shape[:2], layer.stride),
         dy,
         precision=PRECISIONS[layer.precision],
         preferred_element_type=layer.kernel.dtype,
