@@ -198,7 +198,7 @@ def build_chunk(
 
     def one_after_the_other(slots, inputs, orders, count, num_slots) -> Chunk:
         def turn(i, chunk: Chunk) -> Chunk:
-            # An index that cannot be negative spares a fifth of the program: its correction.
+            # An index that cannot be negative spares half of the program's text: its correction.
             place = jnp.asarray(i, jnp.uint32)
             take = functools.partial(lax.dynamic_index_in_dim, index=place, keepdims=False)
             put = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)

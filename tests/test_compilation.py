@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from dip_jax import compilation
@@ -43,7 +44,9 @@ def test_a_folder_that_jax_was_told_stays(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_where_nothing_can_be_written_nothing_is_kept(tmp_path, monkeypatch):
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(compilation.jax.config, "update", lambda *_: pytest.fail("kept"))
+    before = dict(jax.config.values)
     compilation.keep_compiled(tmp_path / "file" / "folder")
+    assert dict(jax.config.values) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
