@@ -27,7 +27,7 @@ def keep_compiled(folder: Path | None = None) -> None:
     Args:
       folder: Where; None for `cache_folder`.
     """
-    if folder is None and jax.config.jax_compilation_cache_dir is not None:
+    if folder is None and jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     folder = folder or cache_folder()
     try:
