@@ -1,20 +1,24 @@
 """Seconds to quality: which settings reach what the settings of 2018 hand out, and after how many steps.
 
     python -m benchmarks.seconds --side=128 --setting="2018 denoise_2018" --setting="fast fast" \
-        --json=seconds.jsonl
-    python -m benchmarks.seconds --side=128 --json=seconds.jsonl --table --step_ms=2018:190,fast:20
+        --json=seconds.jsonl                    # fits: a line for each picture and seed
+    python -m benchmarks.seconds --side=128 --setting="2018 denoise_2018" --setting="fast fast" \
+        --json=seconds.jsonl --time             # their steps in turns, and PyTorch's of the goal
+    python -m benchmarks.seconds --json=seconds.jsonl --table --figure=seconds.png
 
 A setting is a label, a preset and overrides, separated by spaces. Each is fitted to each picture and
 seed; a line of the file has the PSNR of what was handed out and of the running average after every tenth step.
-A run that was killed goes on where it was.
+A run that was killed goes on where it was. Fits and times are apart, so that fits can share a machine
+whose times would then be worth nothing.
 
-With `--table` nothing is fitted. The goal of a picture and seed is the PSNR that the setting `--goal` hands
-out. The table has, for each setting, the difference of what it hands out from that (mean, worst), and from
-the best that the goal's running average passed through, which only the clean picture can tell; and the steps
-to the goal. Times the milliseconds per step, given by `--step_ms`, they are seconds.
+`--table` and `--figure` fit nothing; see `curves`. The goal of a picture and seed is what the setting `--goal`
+makes of it.
 """
 
+import functools
+import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,14 @@ import jax
 import numpy as np
 from absl import app, flags
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import about
+from benchmarks.curves import Row, build_table, draw, entries
+from benchmarks.protocol import Run, Settings, alternate
 from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read_rows
+from benchmarks.step import Ours, Torch
 from dip_jax.base import Case, Result, picture_key
-from dip_jax.config import Config
+from dip_jax.config import Config, replace_fields
 from dip_jax.ensemble import restore_many
 from dip_jax.presets import build_config
 from dip_jax.simulation import simulate_case
@@ -41,9 +47,10 @@ flags.DEFINE_multi_string("reference", [], "Clean pictures instead of them; thei
 flags.DEFINE_integer("side", 128, "Side of the pictures.")
 flags.DEFINE_integer("seeds", 3, "Runs with different noise, code and weights.")
 flags.DEFINE_string("json", "seconds.jsonl", "The file of lines.")
+flags.DEFINE_bool("time", False, "Time a step of each setting instead of fitting.")
 flags.DEFINE_bool("table", False, "Only show what the file has.")
+flags.DEFINE_string("figure", None, "Only draw what the file has, into this file.")
 flags.DEFINE_string("goal", "2018", "The setting that says what is to be reached.")
-flags.DEFINE_list("step_ms", [], "Milliseconds per step, LABEL:MS.")
 
 
 def build_setting(text: str) -> tuple[str, Config]:
@@ -79,74 +86,40 @@ def measure(result: Result, reference: np.ndarray) -> dict[str, Any]:
     }
 
 
-def steps_to(row: dict[str, Any], goal: float) -> float:
-    """Steps until the running average reaches a PSNR; infinite if it never does."""
-    curve = np.array([np.nan if value is None else value for value in row["psnr_average"]])
-    reached = np.flatnonzero(curve >= goal)
-    return float(row["every"] * reached[0]) if len(reached) else np.inf
+def time_steps(settings: dict[str, Config], side: int) -> list[dict[str, Any]]:
+    """Milliseconds per step of each setting, and of the goal in PyTorch where that is installed, in turns."""
+    # The rule runs and never fires.
+    endless = {"fit.num_steps": 1_000_000, "stop.patience": 1_000_000, "run.chunk": 200}
+    builders: dict[tuple[str, str], Callable[[], Run]] = {}
 
+    def build_ours(config: Config) -> Run:
+        return Ours(replace_fields(config, endless), side, 1).run
 
-def best(row: dict[str, Any]) -> float:
-    """The most that the running average reached, which only the clean picture can tell."""
-    return max(value for value in row["psnr_average"] if value is not None)
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    """A line for each setting, over all pictures and seeds that have a goal."""
-    step_ms = dict(item.rsplit(":", 1) for item in FLAGS.step_ms)
-    goals = {(row["picture"], row["seed"]): row for row in rows if row["label"] == FLAGS.goal}
-    columns = (
-        *("setting", "runs", "dB", "to the goal", "worst", "to the goal's best", "worst", "steps"),
-        *("steps to goal", "reached", "ms", "s", "s to goal", "worst"),
+    for label, config in settings.items():
+        builders[label, "ours"] = functools.partial(build_ours, config)
+    goal = settings.get(FLAGS.goal)
+    if goal is not None and goal.task.name == "denoise" and importlib.util.find_spec("torch"):
+        builders[FLAGS.goal, "PyTorch"] = lambda: Torch(goal, side, "eager", "float32").run
+    names = {" ".join(key): key for key in builders}
+    times = alternate(
+        {name: builders[key] for name, key in names.items()}, Settings(round_seconds=5), most=200
     )
-    table = Table(*columns, box=None, title=f"{FLAGS.side} x {FLAGS.side}, goal: {FLAGS.goal}")
-    for label in dict.fromkeys(row["label"] for row in rows):
-        mine = [
-            row for row in rows if row["label"] == label and (row["picture"], row["seed"]) in goals
-        ]
-        if not mine:
-            continue
-        goal = [goals[row["picture"], row["seed"]] for row in mine]
-        answer = np.array([row["answer"] for row in mine])
-        to_answer = answer - [row["answer"] for row in goal]
-        to_best = answer - [best(row) for row in goal]
-        steps = np.mean([row["num_steps"] for row in mine])
-        to_goal = np.array([steps_to(row, g["answer"]) for row, g in zip(mine, goal, strict=True)])
-        reached = np.isfinite(to_goal)
-        mean_to_goal = to_goal[reached].mean() if reached.any() else np.nan
-        ms = float(step_ms.get(label, "nan"))
-        table.add_row(
-            label,
-            str(len(mine)),
-            f"{answer.mean():.2f}",
-            *(f"{value:+.2f}" for v in (to_answer, to_best) for value in (v.mean(), v.min())),
-            f"{steps:.0f}",
-            f"{mean_to_goal:.0f}",
-            f"{reached.mean():.0%}",
-            f"{ms:.1f}",
-            f"{ms * steps / 1e3:.1f}",
-            f"{ms * mean_to_goal / 1e3:.1f}",
-            f"{ms * to_goal.max() / 1e3:.1f}",
-        )
-    Console(width=150).print(table)
+    return [
+        {"label": label, "library": library, "side": side, **times[name]}
+        for name, (label, library) in names.items()
+    ]
 
 
-def main(argv: list[str]) -> None:
-    """Fits what is missing, or shows what there is."""
-    del argv
-    path = Path(FLAGS.json)
-    if FLAGS.table:
-        show([row for row in read_rows(path) if row["side"] == FLAGS.side])
-        return
+def fit_settings(settings: dict[str, Config], texts: dict[str, str], path: Path) -> None:
+    """Fits what the file does not have yet."""
     pictures = clean_pictures(FLAGS.side, FLAGS.pictures, FLAGS.reference)
     device = about()
-    for text in FLAGS.setting:
-        label, config = build_setting(text)
-        same = {"label": label, "setting": text, "side": FLAGS.side}
+    for label, config in settings.items():
+        same = {"label": label, "setting": texts[label], "side": FLAGS.side}
         known = {
             (row["picture"], row["seed"])
             for row in read_rows(path)
-            if {name: row[name] for name in same} == same
+            if "picture" in row and {name: row[name] for name in same} == same
         }
         wanted = [
             (picture, seed)
@@ -159,11 +132,54 @@ def main(argv: list[str]) -> None:
             picture, seed = result.name.rsplit(" ", 1)
             row = {**same, "picture": picture, "seed": int(seed)}
             row |= measure(result, pictures[picture])
-            row["command"] = " ".join(["python -m benchmarks.seconds", *sys.argv[1:]])
-            append_row(path, row | device)
+            append_row(path, row | {"command": _command()} | device)
             said = (label, picture, seed, row["answer"], row["stop_step"], row["num_steps"])
             print(*said, row["seconds"], flush=True)
-    show([row for row in read_rows(path) if row["side"] == FLAGS.side])
+
+
+def show(path: Path) -> None:
+    """The table and the figure, a part for each task and side."""
+    parts: dict[str, list[Row]] = {}
+    for row in read_rows(path):
+        _, config = build_setting(row["setting"])
+        title = f"{config.task.name}, {row['side']} x {row['side']}"
+        parts.setdefault(title, []).append(row)
+    found = {
+        title: list(
+            entries(
+                [row for row in rows if "picture" in row],
+                [row for row in rows if "ms" in row],
+                FLAGS.goal,
+            )
+        )
+        for title, rows in parts.items()
+    }
+    for title, part in found.items():
+        Console(width=160).print(build_table(part, f"{title}; goal: {FLAGS.goal}"))
+    if FLAGS.figure:
+        draw(found, Path(FLAGS.figure))
+
+
+def _command() -> str:
+    return " ".join(["python -m benchmarks.seconds", *sys.argv[1:]])
+
+
+def main(argv: list[str]) -> None:
+    """Fits or times settings, or shows what the file has."""
+    del argv
+    path = Path(FLAGS.json)
+    if FLAGS.table or FLAGS.figure:
+        show(path)
+        return
+    texts = {text.split()[0]: text for text in FLAGS.setting}
+    settings = dict(build_setting(text) for text in FLAGS.setting)
+    if not FLAGS.time:
+        fit_settings(settings, texts, path)
+        return
+    for row in time_steps(settings, FLAGS.side):
+        print(row, flush=True)
+        more = {"setting": texts[row["label"]], "command": _command()}
+        append_row(path, row | more | about())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, layers, step
+from benchmarks import ceilings, curves, layers, step
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, work_off
 from dip_jax.cost import network_work
 from dip_jax.presets import build_config
@@ -169,3 +169,43 @@ def test_a_step_of_ours_is_measured_where_pytorchs_cannot_be(tiny):
     assert ours["forecast_gigabytes"] > 0
     assert singly["ms"] > 0
     assert torch["error"]
+
+
+def _fit_row(label, seed, averages, answer):
+    return {
+        "label": label,
+        "picture": "a",
+        "seed": seed,
+        "every": 10,
+        "psnr_average": averages,
+        "answer": answer,
+        "num_steps": 10 * len(averages),
+    }
+
+
+def test_a_setting_is_compared_with_the_goal_of_the_same_picture_and_seed(tmp_path):
+    fits = [
+        _fit_row("2018", 0, [None, 20.0, 30.0, 28.0], 27.0),
+        _fit_row("2018", 1, [None, 10.0, 15.0, 20.0], 20.0),
+        _fit_row("narrow", 1, [None, 19.0, 20.5], 20.5),
+        _fit_row("narrow", 2, [None, 99.0, 99.0], 99.0),  # no goal of that seed
+    ]
+    times = [
+        {"label": "2018", "library": "PyTorch", "ms": 100.0},
+        {"label": "narrow", "library": "ours", "ms": 10.0},
+    ]
+    found = list(curves.entries(fits, times, "2018"))
+    assert [entry.label for entry in found] == ["2018, PyTorch", "narrow"]
+    goal, narrow = found
+    assert [curves.best(row) for row in goal.rows] == [30.0, 20.0]
+    assert [row["seed"] for row in narrow.rows] == [row["seed"] for row in narrow.goals] == [1]
+    assert curves.steps_to(narrow.rows[0], narrow.goals[0]["answer"]) == 20
+    assert curves.steps_to(narrow.rows[0], 21.0) == np.inf
+    table = curves.build_table(found, "any")
+    cells = {column.header: list(column.cells)[1] for column in table.columns[:5]}
+    assert cells["dB"] == "20.50"
+    assert cells["to the goal"] == "+0.50"
+    seconds = next(list(column.cells) for column in table.columns if column.header == "s")
+    assert seconds == ["4.0", "0.3"]
+    curves.draw({"denoise": found}, tmp_path / "docs" / "seconds.png")
+    assert (tmp_path / "docs" / "seconds.png").stat().st_size > 5000
