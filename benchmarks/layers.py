@@ -17,12 +17,14 @@ import jax.numpy as jnp
 
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, loop
 from dip_jax.blocks import Conv
+from dip_jax.borders import pad
 from dip_jax.config import NetConfig
-from dip_jax.convolution import conv2d, pad, upsample
+from dip_jax.convolution import conv2d
 from dip_jax.cost import network_work
 from dip_jax.nets import build_net
 from dip_jax.normalisation import normalise
 from dip_jax.presets import build_config
+from dip_jax.scales import upsample
 
 Shape = tuple[int, ...]
 _FORECAST_RATE, _FORECAST_BANDWIDTH = 1e11, 1e10

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
-from dip_jax.convolution import conv2d, conv2d_transposed, downsample_lanczos, pool, upsample
+from dip_jax.convolution import conv2d, conv2d_transposed
 from dip_jax.normalisation import at_least_float32, normalise, normalise_groups
+from dip_jax.scales import downsample_lanczos, pool, upsample
 
 
 class Architecture(NamedTuple):

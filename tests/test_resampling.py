@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.measure import block_reduce
 
-from dip_jax.convolution import downsample_lanczos
 from dip_jax.errors import InputError
 from dip_jax.resampling import FILTERS, Downsample, upsample_bicubic
+from dip_jax.scales import downsample_lanczos
 
 
 def draw(seed, *shape):
