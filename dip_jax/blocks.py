@@ -80,7 +80,12 @@ class Deconv(nn.Module):
         """`[H, W, C] -> [2 H, 2 W, features]`."""
         shape = (1 if is_signal(x) else 4, 4, x.shape[-1], self.features)
         kernel = self.param("kernel", declared, shape)
-        y = conv2d_transposed(x, kernel, lowering=self.config.lowering)  # type: ignore[arg-type]
+        y = conv2d_transposed(
+            x,
+            kernel,
+            lowering=self.config.lowering,  # type: ignore[arg-type]
+            precision=self.config.precision,  # type: ignore[arg-type]
+        )
         if self.config.bias:
             y = y + self.param("bias", declared, (self.features,))[None, None]
         return y

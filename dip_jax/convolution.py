@@ -84,19 +84,15 @@ def conv2d(
         raise ValueError(
             f"conv2d expected odd kernel sides and stride 1 or 2, came {kernel.shape[:2]} and {stride}."
         )
-    if lowering not in LOWERINGS:
-        raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
-    if precision not in ("auto", *PRECISIONS):
-        raise ValueError(
-            f"precision must be one of auto, {', '.join(PRECISIONS)}, came {precision!r}."
-        )
+    _require_known(lowering, precision)
     if batching not in BATCHINGS:
         raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, came {batching!r}.")
 
     def products(x: Array, kernel: Array, threshold: tuple[int, int] | None) -> Array:
-        x, kernel = (_rounded(v, precision, which="operand") for v in (x, kernel))
-        y = _matrix_products(x, kernel, stride, padding, threshold)
-        return _rounded(y, precision, which="result")
+        make = functools.partial(
+            _matrix_products, stride=stride, padding=padding, threshold=threshold
+        )
+        return _emulated(make, x, kernel, precision)
 
     def platform(x: Array, kernel: Array) -> Array:
         chosen: VendorPrecision = "tf32" if precision == "auto" else precision
@@ -123,6 +119,23 @@ def _per_platform(
     if jax.default_backend() == "cpu":
         return on_cpu(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+
+
+def _require_known(lowering: str, precision: str) -> None:
+    if lowering not in LOWERINGS:
+        raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(
+            f"precision must be one of auto, {', '.join(PRECISIONS)}, came {precision!r}."
+        )
+
+
+def _emulated(
+    make: Callable[[Array, Array], Array], x: Array, kernel: Array, precision: Precision
+) -> Array:
+    """`make(x, kernel)` as hardware of that precision would make it."""
+    x, kernel = (_rounded(v, precision, which="operand") for v in (x, kernel))
+    return _rounded(make(x, kernel), precision, which="result")
 
 
 def _rounded(x: Array, precision: Precision, which: Literal["operand", "result"]) -> Array:
@@ -230,7 +243,9 @@ def _weight_gradient(x: Array, dy: Array) -> Array:
 # --- Transposed convolution -------------------------------------------------------------------------
 
 
-def conv2d_transposed(x: Array, kernel: Array, *, lowering: Lowering = "auto") -> Array:
+def conv2d_transposed(
+    x: Array, kernel: Array, *, lowering: Lowering = "auto", precision: Precision = "auto"
+) -> Array:
     """Doubles an image by a transposed convolution with a kernel of side 4, stride 2, padding 1.
 
     y[2 i + a - 1, 2 j + b - 1, o] += x[i, j, c] kernel[a, b, c, o], summed over i, j, a, b, c.
@@ -239,12 +254,13 @@ def conv2d_transposed(x: Array, kernel: Array, *, lowering: Lowering = "auto") -
       x: Image `[H, W, C_in]`.
       kernel: `[4, 4, C_in, C_out]`, or `[1, 4, ...]` for signals that are one row.
       lowering: `vendor`, or anything else for sub-pixel products; `auto` chooses per platform.
+      precision: As for `conv2d`.
 
     Returns:
-      `[2 H, 2 W, C_out]`; `[H, 2 W, C_out]` for a kernel of one row.
+      `[2 H, 2 W, C_out]`; `[H, 2 W, C_out]` for a kernel of one row; bfloat16 with precision `bfloat16`.
 
     Raises:
-      ValueError: On a shape or lowering that is not one of these.
+      ValueError: On a shape, lowering or precision that is not one of these.
     """
     sides_are_known = kernel.ndim == 4 and kernel.shape[:2] in ((4, 4), (1, 4))
     if x.ndim != 3 or not sides_are_known or x.shape[-1] != kernel.shape[2]:
@@ -252,24 +268,31 @@ def conv2d_transposed(x: Array, kernel: Array, *, lowering: Lowering = "auto") -
             "conv2d_transposed expected an image [H, W, C] and a kernel [4, 4, C, O] or [1, 4, C, O], "
             f"came {x.shape} and {kernel.shape}."
         )
-    if lowering not in LOWERINGS:
-        raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
+    _require_known(lowering, precision)
+
+    def products(x: Array, kernel: Array) -> Array:
+        return _emulated(_sub_pixels, x, kernel, precision)
+
+    def platform(x: Array, kernel: Array) -> Array:
+        return _vendor_transposed(x, kernel, "tf32" if precision == "auto" else precision)
+
     if lowering == "auto":
-        return _per_platform(_sub_pixels, _vendor_transposed, x, kernel)
-    return (_vendor_transposed if lowering == "vendor" else _sub_pixels)(x, kernel)
+        return _per_platform(products, platform, x, kernel)
+    return (platform if lowering == "vendor" else products)(x, kernel)
 
 
-def _vendor_transposed(x: Array, kernel: Array) -> Array:
+def _vendor_transposed(x: Array, kernel: Array, precision: VendorPrecision) -> Array:
     """The platform's own: a convolution of the image with zeros between its pixels."""
-    x = x.astype(kernel.dtype)
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     doubled = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
     y = lax.conv_general_dilated(
-        x[None],
-        kernel[::-1, ::-1],
+        x[None].astype(dtype),
+        kernel[::-1, ::-1].astype(dtype),
         (1, 1),
         [(side // 2, side // 2) for side in kernel.shape[:2]],
         lhs_dilation=doubled,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=PRECISIONS[precision],
     )
     return y[0]
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from dip_jax.config import NetConfig
-from dip_jax.convolution import conv2d
+from dip_jax.convolution import conv2d, conv2d_transposed
 from dip_jax.nets import build_net
 from dip_jax.normalisation import normalise
 
@@ -48,6 +48,22 @@ def test_a_convolution_is_that_of_rounded_operands(precision, lowering):
     close = np.isclose(y.astype(np.float32), expected, rtol=1e-5, atol=1e-5)
     assert close.mean() > 0.995
     np.testing.assert_allclose(y.astype(np.float32), expected, rtol=2.0**-bits, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", NAMES)
+def test_a_transposed_convolution_is_that_of_rounded_operands_too(precision):
+    x, kernel = draw(0, 8, 9, 6), draw(1, 4, 4, 6, 5)
+    bits = NAMES[precision]
+    exact = conv2d_transposed(jnp.float32(rounded(x, bits)), jnp.float32(rounded(kernel, bits)))
+    y = conv2d_transposed(jnp.array(x), jnp.array(kernel), precision=precision)
+    expected = np.asarray(exact) if precision == "tf32" else rounded(np.asarray(exact), bits)
+    rtol = 1e-5 if precision == "tf32" else 2.0**-bits  # the result is rounded, too
+    np.testing.assert_allclose(y.astype(np.float32), expected, rtol=rtol, atol=1e-5)
+    assert y.dtype == (jnp.float32 if precision == "tf32" else jnp.bfloat16)
+    platforms = conv2d_transposed(
+        jnp.array(x), jnp.array(kernel), precision=precision, lowering="vendor"
+    )
+    assert platforms.dtype == y.dtype
 
 
 def test_float32_is_what_the_processor_does_anyway():
