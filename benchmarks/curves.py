@@ -91,8 +91,9 @@ def build_table(found: Sequence[Entry], title: str) -> Table:
 def draw(panels: dict[str, Sequence[Entry]], path: Path) -> None:
     """The running average against seconds, relative to the goal's best; a panel for each title.
 
-    A line is the mean over pictures and seeds, its band one standard deviation to each side; a dot is where a setting
-    hands out.
+    A line is the mean over pictures and seeds, its band one standard deviation to each side; a dot is what a setting
+    hands out, and when. Where a setting fits several networks to a picture the line is of one of them, and the dot
+    of their mean.
     """
     figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]

@@ -7,7 +7,8 @@
     python -m benchmarks.seconds --json=seconds.jsonl --table --figure=seconds.png
 
 A setting is a label, a preset and overrides, separated by spaces. Each is fitted to each picture and
-seed; a line of the file has the PSNR of what was handed out and of the running average after every tenth step.
+seed; a line of the file has the PSNR of what was handed out and of the running average after every tenth step (where a
+setting fits several networks to a picture, of the first).
 A run that was killed goes on where it was. Fits and times are apart, so that fits can share a machine
 whose times would then be worth nothing.
 
@@ -34,7 +35,7 @@ from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read
 from benchmarks.step import Ours, Torch
 from dip_jax.base import Case, Result, picture_key
 from dip_jax.config import Config, replace_fields
-from dip_jax.ensemble import restore_many
+from dip_jax.ensemble import num_members, restore_many
 from dip_jax.presets import build_config
 from dip_jax.simulation import simulate_case
 
@@ -87,13 +88,17 @@ def measure(result: Result, reference: np.ndarray) -> dict[str, Any]:
 
 
 def time_steps(settings: dict[str, Config], side: int) -> list[dict[str, Any]]:
-    """Milliseconds per step of each setting, and of the goal in PyTorch where that is installed, in turns."""
+    """Milliseconds per step of each setting, and of the goal in PyTorch where that is installed, in turns.
+
+    A step of a setting with several networks for a picture is one of all of them.
+    """
     # The rule runs and never fires.
-    endless = {"fit.num_steps": 1_000_000, "stop.patience": 1_000_000, "run.chunk": 200}
+    endless = {"fit.num_steps": 1_000_000, "stop.patience": 1_000_000.0, "run.chunk": 200}
     builders: dict[tuple[str, str], Callable[[], Run]] = {}
 
     def build_ours(config: Config) -> Run:
-        return Ours(replace_fields(config, endless), side, 1).run
+        number = num_members(config)
+        return Ours(replace_fields(config, {**endless, "run.slots": number}), side, number).run
 
     for label, config in settings.items():
         builders[label, "ours"] = functools.partial(build_ours, config)
