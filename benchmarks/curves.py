@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from dip_jax.base import InputError
+
 Row = dict[str, Any]
 
 
@@ -89,39 +91,45 @@ def build_table(found: Sequence[Entry], title: str) -> Table:
 
 
 def draw(panels: dict[str, Sequence[Entry]], path: Path) -> None:
-    """The running average against seconds, relative to the goal's best; a panel for each title.
+    """The running average against seconds, relative to the goal's best; a panel for each title with times.
 
-    A line is the mean over pictures and seeds, its band one standard deviation to each side; a dot is what a setting
-    hands out, and when. Where a setting fits several networks to a picture the line is of one of them, and the dot
+    A line is the mean over pictures and seeds, its band one standard deviation to each side; a fit that has ended counts
+    with what it handed out. A dot is the mean of what a setting hands out, and when. Where a setting fits several networks to a picture the line is of one of them, and the dot
     of their mean.
     """
-    figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, found) in zip(axes, panels.items(), strict=True):
+    timed = {
+        title: [entry for entry in found if np.isfinite(entry.ms)]
+        for title, found in panels.items()
+    }
+    timed = {title: found for title, found in timed.items() if found}
+    if not timed:
+        raise InputError("There is nothing to draw: no setting has both fits and times (--time).")
+    figure = Figure(figsize=(6.5 * len(timed), 4), layout="constrained")
+    axes = figure.subplots(1, len(timed), squeeze=False)[0]
+    for axis, (title, found) in zip(axes, timed.items(), strict=True):
         for entry in found:
-            if np.isfinite(entry.ms):
-                _draw_entry(axis, entry)
+            _draw_entry(axis, entry)
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.set(title=title, xscale="log", xlabel="seconds", ylim=(-4, 1))
+        axis.set(title=title, xscale="log", xlabel="seconds per picture", ylim=(-6, 1))
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right", fontsize="small")
+        axis.legend(loc="lower left", fontsize="small")
     axes[0].set_ylabel("dB, running average less the goal's best")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
 def _draw_entry(axis: Axes, entry: Entry) -> None:
-    length = min(len(row["psnr_average"]) for row in entry.rows)
-    curves = np.array(
-        [
-            _average(row)[:length] - best(goal)
-            for row, goal in zip(entry.rows, entry.goals, strict=True)
-        ]
-    )
-    seconds = entry.ms / 1e3 * entry.rows[0]["every"] * np.arange(length)
-    mean, spread = curves[:, 1:].mean(axis=0), curves[:, 1:].std(axis=0)
-    (line,) = axis.plot(seconds[1:], mean, label=entry.label)
-    axis.fill_between(seconds[1:], mean - spread, mean + spread, alpha=0.2, linewidth=0)
+    length = max(len(row["psnr_average"]) for row in entry.rows)
+    curves = []
+    for row, goal in zip(entry.rows, entry.goals, strict=True):
+        average = _average(row)
+        # What was handed out stays.
+        held = np.full(length - len(average), row["answer"])
+        curves.append(np.concatenate([average, held])[1:] - best(goal))
+    mean, spread = np.mean(curves, axis=0), np.std(curves, axis=0)
+    seconds = entry.ms / 1e3 * entry.rows[0]["every"] * np.arange(1, length)
+    (line,) = axis.plot(seconds, mean, label=entry.label)
+    axis.fill_between(seconds, mean - spread, mean + spread, alpha=0.2, linewidth=0)
     ends = entry.ms / 1e3 * np.mean([row["num_steps"] for row in entry.rows])
     answers = [
         row["answer"] - best(goal) for row, goal in zip(entry.rows, entry.goals, strict=True)

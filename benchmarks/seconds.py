@@ -13,7 +13,7 @@ A run that was killed goes on where it was. Fits and times are apart, so that fi
 whose times would then be worth nothing.
 
 `--table` and `--figure` fit nothing; see `curves`. The goal of a picture and seed is what the setting `--goal`
-makes of it.
+makes of it, or where that is missing the first setting of the file.
 """
 
 import functools
@@ -51,7 +51,7 @@ flags.DEFINE_string("json", "seconds.jsonl", "The file of lines.")
 flags.DEFINE_bool("time", False, "Time a step of each setting instead of fitting.")
 flags.DEFINE_bool("table", False, "Only show what the file has.")
 flags.DEFINE_string("figure", None, "Only draw what the file has, into this file.")
-flags.DEFINE_string("goal", "2018", "The setting that says what is to be reached.")
+flags.DEFINE_string("goal", "2018", "The label of the setting that says what is to be reached.")
 
 
 def build_setting(text: str) -> tuple[str, Config]:
@@ -149,18 +149,16 @@ def show(path: Path) -> None:
         _, config = build_setting(row["setting"])
         title = f"{config.task.name}, {row['side']} x {row['side']}"
         parts.setdefault(title, []).append(row)
-    found = {
-        title: list(
-            entries(
-                [row for row in rows if "picture" in row],
-                [row for row in rows if "ms" in row],
-                FLAGS.goal,
-            )
-        )
-        for title, rows in parts.items()
-    }
+    found = {}
+    for title, rows in parts.items():
+        fits = [row for row in rows if "picture" in row]
+        if fits:
+            labels = [row["label"] for row in fits]
+            goal = FLAGS.goal if FLAGS.goal in labels else labels[0]
+            times = [row for row in rows if "ms" in row]
+            found[f"{title}; goal: {goal}"] = list(entries(fits, times, goal))
     for title, part in found.items():
-        Console(width=160).print(build_table(part, f"{title}; goal: {FLAGS.goal}"))
+        Console(width=160).print(build_table(part, title))
     if FLAGS.figure:
         draw(found, Path(FLAGS.figure))
 
