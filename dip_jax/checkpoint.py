@@ -20,9 +20,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dip_jax.chunk import Slot
 from dip_jax.errors import is_disk_full
 from dip_jax.runner import Saved
-from dip_jax.slots import Slot
 
 
 class CheckpointStore:

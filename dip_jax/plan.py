@@ -14,8 +14,9 @@ from dip_jax.config import Config
 from dip_jax.ensemble import num_members, with_noise
 from dip_jax.errors import InputError
 from dip_jax.jobs import Entry
+from dip_jax.memory import peak_bytes
 from dip_jax.padding import pad_case, padded_side
-from dip_jax.slots import Slots, peak_bytes
+from dip_jax.slots import Slots
 from dip_jax.tasks import is_pointwise
 
 # The probe lasts about so long, or one step if that takes longer.

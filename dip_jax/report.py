@@ -23,8 +23,8 @@ from PIL import Image
 from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, from_json, to_json
 from dip_jax.images import Picture
+from dip_jax.memory import peak_bytes
 from dip_jax.metrics import ssim
-from dip_jax.slots import peak_bytes
 from dip_jax.writing import part_of, remove_parts, write_picture
 
 # What a run writes into its folder beside the pictures' own folders.

@@ -19,11 +19,12 @@ import jax
 import numpy as np
 
 from dip_jax.base import Case, Posterior, Result, member_label
+from dip_jax.chunk import Slot, Status
 from dip_jax.config import Config
 from dip_jax.nets import num_params
 from dip_jax.padding import pad_case
 from dip_jax.sgld import num_kept, trace_names
-from dip_jax.slots import Slot, Slots, Status
+from dip_jax.slots import Slots
 from dip_jax.tasks import finish
 
 # A chunk should last about this long: short enough to stop and to refill soon, long enough to hide what
