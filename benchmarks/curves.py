@@ -1,6 +1,6 @@
 """What the lines of `benchmarks.seconds` say, as a table and as a figure.
 
-All is relative to the setting that is the goal, for the same picture, seed, task and side: to what it hands out, and to the
+All is relative to the setting that is the goal, for the same picture and seed: to what it hands out, and to the
 best that its running average passed through, which only the clean picture can tell.
 """
 
@@ -24,14 +24,20 @@ class Entry(NamedTuple):
     label: str
     rows: list[Row]
     goals: list[Row]
+    is_whole: bool
+    """Whether there is a fit for each of the goal's."""
     ms: float
-    """Per step; NaN if it was not timed."""
+    """Per step of one network; NaN if it was not timed."""
+
+    def seconds(self) -> float:
+        """Of a picture, on average, its networks one after the other."""
+        return self.ms / 1e3 * float(np.mean([row["network_steps"] for row in self.rows]))
 
 
 def steps_to(row: Row, goal: float) -> float:
     """Steps until the running average reaches a PSNR; infinite if it never does."""
     reached = np.flatnonzero(_average(row) >= goal)
-    return float(row["every"] * reached[0]) if len(reached) else np.inf
+    return float(row["every"] * reached[0] + 1) if len(reached) else np.inf
 
 
 def best(row: Row) -> float:
@@ -53,64 +59,71 @@ def entries(fits: Sequence[Row], times: Sequence[Row], goal: str) -> Iterator[En
             row for row in fits if row["label"] == label and (row["picture"], row["seed"]) in goals
         ]
         beside = [goals[row["picture"], row["seed"]] for row in rows]
-        timed = {row["library"]: row["ms"] for row in times if row["label"] == label}
+        is_whole = len(rows) == len(goals)
+        timed = {
+            row["library"]: row["ms"] / row["num_networks"]
+            for row in times
+            if row["label"] == label
+        }
         for library, ms in (timed or {"ours": np.nan}).items() if rows else ():
             name = label if library == "ours" else f"{label}, {library}"
-            yield Entry(name, rows, beside, ms)
+            name += "" if is_whole else f" ({len(rows)} of {len(goals)})"
+            yield Entry(name, rows, beside, is_whole, ms)
 
 
 def build_table(found: Sequence[Entry], title: str) -> Table:
-    """A line for each entry."""
+    """A line for each entry; of settings with several networks no curve of their mean is known."""
     columns = (
-        *("setting", "fits", "dB", "to the goal", "worst", "to the goal's best", "worst", "steps"),
-        *("steps to goal", "reached", "ms", "s", "s to goal", "worst"),
+        *("setting", "fits", "dB", "to the goal", "worst", "to the goal's best", "worst"),
+        *("steps", "s", "steps to goal", "s to goal", "worst"),
     )
     table = Table(*columns, box=None, title=title)
-    for label, rows, goals, ms in found:
-        answer = np.array([row["answer"] for row in rows])
-        to_answer = answer - [row["answer"] for row in goals]
-        to_best = answer - [best(row) for row in goals]
-        steps = np.mean([row["num_steps"] for row in rows])
-        to_goal = np.array([steps_to(row, g["answer"]) for row, g in zip(rows, goals, strict=True)])
-        reached = np.isfinite(to_goal)
-        mean_to_goal = to_goal[reached].mean() if reached.any() else np.nan
+    for entry in found:
+        pairs = list(zip(entry.rows, entry.goals, strict=True))
+        to_answer = np.array([row["answer"] - goal["answer"] for row, goal in pairs])
+        to_best = np.array([row["answer"] - best(goal) for row, goal in pairs])
+        to_goal = np.array([steps_to(row, goal["answer"]) for row, goal in pairs])
+        is_known = np.isfinite(to_goal).all() and entry.rows[0]["num_networks"] == 1
+        reached = (to_goal.mean(), *(entry.ms / 1e3 * np.array([to_goal.mean(), to_goal.max()])))
         table.add_row(
-            label,
-            str(len(rows)),
-            f"{answer.mean():.2f}",
+            entry.label,
+            str(len(pairs)),
+            f"{np.mean([row['answer'] for row in entry.rows]):.2f}",
             *(f"{value:+.2f}" for v in (to_answer, to_best) for value in (v.mean(), v.min())),
-            f"{steps:.0f}",
-            f"{mean_to_goal:.0f}",
-            f"{reached.mean():.0%}",
-            f"{ms:.1f}",
-            f"{ms * steps / 1e3:.1f}",
-            f"{ms * mean_to_goal / 1e3:.1f}",
-            f"{ms * to_goal.max() / 1e3:.1f}",
+            f"{np.mean([row['network_steps'] for row in entry.rows]):.0f}",
+            _number(entry.seconds()),
+            *(_number(value) if is_known else "-" for value in reached),
         )
     return table
 
 
-def draw(panels: dict[str, Sequence[Entry]], path: Path) -> None:
+def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
     """The running average against seconds, relative to the goal's best; a panel for each title with times.
 
-    A line is the mean over pictures and seeds, its band one standard deviation to each side; a fit that has ended counts
-    with what it handed out. A dot is the mean of what a setting hands out, and when. Where a setting fits several networks to a picture the line is of one of them, and the dot
-    of their mean.
+    A line is the mean over pictures and seeds, its band one standard deviation to each side; a fit that has
+    ended counts with what it handed out. A dot is the mean of what a setting hands out, and when. Where
+    a setting fits several networks to a picture there is only the dot. Fits are ours; another library's
+    line is of the same fits at that library's time per step.
+
+    Raises:
+      InputError: If no setting has both a fit for each of the goal's and a time.
     """
-    timed = {
-        title: [entry for entry in found if np.isfinite(entry.ms)]
-        for title, found in panels.items()
-    }
-    timed = {title: found for title, found in timed.items() if found}
+    timed = [
+        (title, [entry for entry in found if np.isfinite(entry.ms) and entry.is_whole])
+        for title, found in panels
+    ]
+    timed = [(title, found) for title, found in timed if found]
     if not timed:
-        raise InputError("There is nothing to draw: no setting has both fits and times (--time).")
+        raise InputError(
+            "There is nothing to draw: no setting has both all fits and times (--time)."
+        )
     figure = Figure(figsize=(6.5 * len(timed), 4), layout="constrained")
     axes = figure.subplots(1, len(timed), squeeze=False)[0]
-    for axis, (title, found) in zip(axes, timed.items(), strict=True):
+    for axis, (title, found) in zip(axes, timed, strict=True):
         for entry in found:
             _draw_entry(axis, entry)
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.set(title=title, xscale="log", xlabel="seconds per picture", ylim=(-6, 1))
+        axis.set(title=title, xscale="log", xlabel="seconds per picture", ylim=(-10, 1))
         axis.grid(alpha=0.3)
         axis.legend(loc="lower left", fontsize="small")
     axes[0].set_ylabel("dB, running average less the goal's best")
@@ -119,23 +132,29 @@ def draw(panels: dict[str, Sequence[Entry]], path: Path) -> None:
 
 
 def _draw_entry(axis: Axes, entry: Entry) -> None:
+    pairs = list(zip(entry.rows, entry.goals, strict=True))
+    answer = np.mean([row["answer"] - best(goal) for row, goal in pairs])
+    (dot,) = axis.plot(entry.seconds(), answer, "o", label=entry.label)
+    if entry.rows[0]["num_networks"] > 1:
+        return
     length = max(len(row["psnr_average"]) for row in entry.rows)
     curves = []
-    for row, goal in zip(entry.rows, entry.goals, strict=True):
+    for row, goal in pairs:
         average = _average(row)
         # What was handed out stays.
         held = np.full(length - len(average), row["answer"])
         curves.append(np.concatenate([average, held])[1:] - best(goal))
     mean, spread = np.mean(curves, axis=0), np.std(curves, axis=0)
-    seconds = entry.ms / 1e3 * entry.rows[0]["every"] * np.arange(1, length)
-    (line,) = axis.plot(seconds, mean, label=entry.label)
-    axis.fill_between(seconds, mean - spread, mean + spread, alpha=0.2, linewidth=0)
-    ends = entry.ms / 1e3 * np.mean([row["num_steps"] for row in entry.rows])
-    answers = [
-        row["answer"] - best(goal) for row, goal in zip(entry.rows, entry.goals, strict=True)
-    ]
-    axis.plot(ends, np.mean(answers), "o", color=line.get_color())
+    seconds = entry.ms / 1e3 * (entry.rows[0]["every"] * np.arange(1, length) + 1)
+    axis.plot(seconds, mean, color=dot.get_color())
+    axis.fill_between(
+        seconds, mean - spread, mean + spread, alpha=0.2, linewidth=0, color=dot.get_color()
+    )
 
 
 def _average(row: Row) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in row["psnr_average"]])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "-"

@@ -7,17 +7,17 @@
     python -m benchmarks.seconds --json=seconds.jsonl --table --figure=seconds.png
 
 A setting is a label, a preset and overrides, separated by spaces. Each is fitted to each picture and
-seed; a line of the file has the PSNR of what was handed out and of the running average after every tenth step (where a
-setting fits several networks to a picture, of the first).
-A run that was killed goes on where it was. Fits and times are apart, so that fits can share a machine
-whose times would then be worth nothing.
+seed; a line of the file has the PSNR of what was handed out and of the running average after step 1, 11, 21 and so on
+(where a setting fits several networks to a picture, of the first). A run that was killed goes on where it was.
+Fits and times are apart, so that fits can share a machine whose times would then be worth nothing.
 
 `--table` and `--figure` fit nothing; see `curves`. The goal of a picture and seed is what the setting `--goal`
-makes of it, or where that is missing the first setting of the file.
+makes of it, or where a task and side do not have it, the first setting of the file.
 """
 
 import functools
 import importlib.util
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +29,11 @@ from absl import app, flags
 from rich.console import Console
 
 from benchmarks import about
-from benchmarks.curves import Row, build_table, draw, entries
+from benchmarks.curves import Entry, Row, build_table, draw, entries
 from benchmarks.protocol import Run, Settings, alternate
 from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read_rows
 from benchmarks.step import Ours, Torch
-from dip_jax.base import Case, Result, picture_key
+from dip_jax.base import Case, InputError, Result, picture_key
 from dip_jax.config import Config, replace_fields
 from dip_jax.ensemble import num_members, restore_many
 from dip_jax.presets import build_config
@@ -55,27 +55,36 @@ flags.DEFINE_string("goal", "2018", "The label of the setting that says what is 
 
 
 def build_setting(text: str) -> tuple[str, Config]:
-    """Label and config."""
-    label, preset, *overrides = text.split()
-    return label, build_config(preset, overrides=overrides)
+    """Label and config.
+
+    Raises:
+      InputError: If it is not a label, a preset and overrides.
+    """
+    label, *rest = text.split()
+    if not rest:
+        raise InputError(f"A setting is a label, a preset and overrides, came {text!r}.")
+    return label, build_config(rest[0], overrides=rest[1:])
 
 
 def build_case(config: Config, picture: str, seed: int, reference: np.ndarray) -> Case:
-    """The damaged picture; the damage depends on picture and seed alone, not on the setting."""
+    """The damaged picture; the damage depends on picture, seed and task, on nothing else of the setting."""
     name = f"{picture} {seed}"
     key = jax.random.fold_in(picture_key(0, name), 1)
     return simulate_case(key, config.task, name, reference)
 
 
-def measure(result: Result, reference: np.ndarray) -> dict[str, Any]:
+def measure(result: Result, reference: np.ndarray) -> Row:
     """What was handed out, and the way there."""
     if result.error is not None:
         raise result.error
-    error = np.mean((result.image - reference) ** 2)
+    members = result.members or (result.curve,)
+    mse = np.mean((result.image - reference) ** 2)
     return {
-        "answer": figure(-10 * np.log10(error), 3),
+        "answer": figure(-10 * np.log10(mse), 3),
         "stop_step": result.stop_step,
         "num_steps": result.num_steps,
+        "num_networks": len(members),
+        "network_steps": sum(len(curve["loss"]) for curve in members),
         "status": result.status,
         "num_rollbacks": result.num_rollbacks,
         "seconds": round(result.seconds, 1),
@@ -87,7 +96,7 @@ def measure(result: Result, reference: np.ndarray) -> dict[str, Any]:
     }
 
 
-def time_steps(settings: dict[str, Config], side: int) -> list[dict[str, Any]]:
+def time_steps(settings: dict[str, Config], side: int) -> list[Row]:
     """Milliseconds per step of each setting, and of the goal in PyTorch where that is installed, in turns.
 
     A step of a setting with several networks for a picture is one of all of them.
@@ -105,12 +114,20 @@ def time_steps(settings: dict[str, Config], side: int) -> list[dict[str, Any]]:
     goal = settings.get(FLAGS.goal)
     if goal is not None and goal.task.name == "denoise" and importlib.util.find_spec("torch"):
         builders[FLAGS.goal, "PyTorch"] = lambda: Torch(goal, side, "eager", "float32").run
+    else:
+        print("PyTorch is not timed: it is not installed, or no setting is the goal.")
     names = {" ".join(key): key for key in builders}
     times = alternate(
         {name: builders[key] for name, key in names.items()}, Settings(round_seconds=5), most=200
     )
     return [
-        {"label": label, "library": library, "side": side, **times[name]}
+        {
+            "label": label,
+            "library": library,
+            "side": side,
+            "num_networks": num_members(settings[label]),
+            **times[name],
+        }
         for name, (label, library) in names.items()
     ]
 
@@ -124,7 +141,7 @@ def fit_settings(settings: dict[str, Config], texts: dict[str, str], path: Path)
         known = {
             (row["picture"], row["seed"])
             for row in read_rows(path)
-            if "picture" in row and {name: row[name] for name in same} == same
+            if "picture" in row and {name: row.get(name) for name in same} == same
         }
         wanted = [
             (picture, seed)
@@ -143,38 +160,51 @@ def fit_settings(settings: dict[str, Config], texts: dict[str, str], path: Path)
 
 
 def show(path: Path) -> None:
-    """The table and the figure, a part for each task and side."""
-    parts: dict[str, list[Row]] = {}
+    """The table and the figure, a part for each task and side.
+
+    Raises:
+      InputError: If there are no fits, or one label stands for two settings.
+    """
+    parts: dict[Any, list[Row]] = {}
+    configs: dict[Any, Config] = {}
     for row in read_rows(path):
-        _, config = build_setting(row["setting"])
-        title = f"{config.task.name}, {row['side']} x {row['side']}"
-        parts.setdefault(title, []).append(row)
-    found = {}
-    for title, rows in parts.items():
+        if "setting" not in row:
+            continue
+        label, config = build_setting(row["setting"])
+        part = (config.task, row["side"])
+        parts.setdefault(part, []).append(row)
+        if configs.setdefault((part, label), config) != config:
+            raise InputError(f"{path}: the label {label!r} stands for two settings.")
+    found: list[tuple[str, list[Entry]]] = []
+    for (task, side), rows in parts.items():
         fits = [row for row in rows if "picture" in row]
         if fits:
             labels = [row["label"] for row in fits]
             goal = FLAGS.goal if FLAGS.goal in labels else labels[0]
             times = [row for row in rows if "ms" in row]
-            found[f"{title}; goal: {goal}"] = list(entries(fits, times, goal))
-    for title, part in found.items():
-        Console(width=160).print(build_table(part, title))
+            title = f"{task.name}, {side} x {side}; goal: {goal}"
+            found.append((title, list(entries(fits, times, goal))))
+    if not found:
+        raise InputError(f"{path} has no fits.")
+    for title, part_entries in found:
+        Console(width=160).print(build_table(part_entries, title))
     if FLAGS.figure:
         draw(found, Path(FLAGS.figure))
 
 
 def _command() -> str:
-    return " ".join(["python -m benchmarks.seconds", *sys.argv[1:]])
+    return "python -m benchmarks.seconds " + shlex.join(sys.argv[1:])
 
 
-def main(argv: list[str]) -> None:
+def run() -> None:
     """Fits or times settings, or shows what the file has."""
-    del argv
     path = Path(FLAGS.json)
     if FLAGS.table or FLAGS.figure:
         show(path)
         return
-    texts = {text.split()[0]: text for text in FLAGS.setting}
+    texts = {text.split()[0]: text for text in FLAGS.setting if text.strip()}
+    if not texts or len(texts) < len(FLAGS.setting):
+        raise InputError("Give --setting at least once, each with a label of its own.")
     settings = dict(build_setting(text) for text in FLAGS.setting)
     if not FLAGS.time:
         fit_settings(settings, texts, path)
@@ -183,6 +213,15 @@ def main(argv: list[str]) -> None:
         print(row, flush=True)
         more = {"setting": texts[row["label"]], "command": _command()}
         append_row(path, row | more | about())
+
+
+def main(argv: list[str]) -> None:
+    """The command; a user's mistake is a sentence."""
+    del argv
+    try:
+        run()
+    except InputError as error:
+        sys.exit(f"{error}")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def build_chunk(
                 )
         return values
 
-    # Compiled for themselves these two are traced once, though they are used several times.
+    # Compiled for themselves `make_step` and `one` are traced once, though they are used several times.
     @jax.jit
     def make_step(slot: Slot, given: Input) -> tuple[Slot, dict[str, Array]]:
         step = slot.state.step

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dip_jax.cost import forecast_seconds, network_work, probe_machine
+from dip_jax.ensemble import num_members
 from dip_jax.folder import FolderProgress
 from dip_jax.plan import Plan
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
@@ -135,14 +136,14 @@ def print_presets() -> None:
             config.net.kind,
             f"{work.num_params + pixels:,}",
             f"{config.fit.num_steps:,}",
-            f"{forecast_seconds(work, machine):.2g}",
+            f"{num_members(config) * forecast_seconds(work, machine):.2g}",
             f"{preset.about} ({preset.source})",
         )
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     console.print(table)
     console.print("* the default of its task")
     console.print(
-        f"s/step: coarse forecast for a picture of 256 x 256 on this machine "
+        f"s/step: coarse forecast for a picture of 256 x 256 and all its networks on this machine "
         f"({jax.devices()[0].device_kind}); --plan measures"
     )
 

@@ -113,21 +113,27 @@ PRESETS: dict[str, Preset] = {
     ),
     "denoise_small": Preset(
         "denoise",
-        "64 channels: a quarter of the work, for pictures up to about 256 x 256",
-        "docs/results.md",
+        "64 channels: half the time per step, for pictures up to about 256 x 256",
+        "docs/less-work.md",
         _SMALL_NET,
     ),
     "fast": Preset(
         "denoise",
-        "32 channels, four scales: a fifteenth of the work, for pictures up to about 200 x 200",
+        "32 channels, four scales: a fifth of the time per step, for pictures up to about 128 x 128",
         "docs/less-work.md",
         _FAST_NET,
     ),
     "fast_large": Preset(
         "denoise",
-        "64 channels, less shaken, the mean of two networks: for pictures of 512 x 512",
+        "64 channels, less shaken, all steps, the mean of two networks: for pictures of 512 x 512",
         "docs/less-work.md",
-        {**_SMALL_NET, "fit.perturbation": 1 / 75, "fit.num_seeds": 2, "fit.num_steps": 1200},
+        {
+            **_SMALL_NET,
+            "fit.perturbation": 0.0133,
+            "fit.num_seeds": 2,
+            "fit.num_steps": 1080,
+            **_ALL_STEPS,
+        },
     ),
     "denoise_poisson": Preset(
         "denoise",

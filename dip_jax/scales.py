@@ -1,7 +1,6 @@
 """From one scale of a network to the next: doubled, halved, or shrunk; nothing here has weights.
 
-Arrays are `[H, W, C]`. Slices and sums throughout, with gradients in closed form: `jax.image.resize` would be
-a dense matrix product.
+Arrays are `[H, W, C]`. Slices and sums throughout: `jax.image.resize` would be a dense matrix product.
 """
 
 import functools
@@ -53,7 +52,6 @@ def _neighbours(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _lerp(x: Array, axis: int) -> Array:
-    # Slices and sums: jax.image.resize would be a dense matrix product at the highest precision.
     before, after = _neighbours(x, x, axis)
     return interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
 

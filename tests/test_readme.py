@@ -27,8 +27,10 @@ def test_the_lines_of_python_restore_a_picture(tmp_path, monkeypatch, picture, t
 
 def test_every_file_it_points_to_is_there():
     root = Path(__file__).parents[1]
-    for target in re.findall(r"\]\(([^)#]+)", README):
-        assert target.startswith("http") or (root / target).exists(), target
+    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            found = target.startswith("http") or (page.parent / target).exists()
+            assert found, f"{page.name}: {target}"
 
 
 def test_every_flag_it_names_is_a_flag():
