@@ -106,16 +106,16 @@ def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
     line is of the same fits at that library's time per step.
 
     Raises:
-      InputError: If no setting has both a fit for each of the goal's and a time.
+      InputError: If no two settings have both a fit for each of the goal's and a time.
     """
     timed = [
         (title, [entry for entry in found if np.isfinite(entry.ms) and entry.is_whole])
         for title, found in panels
     ]
-    timed = [(title, found) for title, found in timed if found]
+    timed = [(title, found) for title, found in timed if len(found) > 1]
     if not timed:
         raise InputError(
-            "There is nothing to draw: no setting has both all fits and times (--time)."
+            "There is nothing to draw: no two settings have both all fits and times (--time)."
         )
     figure = Figure(figsize=(6.5 * len(timed), 4), layout="constrained")
     axes = figure.subplots(1, len(timed), squeeze=False)[0]
@@ -157,4 +157,4 @@ def _average(row: Row) -> np.ndarray:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else "-"
+    return f"{value:.{1 if value < 100 else 0}f}" if np.isfinite(value) else "-"

@@ -173,7 +173,7 @@ def show(path: Path) -> None:
         label, config = build_setting(row["setting"])
         part = (config.task, row["side"])
         parts.setdefault(part, []).append(row)
-        if configs.setdefault((part, label), config) != config:
+        if "picture" in row and configs.setdefault((part, label), config) != config:
             raise InputError(f"{path}: the label {label!r} stands for two settings.")
     found: list[tuple[str, list[Entry]]] = []
     for (task, side), rows in parts.items():

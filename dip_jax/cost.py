@@ -37,8 +37,8 @@ class Machine(NamedTuple):
 
 
 # A step is a forward and two backward passes, much of it fused. These factors, on the two probes, were fitted to
-# the measured steps of five presets on CPU (docs/performance-log.md).
-_PRODUCTS, _TRAFFIC = 2.4, 0.74
+# the measured steps of skip networks on CPU (docs/performance-log.md).
+_PRODUCTS, _TRAFFIC = 0.95, 0.58
 
 
 @functools.cache

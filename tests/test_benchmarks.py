@@ -193,20 +193,21 @@ def test_a_setting_is_compared_with_the_goal_of_the_same_picture_and_seed(tmp_pa
     ]
     times = [
         {"label": "2018", "library": "PyTorch", "ms": 100.0, "num_networks": 1},
+        {"label": "2018", "library": "ours", "ms": 120.0, "num_networks": 2},
         {"label": "narrow", "library": "ours", "ms": 10.0, "num_networks": 1},
     ]
     found = list(curves.entries(fits, times, "2018"))
-    assert [entry.label for entry in found] == ["2018, PyTorch", "narrow (1 of 2)"]
-    goal, narrow = found
+    assert [entry.label for entry in found] == ["2018, PyTorch", "2018", "narrow (1 of 2)"]
+    goal, _, narrow = found
     assert [curves.best(row) for row in goal.rows] == [30.0, 20.0]
     assert [row["seed"] for row in narrow.rows] == [row["seed"] for row in narrow.goals] == [1]
     assert curves.steps_to(narrow.rows[0], narrow.goals[0]["answer"]) == 21
     assert curves.steps_to(narrow.rows[0], 21.0) == np.inf
     table = curves.build_table(found, "any")
-    cells = {column.header: list(column.cells)[1] for column in table.columns[:5]}
+    cells = {column.header: list(column.cells)[2] for column in table.columns[:5]}
     assert cells["dB"] == "20.50"
     assert cells["to the goal"] == "+0.50"
     seconds = next(list(column.cells) for column in table.columns if column.header == "s")
-    assert seconds == ["4", "0.3"]
+    assert seconds == ["4.0", "2.4", "0.3"]
     curves.draw([("denoise", found)], tmp_path / "docs" / "seconds.png")
     assert (tmp_path / "docs" / "seconds.png").stat().st_size > 5000
