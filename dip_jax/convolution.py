@@ -283,7 +283,7 @@ def conv2d_transposed(
 
 def _vendor_transposed(x: Array, kernel: Array, precision: VendorPrecision) -> Array:
     """The platform's own: a convolution of the image with zeros between its pixels."""
-    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    dtype = jnp.bfloat16 if precision == "bfloat16" else kernel.dtype
     doubled = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
     y = lax.conv_general_dilated(
         x[None].astype(dtype),
