@@ -90,11 +90,12 @@ def start_slot(algorithm: Algorithm, stopper: Stopper, given: Input) -> Slot:
 
 
 def build_chunk(
-    algorithm: Algorithm, stopper: Stopper, config: Config
+    start: Callable[[Input], Slot], algorithm: Algorithm, stopper: Stopper, config: Config
 ) -> Callable[[Slot, Input, Array, Array, Array], Chunk]:
     """Builds `chunk(slots, inputs, orders, count, num_slots)`, for the slots of one device.
 
     Args:
+      start: `start_slot` of both.
       algorithm: The estimator.
       stopper: The stopping rule.
       config: For `fit.num_steps`, `run.chunk` and `run.share`.
@@ -160,7 +161,7 @@ def build_chunk(
             }
             return i + 1, slot, logs
 
-        slot = lax.cond(order == START, lambda: start_slot(algorithm, stopper, given), lambda: slot)
+        slot = lax.cond(order == START, lambda: start(given), lambda: slot)
         empty = no_logs(slot, given, config.run.chunk)
         _, slot, logs = lax.while_loop(more, body, (jnp.int32(0), slot, empty))
         state = slot.state

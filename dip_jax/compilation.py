@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import platformdirs
 
+from dip_jax import programs
+
 _MOST_BYTES = 2_000_000_000
 
 
@@ -27,7 +29,10 @@ def keep_compiled(folder: Path | None = None) -> None:
     Args:
       folder: Where; None for `cache_folder`.
     """
-    if folder is None and jax.config.values["jax_compilation_cache_dir"] is not None:
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None and given is not None:
+        if "://" not in given:  # not a bucket
+            programs.keep_texts(Path(given) / "traced")
         return
     folder = folder or cache_folder()
     try:
@@ -36,6 +41,7 @@ def keep_compiled(folder: Path | None = None) -> None:
         return
     if not os.access(folder, os.W_OK):
         return
+    programs.keep_texts(folder / "traced")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
     # Of the many small programs, too: together they take seconds.

@@ -21,6 +21,7 @@ from dip_jax.chunk import (
     GO_ON,
     REST,
     START,
+    Chunk,
     Input,
     Slot,
     Status,
@@ -29,9 +30,10 @@ from dip_jax.chunk import (
     choose_stopper,
     start_slot,
 )
-from dip_jax.config import Config
+from dip_jax.config import Config, replace_fields
 from dip_jax.memory import available_bytes, program_bytes, too_large
 from dip_jax.nets import build_net
+from dip_jax.programs import build_program
 from dip_jax.sgld import Moments, SgldState
 from dip_jax.stopping import UnseenState
 
@@ -65,30 +67,27 @@ class Slots:
         self._empty = jax.tree.map(np.zeros_like, given)
         clock = time.perf_counter()
         self.per_device = slots_per_device(config)
-        self._build(case)
         self._compile(case)
         self.compile_seconds = time.perf_counter() - clock
         self.reset()
 
-    def _build(self, case: Case) -> None:
-        """Makes the program's function, not compiled yet, and the shapes of its state."""
+    def _trace(self, case: Case) -> tuple[Callable[..., Chunk], Slot]:
+        """The program's function, and the shapes of a slot."""
         config = self.config
         net = build_net(config.net, case.shape)
         algorithm = build_algorithm(config, net)
         stopper = choose_stopper(config, algorithm, case.problem.operator)
+        # Compiled for itself it is traced once, though the shapes are needed too.
+        start = jax.jit(functools.partial(start_slot, algorithm, stopper))
         one = PartitionSpec("batch")
-        self._chunk = jax.jit(
-            jax.shard_map(
-                build_chunk(algorithm, stopper, config),
-                mesh=self._sharding.mesh,
-                in_specs=(one, one, one, PartitionSpec(), PartitionSpec()),
-                out_specs=one,
-                check_vma=False,
-            ),
-            donate_argnums=0,
+        chunk = jax.shard_map(
+            build_chunk(start, algorithm, stopper, config),
+            mesh=self._sharding.mesh,
+            in_specs=(one, one, one, PartitionSpec(), PartitionSpec()),
+            out_specs=one,
+            check_vma=False,
         )
-        start = functools.partial(start_slot, algorithm, stopper)
-        self.slot_shapes = jax.eval_shape(start, self._empty)
+        return chunk, jax.eval_shape(start, self._empty)
 
     def __len__(self) -> int:
         """Slots of all devices together."""
@@ -97,10 +96,12 @@ class Slots:
     def _compile(self, case: Case) -> None:
         """Compiles for the most slots that fit into memory, `per_device` at most."""
         while True:
-            one = (self.slot_shapes, self._empty, np.int32(0))
-            all_slots = jax.tree.map(self._stacked_shape, one)
-            self._compiled = self._chunk.lower(*all_slots, np.int32(0), np.int32(0)).compile()
-            self.bytes_per_device = program_bytes(self._compiled.memory_analysis())
+            config = replace_fields(self.config, {"run.seed": 0})  # it comes with the image
+            form = (config, case.shape, jax.tree.map(jax.typeof, self._empty), len(self))
+            self._program, self.slot_shapes = build_program(
+                form, functools.partial(self._trace, case), self._arguments
+            )
+            self.bytes_per_device = program_bytes(self._program.compiled.memory_analysis())
             available = available_bytes(self.config)
             share_of_host = len(self.devices) if self.devices[0].platform == "cpu" else 1
             needed = share_of_host * self.bytes_per_device
@@ -109,11 +110,16 @@ class Slots:
             if self.per_device == 1 and _may_rematerialise(self.config):
                 net = dataclasses.replace(self.config.net, remat="on")
                 self.config = dataclasses.replace(self.config, net=net)
-                self._build(case)
                 continue
             if self.per_device == 1 or self.config.run.slots is not None:
                 raise too_large(needed, available, self.slot_shapes.answer.image.shape, len(self))
             self.per_device = max(1, int(self.per_device * available / needed))
+
+    def _arguments(self, slot_shapes: Slot) -> tuple[Any, ...]:
+        """The shapes of what the program takes."""
+        one = (slot_shapes, self._empty, np.int32(0))
+        number = jax.ShapeDtypeStruct((), np.int32)
+        return (*jax.tree.map(self._stacked_shape, one), number, number)
 
     def _stacked_shape(self, x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((len(self), *x.shape), x.dtype, sharding=self._sharding)
@@ -128,11 +134,11 @@ class Slots:
 
     def text(self) -> str:
         """The compiled program."""
-        return self._compiled.as_text() or ""
+        return self._program.compiled.as_text() or ""
 
     def cost(self) -> dict[str, float]:
         """What the compiler counts in the program, a loop's body once: `flops`, `bytes accessed` and others."""
-        return dict(self._compiled.cost_analysis() or {})
+        return dict(self._program.compiled.cost_analysis() or {})
 
     def put(self, index: int, case: Case, *, saved: Slot | None = None) -> None:
         """Gives the slot `index` to an image: from its start, or from a `saved` slot of numpy arrays."""
@@ -150,7 +156,7 @@ class Slots:
     def advance(self, count: int) -> tuple[Status, dict[str, np.ndarray]]:
         """Runs up to `count` steps in every slot and waits for them; returns status and logs."""
         self._upload()
-        chunk = self._compiled(
+        chunk = self._program(
             self._slots,
             self._inputs,
             jax.device_put(self._orders, self._sharding),

@@ -8,13 +8,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = [
     "errors",
-    "compilation",
     "_version",
     "config",
     "presets",
     "base",
     "images",
     "writing",
+    "programs",
+    "compilation",
     "aids",
     "metrics",
     "borders",
