@@ -1,7 +1,8 @@
 """Compiled programs are kept from one start to the next, in a folder of the user's.
 
 Compiling the standard network takes a quarter of a minute on two cores; finding it takes a second. JAX keeps a
-program under a checksum of its text, of the versions and of the device, so that none is ever used for another.
+program under a checksum of its text, of the versions and of the device, so that none is ever used for another. The
+texts are kept beside them, in the folder `traced`; see `programs`.
 """
 
 import os
@@ -21,17 +22,19 @@ def cache_folder() -> Path:
 
 
 def keep_compiled(folder: Path | None = None) -> None:
-    """Has JAX keep what it compiles, up to 2 GB; what has not been used for longest goes first.
+    """Has JAX keep what it compiles, up to 2 GB, and its texts kept; what has not been used for longest goes first.
 
-    A folder that the user has told JAX itself (`JAX_COMPILATION_CACHE_DIR`) stays. Where nothing can be
-    written, nothing is kept, and JAX compiles as without.
+    A folder that the user has told JAX itself (`JAX_COMPILATION_CACHE_DIR`) stays, and so does a no
+    (`JAX_ENABLE_COMPILATION_CACHE=0`). Where nothing can be written, nothing is kept, and JAX compiles as without.
 
     Args:
       folder: Where; None for `cache_folder`.
     """
+    if not jax.config.values["jax_enable_compilation_cache"]:
+        return
     given = jax.config.values["jax_compilation_cache_dir"]
     if folder is None and given is not None:
-        if "://" not in given:  # not a bucket
+        if given and "://" not in given:  # neither JAX's way to say no nor a bucket
             programs.keep_texts(Path(given) / "traced")
         return
     folder = folder or cache_folder()

@@ -4,9 +4,11 @@ What JAX compiles it keeps (see `compilation`), but it finds it by the program's
 2.5 seconds for the standard network. So the text is kept as well, under a checksum of all that it depends on: this
 package's source, the versions of Python and the libraries, JAX's settings, the devices, and the form of the program that the caller
 gives. A form that holds what is neither this package's nor a library's (an operator of the user's, whose source
-may change) is not kept, nor is anything unless `keep_texts` was called.
+may change) is not kept, nor is anything unless `keep_texts` was called. The folder is trusted, as JAX's own is: a
+file in it is a pickle.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -26,11 +28,22 @@ from jax import export
 from dip_jax.writing import part_of
 
 _MOST_BYTES = 200_000_000
-_LIBRARIES = ("jax", "jaxlib", "numpy", "optax")
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "opt_einsum", "ml_dtypes")
+# What a form may hold things of.
 _KNOWN = (__package__, *_LIBRARIES, "builtins", "collections", "copyreg")
 
 _LOG = logging.getLogger(__name__)
 _folder: Path | None = None
+
+
+def _source() -> bytes:
+    """A checksum of this package's files."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(repr([(f.name, f.read_bytes()) for f in files]).encode()).digest()
+
+
+# As near as can be to what was imported: the files may change while this process runs.
+_SOURCE = _source()
 
 
 class Program(NamedTuple):
@@ -38,16 +51,36 @@ class Program(NamedTuple):
 
     compiled: jax.stages.Compiled
     """The same function, of the leaves of its first argument, which are donated, and those of the others."""
+    in_tree: Any
     out_tree: Any
 
-    def __call__(self, donated: Any, *others: Any) -> Any:
-        """Runs it."""
-        leaves = self.compiled(jax.tree.leaves(donated), jax.tree.leaves(others))
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs it.
+
+        Raises:
+          TypeError: If the arguments have another structure than those that it was compiled for.
+        """
+        if jax.tree.structure(arguments) != self.in_tree:
+            raise TypeError(
+                f"The program was compiled for {self.in_tree}, came {jax.tree.structure(arguments)}."
+            )
+        leaves = self.compiled(*_leaves(arguments))
         return jax.tree.unflatten(self.out_tree, leaves)
 
 
 class _Text(NamedTuple):
+    """What a file holds."""
+
     exported: bytes
+    out_tree: Any
+    about: Any
+
+
+class _Kept(NamedTuple):
+    """What was made of a file."""
+
+    lowered: jax.stages.Lowered
+    in_tree: Any
     out_tree: Any
     about: Any
 
@@ -66,7 +99,8 @@ def build_program(
     """Compiles a function of trees, the first of which is donated.
 
     Args:
-      form: All that `trace` makes the program of, as far as it is not this package's source; anything that can be pickled.
+      form: All that `trace` makes the program of, as far as it is not this package's source; anything that can be
+        pickled.
       trace: Returns the function, and what its maker says about it (e.g. the shapes of its state).
       arguments: From the latter to the shapes of the function's arguments, with their shardings.
 
@@ -74,32 +108,41 @@ def build_program(
       The program and what its maker says about it.
     """
     path = _path(form)
-    text = _read(path) if path else None
-    if text is None:
-        function, about = trace()
-    else:
-        about = text.about
+    kept = _read(path, arguments) if path else None
+    if kept is not None:
+        return Program(kept.lowered.compile(), kept.in_tree, kept.out_tree), kept.about
+
+    function, about = trace()
     shapes = arguments(about)
-    tree: Any = jax.tree.structure(shapes)
-    leaves = (jax.tree.leaves(shapes[0]), jax.tree.leaves(shapes[1:]))
-    out_tree = None
+    in_tree, out_tree = jax.tree.structure(shapes), None
 
     def of_leaves(donated: list[jax.Array], others: list[jax.Array]) -> list[jax.Array]:
         nonlocal out_tree
-        made, out_tree = jax.tree.flatten(function(*tree.unflatten([*donated, *others])))
-        return made
+        made = function(*jax.tree.unflatten(in_tree, [*donated, *others]))
+        leaves, out_tree = jax.tree.flatten(made)
+        return leaves
 
-    if path is None:
-        lowered = jax.jit(of_leaves, donate_argnums=0).lower(*leaves)
-        return Program(lowered.compile(), out_tree), about
-    if text is None:
-        exported = export.export(jax.jit(of_leaves, donate_argnums=0))(*leaves)
-        _write(path, _Text(bytes(exported.serialize()), out_tree, about))
-    else:
-        exported = export.deserialize(bytearray(text.exported))
-        out_tree = text.out_tree
-    lowered = jax.jit(exported.call, donate_argnums=0).lower(*leaves)
-    return Program(lowered.compile(), out_tree), about
+    jitted = jax.jit(of_leaves, donate_argnums=0)
+    traced = jitted.trace(*_leaves(shapes))  # what is wrong with the function is said here
+    lowered: jax.stages.Lowered | None = None
+    if path is not None:
+        try:
+            exported = export.export(jitted)(*_leaves(shapes))
+            _write(path, _Text(bytes(exported.serialize()), out_tree, about))
+            # From its text at once: bits must not depend on whether it was the first start.
+            lowered = _lower(exported, shapes)
+        except Exception as error:  # not every program has a text, and not every disk has room
+            _LOG.warning("The program's text cannot be kept: %s", error)
+    return Program((lowered or traced.lower()).compile(), in_tree, out_tree), about
+
+
+def _leaves(arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+    """Those of the first argument and those of the others."""
+    return jax.tree.leaves(arguments[0]), jax.tree.leaves(arguments[1:])
+
+
+def _lower(exported: export.Exported, shapes: tuple[Any, ...]) -> jax.stages.Lowered:
+    return jax.jit(exported.call, donate_argnums=0).lower(*_leaves(shapes))
 
 
 class _Known(pickle.Unpickler):
@@ -121,9 +164,8 @@ def _path(form: Any) -> Path | None:
     except (pickle.PickleError, AttributeError, TypeError):
         return None
     devices = [(device.platform, device.device_kind, device.id) for device in jax.devices()]
-    around = (_versions(), sorted(jax.config.values.items()), devices)
-    checksum = hashlib.sha256(_source() + repr(around).encode() + pickled)
-    return _folder / f"{checksum.hexdigest()}.program"
+    around = (_SOURCE, _versions(), sorted(jax.config.values.items()), devices)
+    return _folder / f"{hashlib.sha256(repr(around).encode() + pickled).hexdigest()}.program"
 
 
 @functools.cache
@@ -131,39 +173,42 @@ def _versions() -> tuple[str, ...]:
     return (platform.python_version(), *map(importlib.metadata.version, _LIBRARIES))
 
 
-@functools.cache
-def _source() -> bytes:
-    """A checksum of this package's files."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
-
-
-def _read(path: Path) -> _Text | None:
+def _read(path: Path, arguments: Callable[[Any], tuple[Any, ...]]) -> _Kept | None:
     try:
-        data = path.read_bytes()
-        os.utime(path)  # the longest unused go first
-        return _Known(io.BytesIO(zlib.decompress(data))).load()
+        text: _Text = pickle.loads(zlib.decompress(path.read_bytes()))
+        shapes = arguments(text.about)
+        lowered = _lower(export.deserialize(bytearray(text.exported)), shapes)
+        kept = _Kept(lowered, jax.tree.structure(shapes), text.out_tree, text.about)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file costs seconds, not the run
-        _LOG.warning("%s cannot be read (%s); the program is traced again.", path, error)
+        _LOG.warning("%s is of no use (%s); the program is traced again.", path, error)
         return None
+    with contextlib.suppress(OSError):  # a folder may be read-only
+        os.utime(path)  # the longest unused go first
+    return kept
 
 
 def _write(path: Path, text: _Text) -> None:
+    if _source() != _SOURCE:
+        return  # the files are not what runs here
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(path)
-        try:
-            part.write_bytes(zlib.compress(pickle.dumps(text), 1))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        kept = sorted(path.parent.glob("*.program"), key=lambda file: file.stat().st_mtime)
-        total = sum(file.stat().st_size for file in kept)
-        while total > _MOST_BYTES:
-            oldest = kept.pop(0)
-            total -= oldest.stat().st_size
-            oldest.unlink()
-    except OSError as error:  # e.g. a full disk, or another process tidied up
-        _LOG.warning("%s cannot be kept (%s); the next start traces again.", path, error)
+        part.write_bytes(zlib.compress(pickle.dumps(text), 1))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
+        _tidy(path.parent)
+
+
+def _tidy(folder: Path) -> None:
+    """Removes the longest unused, and what killed processes left, until the rest is small enough."""
+    files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.iterdir())
+    total = sum(size for _, size, _ in files)
+    for _, size, file in files:
+        if total <= _MOST_BYTES:
+            return
+        file.unlink(missing_ok=True)
+        total -= size

@@ -30,7 +30,7 @@ from dip_jax.chunk import (
     choose_stopper,
     start_slot,
 )
-from dip_jax.config import Config, replace_fields
+from dip_jax.config import Config, RunConfig
 from dip_jax.memory import available_bytes, program_bytes, too_large
 from dip_jax.nets import build_net
 from dip_jax.programs import build_program
@@ -96,8 +96,15 @@ class Slots:
     def _compile(self, case: Case) -> None:
         """Compiles for the most slots that fit into memory, `per_device` at most."""
         while True:
-            config = replace_fields(self.config, {"run.seed": 0})  # it comes with the image
-            form = (config, case.shape, jax.tree.map(jax.typeof, self._empty), len(self))
+            # Nothing else of how the work is laid out makes another program.
+            run = RunConfig(chunk=self.config.run.chunk, share=self.config.run.share)
+            form = (
+                dataclasses.replace(self.config, run=run),
+                case.shape,
+                jax.tree.map(jax.typeof, self._empty),
+                [device.id for device in self.devices],
+                self.per_device,
+            )
             self._program, self.slot_shapes = build_program(
                 form, functools.partial(self._trace, case), self._arguments
             )

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+from dip_jax.programs import keep_texts
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -66,7 +68,10 @@ def run(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["main.py", *map(str, args)])
         with flagsaver.flagsaver():
             command.FLAGS.unparse_flags()
-            status = command.main()
+            try:
+                status = command.main()
+            finally:
+                keep_texts(None)  # what other tests build is traced by themselves
         out, err = capsys.readouterr()
         return status, out, err
 

@@ -1,4 +1,3 @@
-import contextlib
 import logging
 import os
 import pickle
@@ -10,6 +9,7 @@ import pytest
 
 from dip_jax import programs
 from dip_jax.base import picture_key
+from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 from dip_jax.programs import build_program, keep_texts
 from dip_jax.simulation import simulate_case
@@ -18,6 +18,7 @@ from dip_jax.slots import Slots
 
 @pytest.fixture
 def folder(tmp_path):
+    """Where texts are kept during the test."""
     keep_texts(tmp_path / "traced")
     yield tmp_path / "traced"
     keep_texts(None)
@@ -51,6 +52,14 @@ def run(case, config):
     return place.save(0), logs, memory.alias_size_in_bytes
 
 
+def build_simple(number):
+    """A program that adds `number` to the first of two numbers."""
+    shape = jax.ShapeDtypeStruct((), np.float32)
+    return build_program(
+        number, lambda: (lambda x, y: (x + number, y), number), lambda about: (shape, shape)
+    )
+
+
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
@@ -76,14 +85,14 @@ class StoppedError(Exception):
 def name(folder, monkeypatch):
     """Where the text of a case's program would be kept; nothing is compiled."""
 
-    def name(case, config):
+    def name(case, config, devices=None):
         def stop(form, *_):
             raise StoppedError(programs._path(form))
 
         with monkeypatch.context() as patched:
             patched.setattr("dip_jax.slots.build_program", stop)
             with pytest.raises(StoppedError) as caught:
-                Slots(case, config)
+                Slots(case, config, devices=devices)
         (path,) = caught.value.args
         return path
 
@@ -115,14 +124,31 @@ def test_another_shape_operator_or_reference_is_another_program(picture, tiny, n
     assert len({name(case, config) for case in cases}) == 4
 
 
-@pytest.mark.parametrize("what", ["_source", "_versions"])
-def test_another_source_or_library_is_another_program(picture, tiny, name, monkeypatch, what):
+def test_another_source_or_library_is_another_program(picture, tiny, name, monkeypatch):
     config = settings(tiny)
     case = make(picture, config)
-    first = name(case, config)
-    before = getattr(programs, what)()
-    monkeypatch.setattr(programs, what, lambda: before + before[:1])
-    assert name(case, config) != first
+    names = {name(case, config)}
+    before = programs._versions()
+    monkeypatch.setattr(programs, "_versions", lambda: (*before, "1"))
+    names.add(name(case, config))
+    monkeypatch.setattr(programs, "_SOURCE", b"another")
+    names.add(name(case, config))
+    assert len(names) == 3
+
+
+def test_devices_and_slots_in_another_number_are_another_program(picture, tiny, name):
+    config = settings(tiny)
+    case = make(picture, config)
+    (device,) = jax.devices()
+    two = settings(tiny, "run.slots=2")
+    assert len({name(case, config), name(case, two), name(case, config, [device, device])}) == 3
+
+
+def test_what_changed_on_disk_while_the_program_ran_is_not_taken_for_it(folder, monkeypatch):
+    monkeypatch.setattr(programs, "_SOURCE", b"what was imported")
+    program, _ = build_simple(0)
+    assert program(np.float32(3), np.float32(1))[0] == 3
+    assert not folder.exists()
 
 
 def test_other_settings_of_jax_are_another_program(picture, tiny, name):
@@ -145,38 +171,35 @@ def test_a_program_with_an_operator_of_the_users_is_not_kept(picture, tiny, name
     assert name(make(picture, config), config) is None
 
 
-def test_a_damaged_text_is_traced_again_and_said(picture, tiny, folder, traced, caplog):
-    config = settings(tiny)
-    plain = run(make(picture, config), config)
+def test_a_damaged_text_is_traced_again_and_said(folder, caplog):
+    build_simple(7)
     (file,) = folder.iterdir()
-    file.write_bytes(file.read_bytes()[:-100])
-    with caplog.at_level(logging.WARNING):
-        assert_same(run(make(picture, config), config), plain)
-    assert "traced again" in caplog.text
-    assert len(traced) == 2
-    run(make(picture, config), config)
-    assert len(traced) == 2
+    whole = file.read_bytes()
+    # Cut off; whole, but of another kind; and a text that JAX cannot read.
+    others = (1, (b"nonsense", None, 7))
+    for data in (whole[:-10], *(zlib.compress(pickle.dumps(other)) for other in others)):
+        file.write_bytes(data)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            program, about = build_simple(7)
+        assert "traced again" in caplog.text
+        assert program(np.float32(3), np.float32(1)) == (10, 1)
+        assert about == 7
+        caplog.clear()
+        build_simple(7)
+        assert not caplog.text
 
 
-def test_a_text_that_names_something_unknown_is_not_run(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (contextlib.nullcontext, ())
-
-    path = tmp_path / "evil.program"
-    path.write_bytes(zlib.compress(pickle.dumps(Evil())))
-    assert programs._read(path) is None
+def test_another_structure_than_that_of_the_program_is_refused():
+    program, _ = build_simple(0)
+    with pytest.raises(TypeError, match="compiled for"):
+        program((np.float32(3),), np.float32(1))
 
 
 def test_the_longest_unused_goes_first(folder, monkeypatch):
     def build(number):
-        def trace():
-            return lambda x, y: (x + number, y), None
-
-        shape = jax.ShapeDtypeStruct((4,), np.float32)
-        program, _ = build_program(number, trace, lambda about: (shape, shape))
-        made = program(np.ones(4, np.float32), np.ones(4, np.float32))
-        np.testing.assert_array_equal(made[0], np.full(4, 1 + number, np.float32))
+        program, _ = build_simple(number)
+        assert program(np.float32(3), np.float32(1)) == (3 + number, 1)
 
     build(0)
     (first,) = folder.iterdir()
@@ -193,13 +216,19 @@ def test_where_nothing_can_be_written_the_program_runs_and_it_is_said(tmp_path, 
     (tmp_path / "file").write_text("in the way")
     keep_texts(tmp_path / "file" / "folder")
     try:
-        shape = jax.ShapeDtypeStruct((), np.float32)
         with caplog.at_level(logging.WARNING):
-            program, about = build_program(
-                "x", lambda: (lambda x, y: x - y, 7), lambda about: (shape, shape)
-            )
+            program, about = build_simple(7)
     finally:
         keep_texts(None)
-    assert program(np.float32(3), np.float32(1)) == 2
+    assert program(np.float32(3), np.float32(1)) == (10, 1)
     assert about == 7
     assert "cannot be kept" in caplog.text
+
+
+def test_a_mistake_in_the_function_is_not_taken_for_one_of_keeping(folder, caplog):
+    def trace():
+        raise InputError("too small")
+
+    with pytest.raises(InputError, match="too small"):
+        build_program("x", trace, lambda about: ())
+    assert not caplog.text
