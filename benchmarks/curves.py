@@ -119,9 +119,10 @@ def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
         )
     figure = Figure(figsize=(6.5 * len(timed), 4), layout="constrained")
     axes = figure.subplots(1, len(timed), squeeze=False)[0]
+    labels = list(dict.fromkeys(entry.label for _, found in timed for entry in found))
     for axis, (title, found) in zip(axes, timed, strict=True):
-        for entry in found:
-            _draw_entry(axis, entry)
+        for entry in found:  # one colour in all panels
+            _draw_entry(axis, entry, f"C{labels.index(entry.label)}")
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=title, xscale="log", xlabel="seconds per picture", ylim=(-10, 1))
         axis.grid(alpha=0.3)
@@ -131,10 +132,11 @@ def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _draw_entry(axis: Axes, entry: Entry) -> None:
+def _draw_entry(axis: Axes, entry: Entry, color: str) -> None:
     pairs = list(zip(entry.rows, entry.goals, strict=True))
     answer = np.mean([row["answer"] - best(goal) for row, goal in pairs])
-    (dot,) = axis.plot(entry.seconds(), answer, "o", label=entry.label)
+    number = f"{len(pairs)} fit{'s' if len(pairs) > 1 else ''}"
+    axis.plot(entry.seconds(), answer, "o", color=color, label=f"{entry.label} ({number})")
     if entry.rows[0]["num_networks"] > 1:
         return
     length = max(len(row["psnr_average"]) for row in entry.rows)
@@ -146,10 +148,8 @@ def _draw_entry(axis: Axes, entry: Entry) -> None:
         curves.append(np.concatenate([average, held])[1:] - best(goal))
     mean, spread = np.mean(curves, axis=0), np.std(curves, axis=0)
     seconds = entry.ms / 1e3 * (entry.rows[0]["every"] * np.arange(1, length) + 1)
-    axis.plot(seconds, mean, color=dot.get_color())
-    axis.fill_between(
-        seconds, mean - spread, mean + spread, alpha=0.2, linewidth=0, color=dot.get_color()
-    )
+    axis.plot(seconds, mean, color=color)
+    axis.fill_between(seconds, mean - spread, mean + spread, alpha=0.2, linewidth=0, color=color)
 
 
 def _average(row: Row) -> np.ndarray:
