@@ -76,8 +76,8 @@ class _Text(NamedTuple):
     about: Any
 
 
-class _Kept(NamedTuple):
-    """What was made of a file."""
+class _Lowered(NamedTuple):
+    """A program that is yet to be compiled, from its file or traced."""
 
     lowered: jax.stages.Lowered
     in_tree: Any
@@ -108,10 +108,16 @@ def build_program(
       The program and what its maker says about it.
     """
     path = _path(form)
-    kept = _read(path, arguments) if path else None
-    if kept is not None:
-        return Program(kept.lowered.compile(), kept.in_tree, kept.out_tree), kept.about
+    found = (path and _read(path, arguments)) or _make(path, trace, arguments)
+    return Program(found.lowered.compile(), found.in_tree, found.out_tree), found.about
 
+
+def _make(
+    path: Path | None,
+    trace: Callable[[], tuple[Callable[..., Any], Any]],
+    arguments: Callable[[Any], tuple[Any, ...]],
+) -> _Lowered:
+    """Traces the program, and keeps its text at `path`."""
     function, about = trace()
     shapes = arguments(about)
     in_tree, out_tree = jax.tree.structure(shapes), None
@@ -133,7 +139,7 @@ def build_program(
             lowered = _lower(exported, shapes)
         except Exception as error:  # not every program has a text, and not every disk has room
             _LOG.warning("The program's text cannot be kept: %s", error)
-    return Program((lowered or traced.lower()).compile(), in_tree, out_tree), about
+    return _Lowered(lowered or traced.lower(), in_tree, out_tree, about)
 
 
 def _leaves(arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
@@ -173,12 +179,12 @@ def _versions() -> tuple[str, ...]:
     return (platform.python_version(), *map(importlib.metadata.version, _LIBRARIES))
 
 
-def _read(path: Path, arguments: Callable[[Any], tuple[Any, ...]]) -> _Kept | None:
+def _read(path: Path, arguments: Callable[[Any], tuple[Any, ...]]) -> _Lowered | None:
     try:
         text: _Text = pickle.loads(zlib.decompress(path.read_bytes()))
         shapes = arguments(text.about)
         lowered = _lower(export.deserialize(bytearray(text.exported)), shapes)
-        kept = _Kept(lowered, jax.tree.structure(shapes), text.out_tree, text.about)
+        found = _Lowered(lowered, jax.tree.structure(shapes), text.out_tree, text.about)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file costs seconds, not the run
@@ -186,7 +192,7 @@ def _read(path: Path, arguments: Callable[[Any], tuple[Any, ...]]) -> _Kept | No
         return None
     with contextlib.suppress(OSError):  # a folder may be read-only
         os.utime(path)  # the longest unused go first
-    return kept
+    return found
 
 
 def _write(path: Path, text: _Text) -> None:

@@ -226,9 +226,10 @@ def test_where_nothing_can_be_written_the_program_runs_and_it_is_said(tmp_path, 
 
 
 def test_a_mistake_in_the_function_is_not_taken_for_one_of_keeping(folder, caplog):
-    def trace():
+    def function(x, y):
         raise InputError("too small")
 
+    shape = jax.ShapeDtypeStruct((), np.float32)
     with pytest.raises(InputError, match="too small"):
-        build_program("x", trace, lambda about: ())
+        build_program("x", lambda: (function, None), lambda about: (shape, shape))
     assert not caplog.text
