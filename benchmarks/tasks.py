@@ -27,10 +27,10 @@ from benchmarks import about
 from dip_jax.aids import read_guide
 from dip_jax.base import Case, picture_key
 from dip_jax.demo import baselines as denoisers
+from dip_jax.drawings import damaged, save_png
 from dip_jax.ensemble import restore
 from dip_jax.images import read_mask, read_picture
 from dip_jax.presets import build_config
-from dip_jax.report import damaged, save_png
 from dip_jax.simulation import simulate_case
 
 FLAGS = flags.FLAGS

@@ -25,7 +25,8 @@ from dip_jax.fit import FitState, average_lag, build_fit
 from dip_jax.losses import build_likelihood
 from dip_jax.metrics import psnr
 from dip_jax.operators import Identity, Mask
-from dip_jax.sgld import SgldState, build_sampler, build_sgld, observe
+from dip_jax.samples import observe
+from dip_jax.sgld import SgldState, build_sampler, build_sgld
 from dip_jax.stopping import build_stopper, fixed, unseen
 
 REST, GO_ON, START = 0, 1, 2  # what a slot is told to do in the next chunk

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dip_jax.config import Config
+from dip_jax.drawings import damaged, save_png
 from dip_jax.errors import InputError
 from dip_jax.folder import restore_files
 from dip_jax.images import read_picture
 from dip_jax.jobs import list_entries
-from dip_jax.report import damaged, save_png
 
 _FILES = ("inputs", "references", "masks", "guides", "kernels", "max_pixels")
 

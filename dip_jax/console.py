@@ -20,7 +20,7 @@ from rich.table import Table
 
 from dip_jax.cost import forecast_seconds, network_work, probe_machine
 from dip_jax.ensemble import num_members
-from dip_jax.folder import FolderProgress
+from dip_jax.folder_run import FolderProgress
 from dip_jax.plan import Plan
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 

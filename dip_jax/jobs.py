@@ -24,7 +24,8 @@ from dip_jax.images import (
     read_mask,
     read_picture,
 )
-from dip_jax.jpeg import MATCHING_SHARE, JpegFile, matches, read_jpeg
+from dip_jax.jpeg import MATCHING_SHARE, matches
+from dip_jax.jpeg_file import JpegFile, read_jpeg
 from dip_jax.simulation import simulate_case
 from dip_jax.tasks import build_case
 from dip_jax.writing import picture_like

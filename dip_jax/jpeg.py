@@ -1,8 +1,8 @@
-"""JPEG: what a file says beyond its pixels, and compression as a measurement.
+"""JPEG: what a file says of the picture it was made from, and compression as a measurement.
 
 A JPEG file holds, of every 8x8 block of every component, the 64 cosine coefficients c in multiples of a
 step q: k = round(c / q). So the picture that was saved is known up to intervals, |c - q k| <= q / 2, and
-decoding takes their centres. `read_jpeg` reads k and q, `Coefficients` is the linear map A from a picture to
+decoding takes their centres. `jpeg_file` reads k and q, `Coefficients` is the linear map A from a picture to
 c, `intervals` gives centres and half widths in its order: |A x - y| <= tolerance. `project` moves a picture
 into the intervals and `share_kept` saves it again to count what came back. `Jpeg` is the whole way, picture
 to decoded picture, with a gradient.
@@ -15,20 +15,14 @@ Group's libjpeg, which the standard leaves free.
 """
 
 import dataclasses
-import tempfile
-import threading
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dip_jax.base import Array, InputError
-
-SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1)}
-"""How many luma rows and columns share one value of chroma."""
+from dip_jax.jpeg_file import SUBSAMPLINGS, JpegFile, save_again, to_stored, to_upright
 
 MATCHING_SHARE = 0.995
 """Pixels below this share in `matches` are not those of the file."""
@@ -40,108 +34,12 @@ _FROM_YCC = np.linalg.inv(_TO_YCC)
 _FREQUENCY, _PLACE = np.mgrid[0:8, 0:8]
 _DCT = np.cos(np.pi * _FREQUENCY * (2 * _PLACE + 1) / 16) * np.where(_FREQUENCY, 0.5, 8**-0.5)
 _LEVEL_SHIFT = 128 / 255
-# Exif's orientation: whether rows and columns of the upright picture are swapped in the file, and then
-# in which order the upright picture's rows and columns are run through.
-_TURNS = {
-    1: (False, 1, 1),
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
-}
-_lock = threading.Lock()  # jpeglib does not promise to bear threads
 
 # Annex K.1, for luma and chroma, row by row.
 _LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"""
 _CHROMA = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99
 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99"""
-
-
-class JpegFile(NamedTuple):
-    """What a JPEG file says, as it is stored; K components are grey, or luma and two of chroma."""
-
-    height: int
-    """Rows of the stored picture; the upright one's columns, where the orientation swaps them."""
-    width: int
-    """Columns of the stored picture."""
-    subsampling: str
-    """One of `SUBSAMPLINGS`; `4:4:4` for grey."""
-    orientation: int
-    """As Exif numbers them; 1 is upright."""
-    tables: np.ndarray
-    """q, the quantisation steps, int `[K, 8, 8]` in grey levels; vertical frequency first."""
-    coefficients: tuple[np.ndarray, ...]
-    """k of each component, int16 `[rows of blocks, columns of blocks, 8, 8]`."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the upright picture, as `read_picture` gives it."""
-        swapped = _TURNS[self.orientation][0]
-        sides = (self.width, self.height) if swapped else (self.height, self.width)
-        return (*sides, len(self.tables))
-
-
-def read_jpeg(path: str | Path) -> JpegFile:
-    """Reads the quantised coefficients of a JPEG file, baseline or progressive, grey or YCbCr.
-
-    Raises:
-      InputError: If the file is missing, damaged, or of a kind whose coefficients are not read.
-    """
-    try:
-        with Image.open(path, formats=("JPEG",)) as picture:
-            picture.load()  # refuses a file that ends too early, which jpeglib fills with zeros
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        return _read(path, orientation if orientation in _TURNS else 1)
-    except (MemoryError, InputError):
-        raise
-    except UnidentifiedImageError:
-        raise _refusal(path, "it is none") from None
-    except Exception as error:  # whatever a damaged file makes of two decoders
-        raise _refusal(path, f"it cannot be read ({type(error).__name__}: {error})") from None
-
-
-def _read(path: str | Path, orientation: int) -> JpegFile:
-    jpeglib = _jpeglib()
-    with _lock:
-        stored = jpeglib.read_dct(str(path))
-        kind = stored.jpeg_color_space.name.removeprefix("JCS_")
-        if kind not in ("GRAYSCALE", "YCbCr"):
-            raise _refusal(path, f"its colours are {kind}")
-        stored.load()
-    components = (stored.Y,) if kind == "GRAYSCALE" else (stored.Y, stored.Cb, stored.Cr)
-    subsampling = "4:4:4"
-    if len(components) == 3:
-        factors = np.asarray(stored.samp_factor)
-        ratios = (factors.max(axis=0) / factors).tolist()
-        names = [name for name, ratio in SUBSAMPLINGS.items() if list(ratio) == ratios[1]]
-        if ratios[0] != [1, 1] or ratios[1] != ratios[2] or not names:
-            raise _refusal(path, f"its sampling factors are {factors.tolist()}")
-        (subsampling,) = names
-    tables = np.stack([stored.get_component_qt(k) for k in range(len(components))]).astype(int)
-    coefficients = tuple(np.asarray(component, np.int16) for component in components)
-    return JpegFile(stored.height, stored.width, subsampling, orientation, tables, coefficients)
-
-
-def _jpeglib() -> Any:
-    try:
-        import jpeglib
-    except ModuleNotFoundError:  # it is not built for every machine
-        raise InputError(
-            "Reading the coefficients of a JPEG file needs the library jpeglib, which is not installed; use "
-            "--set task.jpeg=decoded."
-        ) from None
-    return jpeglib
-
-
-def _refusal(path: str | Path, came: str) -> InputError:
-    return InputError(
-        f"{path}: expected a JPEG file of 8 bits, grey or YCbCr with chroma "
-        f"{', '.join(SUBSAMPLINGS)}, but {came}; use `--set task.jpeg=decoded` or save it anew"
-    )
 
 
 @jax.tree_util.register_dataclass
@@ -163,7 +61,7 @@ class Coefficients:
 
     def __call__(self, image: Array) -> Array:
         """Measures `image`, upright."""
-        planes = _planes(_to_stored(image, self.orientation), _ratio(self.subsampling))
+        planes = _planes(to_stored(image, self.orientation), _ratio(self.subsampling))
         return jnp.concatenate([_blocks(plane).ravel() for plane in planes])
 
 
@@ -226,7 +124,7 @@ def share_kept(file: JpegFile, image: np.ndarray) -> float:
       file: Its tables, subsampling and orientation are taken.
       image: `[H, W, C]` in [0, 1], upright.
     """
-    again = _save(file, image)
+    again = save_again(file, image)
     pairs = list(zip(file.coefficients, again.coefficients, strict=True))
     return sum(int(np.sum(a == b)) for a, b in pairs) / sum(a.size for a, _ in pairs)
 
@@ -253,7 +151,7 @@ def matches(file: JpegFile, pixels: np.ndarray) -> float:
     y, tolerance = intervals(file)
     c = np.asarray(_measure(coefficients_of(file), jnp.asarray(pixels, jnp.float32)))
     inside = np.abs(c - y)[:size] <= tolerance[:size] + np.float32(1 / 255)
-    stored = _to_stored(pixels, file.orientation)
+    stored = to_stored(pixels, file.orientation)
     clipped = ((stored <= 0) | (stored >= 1)).any(axis=-1)
     clipped = np.pad(clipped, [(0, -side % 8) for side in clipped.shape], constant_values=True)
     rows, columns = clipped.shape
@@ -386,7 +284,7 @@ def _measure(operator: Coefficients, image: Array) -> Array:
 
 @jax.jit
 def _project(operator: Coefficients, image: Array, low: Array, high: Array, rounds: int) -> Array:
-    turned = _to_stored(image, operator.orientation)
+    turned = to_stored(image, operator.orientation)
     rows, columns, channels = turned.shape
     ratio = _ratio(operator.subsampling)
     flat = dataclasses.replace(operator, orientation=1)
@@ -410,35 +308,7 @@ def _project(operator: Coefficients, image: Array, low: Array, high: Array, roun
         c = flat(x)
         return jnp.clip(x + spread(jnp.clip(c, low, high) - c), 0, 1)
 
-    return _to_upright(jax.lax.fori_loop(0, rounds, improved, turned), operator.orientation)
-
-
-def _save(file: JpegFile, image: np.ndarray) -> JpegFile:
-    """Saves and reads again; libjpeg 6b and libjpeg-turbo (Pillow) make the same coefficients."""
-    jpeglib = _jpeglib()
-    pixels = np.rint(np.clip(_to_stored(image, file.orientation), 0, 1) * 255).astype(np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "again.jpg"
-        with _lock:
-            picture = jpeglib.from_spatial(np.ascontiguousarray(pixels))
-            if pixels.shape[-1] == 3:
-                picture.samp_factor = np.array([SUBSAMPLINGS[file.subsampling], (1, 1), (1, 1)])
-            picture.write_spatial(str(path), qt=file.tables)
-        return _read(path, file.orientation)
-
-
-def _to_stored(image: Any, orientation: int) -> Any:
-    """Turns an upright image, of numpy or JAX, to how it lies in the file."""
-    swapped, rows, columns = _TURNS[orientation]
-    image = image[::rows, ::columns]
-    return image.swapaxes(0, 1) if swapped else image
-
-
-def _to_upright(image: Any, orientation: int) -> Any:
-    """The inverse of `_to_stored`."""
-    swapped, rows, columns = _TURNS[orientation]
-    image = image.swapaxes(0, 1) if swapped else image
-    return image[::rows, ::columns]
+    return to_upright(jax.lax.fori_loop(0, rounds, improved, turned), operator.orientation)
 
 
 def _ratio(subsampling: str) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """How far an image is from its reference. These run inside compiled steps; reports use scikit-image too."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -22,6 +24,12 @@ def psnr(image: Array, reference: Array, *, region: Array | None = None) -> Arra
     """
     share = 1.0 if region is None else jnp.mean(region)
     return -10 * jnp.log10(mse(image, reference) / share)
+
+
+def psnr_on_host(image: np.ndarray, reference: np.ndarray) -> float:
+    """`psnr` in float64, for reports; infinite for equal images."""
+    error = float(np.mean(np.square(image.astype(np.float64) - reference)))
+    return -10 * math.log10(error) if error else math.inf
 
 
 def ssim(image: np.ndarray, reference: np.ndarray) -> float:

@@ -16,7 +16,8 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image, ImageDraw, ImageFont
 
-from dip_jax.report import save_png, write_text
+from dip_jax.drawings import save_png
+from dip_jax.report import write_text
 
 _COLUMNS = [
     "name",

@@ -6,10 +6,8 @@ compiled once. Between chunks of steps the host looks who is done, hands out and
 many pictures are held as are in work and a few beside.
 """
 
-import contextlib
 import functools
 import queue
-import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -22,17 +20,12 @@ from dip_jax.base import Case, Posterior, Result, member_label
 from dip_jax.chunk import Slot, Status
 from dip_jax.config import Config
 from dip_jax.nets import num_params
+from dip_jax.pace import Pace
 from dip_jax.padding import pad_case
-from dip_jax.sgld import num_kept, trace_names
+from dip_jax.reading import READ_AHEAD, read_ahead
+from dip_jax.samples import num_kept, trace_names
 from dip_jax.slots import Slots
 from dip_jax.tasks import finish
-
-# A chunk should last about this long: short enough to stop and to refill soon, long enough to hide what
-# a dispatch costs. On CPU that is the first touch of its memory, elsewhere next to nothing.
-_CHUNK_SECONDS = {"cpu": 3.0}
-_CHUNK_SECONDS_ELSEWHERE = 0.5
-# Pictures that are read before their turn.
-_READ_AHEAD = 8
 
 
 class Progress(NamedTuple):
@@ -142,7 +135,7 @@ def restore_each(
     slots: Slots | None = None
     program: Any = None  # the signature of what `slots` serve
     faults: dict[Any, Exception] = {}
-    with _read_ahead(cases, should_stop) as take:
+    with read_ahead(cases, should_stop) as take:
         pending: list[tuple[Case, Case, Any]] = []
         ended = False
 
@@ -154,7 +147,7 @@ def restore_each(
                     if signature is None or own == signature:
                         del pending[i]
                         return case, padded
-                if ended or len(pending) >= _READ_AHEAD:
+                if ended or len(pending) >= READ_AHEAD:
                     return None
                 try:
                     taken = take(wait=wait)
@@ -199,7 +192,7 @@ def _run(
 ) -> Generator[Result, None, str]:
     """Serves the pictures that `more(wait)` finds; returns `served`, `stopped` or `broken`."""
     work: dict[int, _Work] = {}
-    pace = _Pace(config.run.chunk)
+    pace = Pace(config.run.chunk)
 
     def fill() -> None:
         if work and not config.run.refill:
@@ -254,53 +247,6 @@ def _run(
             for index, item in work.items():
                 yield _result(item, slots, index, status, config)
             return "stopped"
-
-
-@contextlib.contextmanager
-def _read_ahead(
-    cases: Iterable[Case], should_stop: Callable[[], bool]
-) -> Iterator[Callable[..., Case | None]]:
-    """Reads in a thread; gives `take(wait)`, the next case, None at the end, or what went wrong."""
-    ready: queue.Queue[Any] = queue.Queue(_READ_AHEAD)
-    closed = threading.Event()
-
-    def offer(item: Any) -> None:
-        while not closed.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.2)
-                return
-
-    def read() -> None:
-        try:
-            for case in cases:
-                offer(case)
-                if closed.is_set():
-                    return
-            offer(None)
-        except BaseException as error:  # handed to the caller, who is elsewhere
-            offer(error)
-
-    def take(*, wait: bool) -> Case | None:
-        while True:
-            try:
-                item = ready.get(block=wait, timeout=0.2)
-                break
-            except queue.Empty:
-                if not wait:
-                    raise
-                if should_stop():
-                    return None
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    thread = threading.Thread(target=read, name="read ahead", daemon=True)
-    thread.start()
-    try:
-        yield take
-    finally:
-        closed.set()
-        thread.join()
 
 
 def _signature(case: Case) -> Any:
@@ -407,34 +353,7 @@ def _failed(case: Case, error: Exception) -> Result:
     )
 
 
-class _Pace:
-    """How many steps the next chunk makes, so that it lasts as long as it should."""
-
-    def __init__(self, most: int):
-        self.count = 1
-        self.steps_per_second = 0.0
-        self._most = most
-        self._num_chunks = 0
-        self._clock = 0.0
-
-    def start(self) -> None:
-        """Says that a chunk begins."""
-        self._clock = time.perf_counter()
-
-    def update(self, steps: int) -> None:
-        """Learns from a chunk of `steps` that has ended."""
-        if not steps:
-            return
-        speed = steps / max(time.perf_counter() - self._clock, 1e-6)
-        # The first chunk pays for first-time allocations, so it is soon forgotten.
-        self._num_chunks += 1
-        old = self.steps_per_second
-        self.steps_per_second = speed if self._num_chunks <= 2 else 0.7 * old + 0.3 * speed
-        seconds = _CHUNK_SECONDS.get(jax.default_backend(), _CHUNK_SECONDS_ELSEWHERE)
-        self.count = int(np.clip(round(seconds * speed), 1, self._most))
-
-
-def _progress(work: dict[int, _Work], config: Config, pace: _Pace) -> Progress:
+def _progress(work: dict[int, _Work], config: Config, pace: Pace) -> Progress:
     items = list(work.values())
     last = [
         {name: item.logs[-1][name][-1] for name in item.logs[-1] if name != "trace"}

@@ -29,6 +29,7 @@ import optax
 from dip_jax import noise
 from dip_jax.base import Algorithm, Array, Info, Params, Problem
 from dip_jax.config import SgldConfig
+from dip_jax.samples import Moments, add_sample, start_moments
 
 
 class SamplerState(NamedTuple):
@@ -44,18 +45,6 @@ class SamplerState(NamedTuple):
     """`paper`: the state of Adam."""
     noise_var: Array
     """The variance of the noise, where it is sampled too."""
-
-
-class Moments(NamedTuple):
-    """Sums over the samples, by Welford's recursion: their memory does not grow with the samples."""
-
-    num_samples: Array
-    mean: Array
-    """`[H, W, C]`."""
-    deviation: Array
-    """Sum of the squared distances to the mean `[H, W, C]`."""
-    kept: Array
-    """Samples themselves `[K, H, W, C]`, evenly spread over the run."""
 
 
 class SgldState(NamedTuple):
@@ -338,73 +327,30 @@ def build_sgld(config: SgldConfig, algorithm: Algorithm, *, num_steps: int) -> A
     """A fit that samples, from a fit whose optimiser is a sampler.
 
     The outputs of steps t > burn_in with t a multiple of `thin` are the samples, those that the guard
-    rejects and those of a cycle's exploration excepted. Their mean m and the sum s of squared distances to it follow
-    Welford's recursion: d = x - m, m <- m + d / c, s <- s + d (x - m).
+    rejects and those of a cycle's exploration excepted. `samples` says what is kept of them.
 
     Args:
       config: The settings.
       algorithm: `build_fit` with a sampler for its optimiser.
       num_steps: Steps in all.
-
-    References:
-      Welford, Note on a method for calculating corrected sums of squares and products, 1962.
     """
     total = config.num_samples(num_steps)
 
     def init(key: Array, problem: Problem) -> SgldState:
         fit = algorithm.init(key, problem)
-        zero = jnp.zeros_like(fit.average)
-        kept = jnp.zeros((config.keep_samples, *zero.shape), zero.dtype)
-        # Copies: the state is donated, and a buffer can be given away only once.
-        return SgldState(fit, Moments(jnp.int32(0), zero, jnp.copy(zero), kept))
+        return SgldState(fit, start_moments(fit.average, config.keep_samples))
 
     def step(problem: Problem, state: SgldState) -> tuple[SgldState, Info]:
         sampled = is_sample(config, state.fit.step, num_steps)
         fit, info = algorithm.step(problem, state.fit)
         sampled &= info.accepted
         moments = jax.lax.cond(
-            sampled, lambda: _add(state.moments, info.image, total), lambda: state.moments
+            sampled, lambda: add_sample(state.moments, info.image, total), lambda: state.moments
         )
         mean = jnp.where(moments.num_samples > 0, moments.mean, info.average)
         return SgldState(fit, moments), info._replace(mean=mean, sampled=sampled)
 
     return Algorithm(init, step)
-
-
-_PLACES = 64  # pixels whose traces are kept, a fixed random subset
-SUMMARIES = ("misfit", "mean", "contrast")
-"""What is traced beside pixels: the loss, the output's mean and its standard deviation."""
-
-
-def _places(height: Array | int, width: Array | int, channels: int) -> Any:
-    """Rows, columns and channels of the traced pixels."""
-    share = np.random.default_rng(0).random((3, _PLACES), np.float32)
-    return [
-        (share[axis] * size).astype("int32") for axis, size in enumerate((height, width, channels))
-    ]
-
-
-def observe(info: Info, *, region: Array | None = None) -> Array:
-    """What is traced of a step, `[Q]`: pixels of its output, then `SUMMARIES`.
-
-    Args:
-      info: The step's.
-      region: `[H, W, 1]`, 1 where the picture is, a rectangle in the top left corner.
-    """
-    x = info.image
-    inside = jnp.ones((*x.shape[:2], 1)) if region is None else region
-    height, width = inside[:, 0, 0].sum(), inside[0, :, 0].sum()
-    rows, columns, channels = _places(height, width, x.shape[2])
-    size = inside.sum() * x.shape[2]
-    mean = jnp.sum(x * inside) / size
-    contrast = jnp.sqrt(jnp.sum(jnp.square(x - mean) * inside) / size)
-    return jnp.concatenate([x[rows, columns, channels], jnp.stack([info.loss, mean, contrast])])
-
-
-def trace_names(shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """What `observe` traces of a picture of this shape."""
-    places = np.stack(_places(*shape), axis=-1)
-    return (*(f"x[{row},{column},{channel}]" for row, column, channel in places), *SUMMARIES)
 
 
 def is_sample(config: SgldConfig, step: Array, num_steps: int) -> Array:
@@ -415,24 +361,3 @@ def is_sample(config: SgldConfig, step: Array, num_steps: int) -> Array:
     if config.sampler == "csgld":
         sampled &= cycle_place(config, step, num_steps) >= config.explore_share
     return sampled
-
-
-def num_kept(config: SgldConfig, count: int, num_steps: int) -> int:
-    """How many of the first `count` samples of a chain are kept."""
-    total = max(config.num_samples(num_steps), 1)
-    room = min(config.keep_samples, total)
-    return min(count, 1, room) + max(count - 1, 0) * room // total
-
-
-def _add(moments: Moments, image: Array, total: int) -> Moments:
-    """The moments with one sample more, of `total` in all."""
-    count = moments.num_samples + 1
-    distance = image - moments.mean
-    mean = moments.mean + distance / count
-    deviation = moments.deviation + distance * (image - mean)
-    kept, room = moments.kept, min(len(moments.kept), total)
-    if room:  # sample j goes to place floor(j room / total), unless one before it has it
-        place, rest = jnp.divmod(moments.num_samples * room, total)
-        place = jnp.where(rest < room, place, len(kept))
-        kept = kept.at[place].set(image, mode="drop")
-    return Moments(count, mean, deviation, kept)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dip_jax.base import Array, Case, InputError
 from dip_jax.config import TASKS, TaskConfig, require_choice
-from dip_jax.jpeg import read_jpeg
+from dip_jax.jpeg_file import read_jpeg
 from dip_jax.operators import check_operator
 from dip_jax.sensing import RandomMatrix, random_frequencies, random_matrix
 from dip_jax.tasks import Aids, build_case, build_operator

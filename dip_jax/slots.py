@@ -34,7 +34,8 @@ from dip_jax.config import Config, RunConfig
 from dip_jax.memory import available_bytes, program_bytes, too_large
 from dip_jax.nets import build_net
 from dip_jax.programs import build_program
-from dip_jax.sgld import Moments, SgldState
+from dip_jax.samples import Moments
+from dip_jax.sgld import SgldState
 from dip_jax.stopping import UnseenState
 
 

@@ -17,6 +17,7 @@ from dip_jax.blur import Blur, check_kernel, gaussian_kernel, motion_kernel
 from dip_jax.colour import Bayer, demosaic_bilinear
 from dip_jax.config import TASKS, TaskConfig, require_choice
 from dip_jax.custom import build_custom
+from dip_jax.jpeg_file import JpegFile
 from dip_jax.operators import Identity, Mask, adjoint, check_operator
 from dip_jax.radon import Radon, filtered_back_projection, num_detectors
 from dip_jax.resampling import Downsample, upsample_bicubic
@@ -36,7 +37,7 @@ class Aids(NamedTuple):
     """flash: `[H, W, 3]`, the picture that serves as the code."""
     kernel: np.ndarray | None = None
     """deblur: `[k, l]`, the point spread."""
-    jpeg: "jpegs.JpegFile | None" = None
+    jpeg: JpegFile | None = None
     """dejpeg: what the file says, for `task.jpeg=intervals`."""
     operator: Operator | None = None
     """The operator itself, where the config cannot say it (a random matrix, or one's own)."""
@@ -131,7 +132,7 @@ def build_case(
     mask: np.ndarray | None = None,
     guide: np.ndarray | None = None,
     kernel: np.ndarray | None = None,
-    jpeg: "jpegs.JpegFile | None" = None,
+    jpeg: JpegFile | None = None,
     operator: Operator | None = None,
     shape: Shape | None = None,
 ) -> Case:

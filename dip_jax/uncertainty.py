@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dip_jax.base import Posterior
 from dip_jax.diagnostics import Calibration, Diagnosis, PredictiveCheck, describe_quantity
-from dip_jax.report import save_png
+from dip_jax.drawings import save_png
 from dip_jax.writing import part_of
 
 _DPI = 110  # that of `save_png`

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from dip_jax import folder as folder_module
+from dip_jax import folder_run, presence
 from dip_jax.errors import InputError
 from dip_jax.folder import restore_files
 from dip_jax.jobs import list_entries
@@ -356,7 +357,7 @@ def test_what_cannot_be_written_is_that_pictures_failure(config, tmp_path):
 
 def test_a_full_disk_stops_the_run_and_what_was_written_is_whole(config, tmp_path, monkeypatch):
     source, out, names = pictures(tmp_path, 12)
-    real, calls = folder_module.report_picture, []
+    real, calls = folder_run.report_picture, []
 
     def full(*args, **more):
         calls.append(args[0])
@@ -364,7 +365,7 @@ def test_a_full_disk_stops_the_run_and_what_was_written_is_whole(config, tmp_pat
             raise OSError(28, "No space left on device")
         return real(*args, **more)
 
-    monkeypatch.setattr(folder_module, "report_picture", full)
+    monkeypatch.setattr(folder_run, "report_picture", full)
     with pytest.raises(OSError, match="is full; make room, run again with --resume"):
         restore_files(config, out, inputs=[source])
     assert_nothing_half_written(out)
@@ -431,7 +432,7 @@ def test_processes_that_do_not_meet_need_to_resume_and_take_their_shares(config,
 @pytest.mark.slow
 def test_a_silent_process_is_not_waited_for(config, tmp_path, monkeypatch):
     source, out, _ = pictures(tmp_path, 3)
-    monkeypatch.setattr(folder_module, "_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(presence, "_SILENCE_SECONDS", 0.3)
     told = []
     found = restore_files(
         config,

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 
 from dip_jax import jpeg
 from dip_jax.errors import InputError
-from dip_jax.jpeg import Coefficients, Jpeg, intervals, matches, project, read_jpeg, share_kept
+from dip_jax.jpeg import Coefficients, Jpeg, intervals, matches, project, share_kept
+from dip_jax.jpeg_file import SUBSAMPLINGS, read_jpeg
 from dip_jax.operators import adjoint, check_operator
 
 NAMES = ["4:4:4", "4:2:2", "4:2:0", "4:4:0"]
@@ -85,7 +86,7 @@ def test_a_file_says_its_size_sampling_and_tables(tmp_path, subsampling):
     path = tmp_path / "a.jpg"
     save(path, astronaut(), 30, subsampling)
     file = read_jpeg(path)
-    v, h = jpeg.SUBSAMPLINGS[subsampling]
+    v, h = SUBSAMPLINGS[subsampling]
     assert file[:4] == (93, 85, subsampling, 1)
     assert [part.shape[:2] for part in file.coefficients] == [
         (12, 11),

@@ -14,15 +14,8 @@ from dip_jax.config import FitConfig, SgldConfig
 from dip_jax.fit import _noise_statistics, build_fit
 from dip_jax.losses import energy_scale
 from dip_jax.operators import Identity, Mask
-from dip_jax.sgld import (
-    build_sampler,
-    build_schedule,
-    build_sgld,
-    is_sample,
-    num_kept,
-    observe,
-    trace_names,
-)
+from dip_jax.samples import num_kept, observe, trace_names
+from dip_jax.sgld import build_sampler, build_schedule, build_sgld, is_sample
 
 PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}
 
