@@ -1,7 +1,8 @@
 """What a convolution sees beyond the border: padding, and its transpose, folding.
 
-Both write the array once and then change thin borders in place. `jnp.pad` would write it once for each axis,
-and the automatic transpose once for each side.
+On CPU `pad` and `fold` write the array once and then change thin borders in place. `jnp.pad` would write it once
+for each axis, and the automatic transpose once for each side. A GPU's compiler makes one kernel of all
+that, together with what makes the array, and of each change in place one or two of its own; so there is `pad_fused`.
 """
 
 from typing import Literal
@@ -30,13 +31,7 @@ def pad(x: Array, size: Sides, mode: Padding, more: Sides = (0, 0)) -> Array:
     Raises:
       ValueError: If a side is too short to be reflected (numpy would silently reflect twice).
     """
-    if mode not in ("reflect", "zero"):
-        raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
-    if mode == "reflect" and (x.shape[0] <= size[0] or x.shape[1] <= size[1]):
-        raise ValueError(
-            f"Reflection by {size} needs an image larger than that, came {x.shape[:2]}; use a larger "
-            "picture, fewer scales or smaller kernels."
-        )
+    _check(x, size, mode)
     widths = [(p, p + extra, 0) for p, extra in zip(size, more, strict=True)]
     y = lax.pad(x, jnp.zeros((), x.dtype), [*widths, (0, 0, 0)])
     if mode == "reflect":
@@ -45,6 +40,23 @@ def pad(x: Array, size: Sides, mode: Padding, more: Sides = (0, 0)) -> Array:
             for here, there in _mirror(x.shape[axis], p):
                 y = _put(y, _take(y, there, axis), here, axis)
     return y
+
+
+def pad_fused(x: Array, size: Sides, mode: Padding) -> Array:
+    """`pad` as slices laid beside each other, for compilers that fuse them."""
+    _check(x, size, mode)
+    how = "reflect" if mode == "reflect" else "constant"
+    return jnp.pad(x, [*((p, p) for p in size), (0, 0)], mode=how)
+
+
+def _check(x: Array, size: Sides, mode: Padding) -> None:
+    if mode not in ("reflect", "zero"):
+        raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
+    if mode == "reflect" and (x.shape[0] <= size[0] or x.shape[1] <= size[1]):
+        raise ValueError(
+            f"Reflection by {size} needs an image larger than that, came {x.shape[:2]}; use a larger "
+            "picture, fewer scales or smaller kernels."
+        )
 
 
 def fold(dy: Array, size: Sides, mode: Padding, more: Sides = (0, 0)) -> Array:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dip_jax.base import Array
-from dip_jax.borders import Padding, fold, pad
+from dip_jax.borders import Padding, fold, pad, pad_fused
 from dip_jax.scales import interleave
 from dip_jax.vendor import BATCHINGS, PRECISIONS, Batching, image_patches, vendor
 from dip_jax.vendor import Precision as VendorPrecision
@@ -96,7 +96,7 @@ def conv2d(
 
     def platform(x: Array, kernel: Array) -> Array:
         chosen: VendorPrecision = "tf32" if precision == "auto" else precision
-        padded = pad(x, _margin(kernel), padding)
+        padded = pad_fused(x, _margin(kernel), padding)
         return vendor(padded, kernel, stride, precision=chosen, batching=batching)
 
     if lowering == "auto":

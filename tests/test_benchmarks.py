@@ -1,5 +1,6 @@
 """What the benchmarks say is only as good as how they count, and must survive what fails."""
 
+import importlib.util
 import json
 import time
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ceilings, curves, layers, step
+from benchmarks import ahead, ceilings, curves, layers, step
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, work_off
 from dip_jax.cost import network_work
+from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 
 QUICK = Settings(rounds=2, round_seconds=0.001)
@@ -211,3 +213,45 @@ def test_a_setting_is_compared_with_the_goal_of_the_same_picture_and_seed(tmp_pa
     assert seconds == ["4.0", "2.4", "0.3"]
     curves.draw([("denoise", found)], tmp_path / "docs" / "seconds.png")
     assert (tmp_path / "docs" / "seconds.png").stat().st_size > 5000
+
+
+# As XLA prints it, cut down. The loop's body: a fusion, a convolution, an asynchronous fusion and a copy.
+PROGRAM = """
+%body.2 (p.1: (f32[4,4,8], bf16[2,8])) -> (f32[4,4,8], bf16[2,8]) {
+  %p.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) parameter(0)
+  %x.1 = f32[4,4,8]{2,1,0} get-tuple-element(%p.1), index=0
+  %k.1 = bf16[2,8]{1,0} get-tuple-element(%p.1), index=1
+  %loop.1 = f32[4,4,8]{2,1,0} fusion(%x.1, %k.1), kind=kLoop, calls=%fused.1
+  %conv.1 = (f32[4,4,8]{2,1,0}, u8[16]{0}) custom-call(%loop.1, %k.1), window={size=3x3}, custom_call_target="__cudnn$convForward"
+  %y.1 = f32[4,4,8]{2,1,0} get-tuple-element(%conv.1), index=0
+  %start.1 = ((f32[4,4,8]), f32[8]{0}) fusion-start(%y.1), calls=%fused.2
+  %done.1 = f32[8]{0} fusion-done(%start.1)
+  %copy.1 = bf16[2,8]{1,0} copy(%k.1)
+  ROOT %out.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) tuple(%y.1, %copy.1)
+}
+
+ENTRY %main.3 (a.1: f32[4,4,8], b.1: bf16[2,8]) -> (f32[4,4,8], bf16[2,8]) {
+  %a.1 = f32[4,4,8]{2,1,0} parameter(0)
+  %b.1 = bf16[2,8]{1,0} parameter(1)
+  %in.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) tuple(%a.1, %b.1)
+  ROOT %while.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) while(%in.1), condition=%test.1, body=%body.2
+}
+"""
+
+
+def test_what_a_gpu_would_start_in_a_loop_is_counted_with_what_it_reads_and_writes():
+    image, kernel = 4 * 4 * 8 * 4, 2 * 8 * 2
+    found = ahead.count_kernels(PROGRAM)
+    assert found.number == {"fusion": 2, "__cudnn$convForward": 1, "copy": 1}
+    assert found.bytes["fusion"] == (image + kernel + image) + (image + 8 * 4 + image)
+    assert found.bytes["__cudnn$convForward"] == image + kernel + image + 16
+    assert found.bytes["copy"] == 2 * kernel
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(f"jax_cuda{number}_plugin") for number in (12, 13)),
+    reason="there is a compiler",
+)
+def test_a_compiler_that_is_not_there_is_asked_for():
+    with pytest.raises(InputError, match=r"pip install 'jax\[cuda12\]"):
+        ahead.compile_ahead("h200", 64, 1, [])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dip_jax.borders import fold, pad
+from dip_jax.borders import fold, pad, pad_fused
 
 MODES = {"reflect": "reflect", "zero": "constant"}
 margins = st.tuples(st.integers(0, 3), st.integers(0, 3))
@@ -34,11 +34,25 @@ def test_folding_is_the_transpose_of_padding(height, width, size, more, mode):
     np.testing.assert_allclose(there, back, rtol=1e-4, atol=1e-4)
 
 
-def test_reflection_of_a_picture_that_is_too_small_is_refused():
+@settings(deadline=None, max_examples=30)
+@given(st.integers(4, 9), st.integers(4, 9), margins, st.sampled_from(list(MODES)))
+def test_what_compilers_are_to_fuse_is_the_same_padding_with_the_same_transpose(
+    height, width, size, mode
+):
+    x = draw(0, height, width, 2)
+    padded, transpose = jax.vjp(lambda x: pad_fused(x, size, mode), x)
+    np.testing.assert_array_equal(padded, pad(x, size, mode))
+    dy = draw(1, *padded.shape)
+    np.testing.assert_allclose(transpose(dy)[0], fold(dy, size, mode), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [pad, pad_fused])
+def test_reflection_of_a_picture_that_is_too_small_is_refused(function):
     with pytest.raises(ValueError, match="larger"):
-        pad(jnp.ones((3, 8, 1)), (3, 3), "reflect")
+        function(jnp.ones((3, 8, 1)), (3, 3), "reflect")
 
 
-def test_an_unknown_padding_is_refused():
+@pytest.mark.parametrize("function", [pad, pad_fused])
+def test_an_unknown_padding_is_refused(function):
     with pytest.raises(ValueError, match="reflect"):
-        pad(jnp.ones((3, 8, 1)), (1, 1), "wrap")
+        function(jnp.ones((3, 8, 1)), (1, 1), "wrap")

@@ -1,0 +1,237 @@
+"""What a GPU or TPU would be asked to do, found out without one: its program, compiled and counted.
+
+    pip install "jax[cuda12]"      # or jax[tpu]; with the same version of jax
+    python -m benchmarks.ahead --device=h200 --batch=1 --batch=8 --precision=tf32 --precision=bfloat16
+
+XLA compiles for a device that it only has the description of. That shows whether it compiles, what memory it needs, how
+many kernels a step starts and how many bytes they read and write, which is what a step of these networks consists of
+once the products are fast. It shows no time. Which of cuDNN's algorithms is taken is decided where there is a device.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import numpy as np
+from absl import app, flags
+from jax.experimental import topologies
+
+from benchmarks.protocol import facts
+from dip_jax.errors import InputError
+from dip_jax.padding import pad_case
+from dip_jax.presets import build_config
+from dip_jax.simulation import simulate_case
+from dip_jax.slots import Slots
+
+FLAGS = flags.FLAGS
+
+# What XLA wants to know of a GPU (GpuTargetConfigProto in its source), from the vendor's data sheets and
+# what the driver says; only memory tells an H100 from an H200.
+_HOPPER = """
+gpu_device_info {{
+  threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
+  shared_memory_per_block: 49152  shared_memory_per_core: 233472  shared_memory_per_block_optin: 232448
+  core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98  l2_cache_size: 52428800
+  registers_per_core_limit: 65536  registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth}  device_memory_size: {memory}
+  cuda_compute_capability {{ major: 9 }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 8 }}
+runtime_version {{ major: 12 minor: 9 }}
+device_description_str: "{name}"
+"""
+DEVICES = {
+    "h100": _HOPPER.format(
+        bandwidth=3350 * 10**9, memory=84929347584, name="NVIDIA H100 80GB HBM3"
+    ),
+    "h200": _HOPPER.format(bandwidth=4800 * 10**9, memory=150 * 10**9, name="NVIDIA H200"),
+    "v5e": "v5e:2x2",
+    "v6e": "v6e:2x2",
+}
+_GPUS = ("h100", "h200")
+
+# What the device does nothing for.
+_FREE = {
+    "parameter",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "constant",
+    "fusion-done",
+    "copy-done",
+}
+_BYTES = {
+    "pred": 1,
+    "u8": 1,
+    "s8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "s64": 8,
+    "u64": 8,
+}
+_RESULT = re.compile(r"\s*(?:ROOT )?%([\w.-]+) = (\([^=]*?\)|\S+) ([a-z][a-z0-9-]*)\((.*)")
+
+
+class Kernels(NamedTuple):
+    """What one turn of a program's largest loop starts."""
+
+    number: Counter[str]
+    """By kind: an instruction, `fusion`, or what a custom call calls."""
+    bytes: Counter[str]
+    """Operands and results of each kind. Of an operand that is only read in part this is too much."""
+
+
+def count_kernels(text: str) -> Kernels:
+    """Counts in a compiled program's text the kernels of its largest loop's body."""
+    bodies = set(re.findall(r"body=%([\w.-]+)", text))
+    counts = [_count(lines) for name, lines in _computations(text).items() if name in bodies]
+    if not counts:
+        raise InputError("Expected a program with a loop, came one without.")
+    return max(counts, key=lambda kernels: kernels.number.total())
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if start := re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\{$", line):
+            lines = found[start[1]] = []
+        elif " = " in line:
+            lines.append(line)
+    return found
+
+
+def _count(lines: list[str]) -> Kernels:
+    kernels, sizes = Kernels(Counter(), Counter()), {}
+    for name, shape, kind, rest in filter(None, (_parts(line) for line in lines)):
+        sizes[name] = _num_bytes(shape)
+        if kind in _FREE:
+            continue
+        target = re.search(r'custom_call_target="([^"]*)"', rest)
+        label = target[1] if target else kind.removesuffix("-start")
+        operands = re.findall(r"%([\w.-]+)", rest.partition("), ")[0])
+        kernels.number[label] += 1
+        kernels.bytes[label] += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
+    return kernels
+
+
+def _parts(line: str) -> tuple[str, ...] | None:
+    found = _RESULT.match(line)
+    return found and found.groups()
+
+
+def _num_bytes(shape: str) -> int:
+    arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
+    return sum(
+        _BYTES.get(kind, 0) * int(np.prod([int(n) for n in sides.split(",") if n], dtype=np.int64))
+        for kind, sides in arrays
+    )
+
+
+class _Compiled(Slots):
+    """The program without its state, for which there is no device."""
+
+    def reset(self) -> None:
+        pass
+
+
+def compile_ahead(device: str, size: int, batch: int, overrides: list[str]) -> dict[str, Any]:
+    """Compiles the command's program for a device of `DEVICES`, and counts.
+
+    Args:
+      device: Its name.
+      size: Of the picture, in pixels on a side.
+      batch: Pictures that share the device.
+      overrides: Of the config, `field=value`.
+    """
+    is_gpu = device in _GPUS
+    try:
+        if is_gpu:
+            found = topologies.get_topology_desc(
+                "", "cuda", target_config=DEVICES[device], topology="1x1x1"
+            )
+        else:
+            found = topologies.get_topology_desc(DEVICES[device], "tpu")
+    except Exception as error:  # of whatever kind: what is missing says it in its own way
+        extra = "jax[cuda12]" if is_gpu else "jax[tpu]"
+        raise InputError(
+            f"There is no compiler for {device} here: pip install '{extra}=={jax.__version__}' "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+    config = build_config(overrides=overrides)
+    run = dataclasses.replace(config.run, slots=batch, max_memory=1e6)
+    config = dataclasses.replace(config, run=run)
+    picture = np.full((size, size, 3), 0.5, np.float32)
+    case = simulate_case(jax.random.key(0), config.task, "any", picture)
+    case = pad_case(case, config.net.sides_per_octave)
+    platform = "gpu" if is_gpu else "tpu"
+    with mock.patch("jax.default_backend", return_value=platform):
+        slots = _Compiled(case, config, devices=found.devices[:1])
+    row = {
+        "target": found.devices[0].device_kind,
+        "size": size,
+        "batch": batch,
+        "precision": config.net.precision,
+        "compile_seconds": round(slots.compile_seconds, 1),
+        "gigabytes": slots.bytes_per_device / 1e9,
+    }
+    if is_gpu:  # a TPU's program is not made of kernels
+        kernels = count_kernels(slots.text())
+        row |= {
+            "kernels": kernels.number.total(),
+            "gigabytes_moved": kernels.bytes.total() / 1e9,
+            "kernels_by_kind": dict(kernels.number.most_common()),
+            "gigabytes_by_kind": {k: n / 1e9 for k, n in kernels.bytes.most_common()},
+        }
+    return row
+
+
+def main(argv: list[str]) -> None:
+    """Prints a line for each program, and writes it."""
+    del argv
+    about = facts()
+    for size in FLAGS.size:
+        for batch in FLAGS.batch:
+            for precision in FLAGS.precision:
+                overrides = [f"net.precision={precision}", *FLAGS.set]
+                try:
+                    row = compile_ahead(FLAGS.device, int(size), int(batch), overrides)
+                except InputError as error:
+                    raise SystemExit(str(error)) from None
+                print(
+                    f"{row['target']} {size}x{size} x{batch} {precision}: compiled in "
+                    f"{row['compile_seconds']} s, {row['gigabytes']:.2f} GB"
+                )
+                if "kernels" in row:
+                    print(
+                        f"  a step: {row['kernels']} kernels, {row['gigabytes_moved']:.2f} GB read and "
+                        f"written at most; {row['kernels_by_kind']}",
+                        flush=True,
+                    )
+                if FLAGS.json:
+                    with open(FLAGS.json, "a") as file:
+                        file.write(json.dumps({**about, "time": time.strftime("%F"), **row}) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("device", "h200", list(DEVICES), "For what to compile.")
+    flags.DEFINE_multi_string("size", ["256"], "Side of the picture.")
+    flags.DEFINE_multi_string("batch", ["1"], "Pictures that share the device.")
+    flags.DEFINE_multi_string("precision", ["tf32"], "float32, tf32 or bfloat16.")
+    flags.DEFINE_multi_string("set", [], "Settings, FIELD=VALUE.")
+    flags.DEFINE_string("json", None, "A file for lines of JSON.")
+    # It is to compile for a device, not to look for one.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    jax.config.update("jax_platforms", "cpu")
+    app.run(main)
