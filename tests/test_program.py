@@ -6,6 +6,7 @@ why in docs/performance-log.md; one that goes far below should lower them.
 
 import re
 from collections import Counter
+from unittest import mock
 
 import jax
 import numpy as np
@@ -47,6 +48,26 @@ def build_slots(*overrides: str) -> Slots:
 @pytest.fixture(scope="module")
 def slots() -> Slots:
     return build_slots()
+
+
+def text_for_a_gpu() -> str:
+    """What its compiler would be given; no GPU is needed for that."""
+    config = build_config(overrides=[*SMALL, "net.precision=bfloat16", "run.max_memory=100"])
+    texts = []
+
+    def lower(form, trace, arguments):
+        function, about = trace()
+        traced = jax.jit(function).trace(*arguments(about))
+        texts.append(traced.lower(lowering_platforms=("cuda",)).as_text())
+        raise InterruptedError("There is nothing to compile it.")
+
+    with (
+        mock.patch("jax.default_backend", return_value="gpu"),
+        mock.patch("dip_jax.slots.build_program", lower),
+        pytest.raises(InterruptedError),
+    ):
+        Slots(build_case(config, 0.5), config)
+    return texts[0]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +130,20 @@ def test_another_picture_and_another_count_compile_nothing(slots):
     slots.put(1, other)
     slots.advance(3)
     assert compiled == []
+
+
+def test_for_a_gpu_convolutions_are_aligned_borders_whole_and_nothing_asks_the_host():
+    text = text_for_a_gpu()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    # Two pictures, the merge of 4 + 16 channels at the finest scale: forward, input and weight.
+    assert len(lines) == 3
+    for line in lines:
+        arrays = re.findall(r"tensor<([\dx]+)x(\w+)>", line.rpartition(" : ")[2])
+        assert {kind for _, kind in arrays} == {"bf16"}
+        assert all(int(sides.split("x")[-1]) % 8 == 0 for sides, _ in arrays)
+    # Each border that is changed in place would be a kernel of its own.
+    for word in ("stablehlo.dynamic_update_slice", "callback", "infeed", "outfeed"):
+        assert word not in text
 
 
 # The compiler that comes with jax 0.10 merges on CPU what was to be computed twice.
