@@ -125,13 +125,13 @@ PRESETS: dict[str, Preset] = {
     ),
     "fast_medium": Preset(
         "denoise",
-        "the same network, less shaken, the mean of two: for pictures of about 256 x 256",
+        "the same network, less noise on the code, the mean of two: for pictures of about 256 x 256",
         "docs/less-work.md",
         {**_FAST_NET, "fit.perturbation": 0.0133, "fit.num_seeds": 2},
     ),
     "fast_large": Preset(
         "denoise",
-        "64 channels, less shaken, all steps, the mean of two networks: for pictures of 512 x 512",
+        "64 channels, less noise on the code, all steps, the mean of two networks: for pictures of 512 x 512",
         "docs/less-work.md",
         {
             **_SMALL_NET,
