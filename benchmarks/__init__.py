@@ -6,6 +6,9 @@ import platform
 import subprocess
 from typing import Any
 
+# PyTorch needs memory on the same device.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import jax
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, loop
 from dip_jax.blocks import Conv
-from dip_jax.borders import pad
+from dip_jax.borders import pad, pad_fused
 from dip_jax.config import NetConfig
 from dip_jax.convolution import conv2d
 from dip_jax.cost import network_work
@@ -27,7 +27,8 @@ from dip_jax.presets import build_config
 from dip_jax.scales import upsample
 
 Shape = tuple[int, ...]
-_FORECAST_RATE, _FORECAST_BANDWIDTH = 1e11, 1e10
+# Low for a large device: so that a loop is long against what a call takes.
+_FORECAST_CPU, _FORECAST = (1e11, 1e10), (1e14, 3e12)  # operations and bytes per second
 
 
 class Layer(NamedTuple):
@@ -100,20 +101,30 @@ class Operation(NamedTuple):
     """Of its arguments."""
     gradients: tuple[int, ...]
     """The arguments that have one."""
+    weights: tuple[int, ...] = ()
+    """Those that are float32 in any precision."""
     flops: float = 0.0
     """Of one pass."""
 
 
-def convolution(layer: Layer, config: NetConfig, lowering: str) -> Operation:
-    """A layer in one lowering."""
-    apply = functools.partial(
-        conv2d,
-        stride=layer.stride,
-        padding=config.padding,  # type: ignore[arg-type]
-        lowering=lowering,  # type: ignore[arg-type]
+def convolution(
+    layer: Layer, config: NetConfig, lowering: str, precision: str = "auto"
+) -> Operation:
+    """A layer in one lowering, of `vendor` also with one batching: `vendor/grouped`."""
+    how, _, batching = lowering.partition("/")
+    choices: dict[str, Any] = {
+        "padding": config.padding,
+        "lowering": how,
+        "precision": precision,
+        "batching": batching or config.batching,
+    }
+    return Operation(
+        functools.partial(conv2d, stride=layer.stride, **choices),
+        (layer.shape, layer.kernel),
+        (1,) if layer.reads_code else (0, 1),
+        weights=(1,),
+        flops=2.0 * layer.multiplications,
     )
-    gradients = (1,) if layer.reads_code else (0, 1)
-    return Operation(apply, (layer.shape, layer.kernel), gradients, 2.0 * layer.multiplications)
 
 
 def plain_operations(config: NetConfig, size: int) -> dict[str, Operation]:
@@ -122,13 +133,15 @@ def plain_operations(config: NetConfig, size: int) -> dict[str, Operation]:
     whole, half = (size, size, channels), (size // 2, size // 2, channels)
     norm = functools.partial(normalise, activation=config.activation)
     padding: Any = config.padding
+    border = pad if jax.default_backend() == "cpu" else pad_fused
     return {
         "normalise": Operation(
             lambda x, scale, bias: norm(x, scale, bias),
             (whole, (channels,), (channels,)),
             (0, 1, 2),
+            weights=(1, 2),
         ),
-        "pad": Operation(lambda x: pad(x, (1, 1), padding), (whole,), (0,)),
+        "pad": Operation(lambda x: border(x, (1, 1), padding), (whole,), (0,)),
         "upsample": Operation(lambda x: upsample(x, config.upsample[0]), (half,), (0,)),
     }
 
@@ -158,10 +171,19 @@ def timed(operation: Operation, kind: str, *, batch: int, precision: str) -> Run
     dtype = _dtype(precision)
     lead = (batch,) if batch > 1 else ()
     keys = jax.random.split(jax.random.key(0), 1 + len(operation.shapes))
-    arrays = [
-        jax.random.uniform(key, (*lead, *shape), minval=-1.0).astype(dtype)
-        for key, shape in zip(keys, _shapes(operation), strict=True)
+    # Its result's, and the arguments' as they are in the network.
+    types = [
+        dtype,
+        *(jnp.float32 if i in operation.weights else dtype for i in range(len(keys) - 1)),
     ]
+    arrays = [
+        jax.random.uniform(key, (*lead, *shape), minval=-1.0).astype(kind)
+        for key, shape, kind in zip(keys, _shapes(operation), types, strict=True)
+    ]
+    made = jax.eval_shape(
+        operation.apply, *(jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype) for x in arrays[1:])
+    )
+    arrays[0] = arrays[0].astype(made.dtype)
     one = build_pass(operation, kind)
     function = jax.vmap(one) if batch > 1 else one
 
@@ -170,14 +192,15 @@ def timed(operation: Operation, kind: str, *, batch: int, precision: str) -> Run
         made = jax.lax.optimization_barrier(function(*arrays))
         # Each turn leaves the whole result, and changes a number of all that the next one reads.
         trace = sum(leaf[(0,) * leaf.ndim].astype(jnp.float32) for leaf in jax.tree.leaves(made))
-        change = (1e-6 * trace).astype(dtype)
-        return [x.at[(0,) * x.ndim].add(change) for x in arrays], made
+        change = 1e-6 * trace
+        return [x.at[(0,) * x.ndim].add(change.astype(x.dtype)) for x in arrays], made
 
     with jax.default_matmul_precision("highest" if precision == "float32" else None):
         shapes = jax.eval_shape(function, *arrays)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        compute = operation.flops * _num_products(operation, kind) / _FORECAST_RATE
-        traffic = _bytes(operation, kind, precision) / _FORECAST_BANDWIDTH
+        rate, bandwidth = _FORECAST_CPU if jax.default_backend() == "cpu" else _FORECAST
+        compute = operation.flops * _num_products(operation, kind) / rate
+        traffic = _bytes(operation, kind, precision) / bandwidth
         return loop(step, (arrays, nothing), forecast_seconds=batch * (compute + traffic))
 
 
@@ -263,15 +286,11 @@ def tasks(settings: Settings) -> list[Task]:
     alike: dict[tuple, list[Layer]] = {}
     for layer in layers:
         alike.setdefault(layer[1:], []).append(layer)
-    # Name, lowerings, passes, rank.
-    found: list[tuple[str, dict[str, Operation], tuple[str, ...], float]] = []
+    # Name, what makes its lowerings of a precision and a number of images, passes, rank.
+    found: list[tuple[str, Callable[[str, int], dict[str, Operation]], tuple[str, ...], float]] = []
     for place, some in enumerate(sorted(alike.values(), key=_work, reverse=True)):
         layer = some[0]
-        operations = {
-            lowering: convolution(layer, net, lowering)
-            for lowering in settings.lowerings
-            if lowering != "winograd" or _winograd_serves(layer)
-        }
+        operations = functools.partial(_lowered, layer, net, settings.lowerings)
         number = f", {len(some)} alike" if len(some) > 1 else ""
         name = f"{layer.name} {_said(layer)}{number}"
         # The heaviest come after the first steps, the least after nearly all of them.
@@ -280,7 +299,8 @@ def tasks(settings: Settings) -> list[Task]:
         found += [(name, operations, ("all",), rank), (name, operations, single, rank + 1)]
     for name, operation in plain_operations(net, size).items():
         name = f"{name} {'x'.join(map(str, operation.shapes[0]))}"
-        found.append((name, {"": operation}, ("forward", "backward", "all"), 1.1))
+        alone = functools.partial(lambda one, *_: {"": one}, operation)
+        found.append((name, alone, ("forward", "backward", "all"), 0.4))
     return [
         Task(
             part="layers",
@@ -302,11 +322,23 @@ def tasks(settings: Settings) -> list[Task]:
                 settings=settings,
             ),
         )
-        for name, operations, kinds, rank in found
+        for name, build, kinds, rank in found
         for i, precision in enumerate(settings.precisions)
         for batch in ([1] if jax.default_backend() == "cpu" else [1, 8])
-        if operations
+        if (operations := build(precision, batch))
     ]
+
+
+def _lowered(
+    layer: Layer, net: NetConfig, lowerings: Sequence[str], precision: str, batch: int
+) -> dict[str, Operation]:
+    """A layer in each lowering that is another one there; of one image groups are none."""
+    return {
+        lowering: convolution(layer, net, lowering, precision)
+        for lowering in lowerings
+        if (lowering != "winograd" or _winograd_serves(layer))
+        and (lowering != "vendor/grouped" or batch > 1)
+    }
 
 
 def _work(layers: Iterable[Layer]) -> int:

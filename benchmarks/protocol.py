@@ -204,6 +204,7 @@ def alternate(
             except Exception as error:  # out of memory, most likely: the others go on
                 row["error"] = reason(error)
                 runs.pop(name, None)
+            if "error" in row:  # only now does nothing refer any more to what failed
                 release()
     for name, row in rows.items():
         if "error" not in row:

@@ -113,7 +113,7 @@ def time_steps(settings: dict[str, Config], side: int) -> list[Row]:
         builders[label, "ours"] = functools.partial(build_ours, config)
     goal = settings.get(FLAGS.goal)
     if goal is not None and goal.task.name == "denoise" and importlib.util.find_spec("torch"):
-        builders[FLAGS.goal, "PyTorch"] = lambda: Torch(goal, side, "eager", "float32").run
+        builders[FLAGS.goal, "PyTorch"] = lambda: Torch(goal, side, "eager", goal.net.precision).run
     else:
         print("PyTorch is not timed: it is not installed, or no setting is the goal.")
     names = {" ".join(key): key for key in builders}

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.layers import rates, step_flops
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, arithmetic
-from dip_jax.chunk import share
+from dip_jax.chunk import block_length, share
 from dip_jax.config import Config, NetConfig
 from dip_jax.memory import peak_bytes
 from dip_jax.nets import build_net, params_from_torch
@@ -64,7 +64,9 @@ class Ours:
         }
 
     def run(self, count: int) -> float:
-        """Makes `count` steps in one chunk; returns seconds per step."""
+        """Makes `count` steps in one chunk, or as many as a whole number of blocks; returns seconds per step."""
+        block = block_length()
+        count = min(-(-count // block) * block, self.slots.config.run.chunk)
         clock = time.perf_counter()
         _, logs = self.slots.advance(count)
         seconds = (time.perf_counter() - clock) / count
@@ -108,6 +110,7 @@ class Torch:
         torch.backends.cudnn.benchmark = True
         allow(arithmetic(precision))
         self.torch, self.cuda = torch, cuda
+        others = torch.cuda.memory_allocated() if cuda else 0
         layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
         place: dict[str, Any] = {"device": "cuda" if cuda else "cpu", "memory_format": layout}
         net: Any = build(config.net, 3).to(**place)
@@ -123,19 +126,25 @@ class Torch:
         self.net = net
         if words & {"compile", "reduce-overhead"}:
             mode = "reduce-overhead" if "reduce-overhead" in words else None
-            self.net = torch.compile(net, mode=mode)
+            # Of several sizes it would make a program for any, and after some of them none at all.
+            torch._dynamo.reset()
+            self.net = torch.compile(net, mode=mode, dynamic=False)
         self.step: Callable[[], Any] = self._step
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
         clock = time.perf_counter()
         if "graph" in words:
             self.step = self._capture()
         self.run(1)
+        seconds = time.perf_counter() - clock
         compiled = words & {"compile", "reduce-overhead", "graph"}
-        peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
+        peak = None
+        if cuda:  # without what cuDNN's trials took, and what others have
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self.run(1)
+            peak = (torch.cuda.max_memory_allocated() - others) / 1e9
         self.traffic = None
         self.facts = {
-            "compile_seconds": time.perf_counter() - clock if compiled else None,
+            "compile_seconds": seconds if compiled else None,
             "peak_gigabytes": peak,
             "gigabytes_per_megapixel": 1e6 * peak / size**2 if peak else None,
         }
@@ -159,7 +168,8 @@ class Torch:
         cuda.current_stream().wait_stream(stream)
         self.optimizer.zero_grad()
         graph = cuda.CUDAGraph()
-        with cuda.graph(graph):
+        # JAX's threads are none of this one's business.
+        with cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         return graph.replay
 
@@ -191,7 +201,10 @@ def check_torch(net: NetConfig) -> None:
         wanted = theirs(torch.from_numpy(code.transpose(2, 0, 1)[None]))[0].numpy()
     with jax.default_matmul_precision("highest"):
         image = jax.jit(ours.apply)(params_from_torch(net, state), code)
-    np.testing.assert_allclose(image, wanted.transpose(1, 2, 0), atol=5e-5)
+    atol = (
+        5e-5 if jax.default_backend() == "cpu" else 1e-3
+    )  # sums in another order, Winograd's included
+    np.testing.assert_allclose(image, wanted.transpose(1, 2, 0), atol=atol)
 
 
 def build_step_config(settings: Settings, batch: int, precision: str, how: str) -> Config:
@@ -248,7 +261,7 @@ def measure(
     builders: dict[str, Callable[[], Run]] = {}
     if ours:
         builders[name] = build_ours
-        if batch == 1:
+        if batch == 1 and block_length() == 1:
             builders["ours, a call per step"] = build_singly
     builders |= {f"torch {way}": functools.partial(build_torch, way) for way in ways}
     flops = step_flops(build_config(overrides=settings.overrides).net, size)

@@ -147,26 +147,44 @@ def build_chunk(
         unfinished = (slot.state.step < config.fit.num_steps) & ~slot.stop.done
         return (order != REST) & unfinished & ~slot.state.diverged
 
-    @jax.jit
-    def one(slot: Slot, given: Input, order: Array, count: Array) -> Chunk:
+    def move_on(
+        slots, inputs, orders, count, *, side_by_side: bool
+    ) -> tuple[Slot, dict[str, Array]]:
+        """Makes the steps of one slot, or of several at once, and their logs."""
+        each, axis = (jax.vmap, 1) if side_by_side else (lambda function: function, 0)
+        length = block_length()
+
+        def begin(slot: Slot, given: Input, order: Array) -> tuple[Slot, dict[str, Array]]:
+            slot = lax.cond(order == START, lambda: start(given), lambda: slot)
+            return slot, no_logs(slot, given, config.run.chunk)
+
+        def active(i: Array, slots: Slot) -> Array:
+            return (i < count) & each(goes_on)(slots, orders)
+
         def more(carry):
-            i, slot, _ = carry
-            return (i < count) & goes_on(slot, order)
+            i, slots, _ = carry
+            return jnp.any(active(i, slots))
 
-        def body(carry):
-            i, slot, logs = carry
-            slot, values = make_step(slot, given)
-            logs = {
-                name: lax.dynamic_update_index_in_dim(logs[name], values[name], i, 0)
-                for name in logs
-            }
-            return i + 1, slot, logs
+        def turn(carry):
+            i, slots, logs = carry
+            moved, values = each(make_step)(slots, inputs)
+            if side_by_side or length > 1:  # a slot may have nothing left to do
+                take = functools.partial(lax.dynamic_index_in_dim, index=i, axis=axis)
+                written = jax.tree.map(functools.partial(take, keepdims=False), logs)
+                moved, values = each(choose)(active(i, slots), (moved, values), (slots, written))
+            put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=axis)
+            return i + 1, moved, jax.tree.map(put, logs, values)
 
-        slot = lax.cond(order == START, lambda: start(given), lambda: slot)
-        empty = no_logs(slot, given, config.run.chunk)
-        _, slot, logs = lax.while_loop(more, body, (jnp.int32(0), slot, empty))
+        def block(carry):
+            return lax.fori_loop(0, length, lambda _, carry: turn(carry), carry)
+
+        first = (jnp.int32(0), *each(begin)(slots, inputs, orders))
+        _, slots, logs = lax.while_loop(more, turn if length == 1 else block, first)
+        return slots, logs
+
+    def tell(slot: Slot, order: Array) -> Status:
         state = slot.state
-        status = Status(
+        return Status(
             goes_on=goes_on(slot, order),
             num_steps=state.step,
             stop_step=slot.answer.step,
@@ -178,7 +196,11 @@ def build_chunk(
                 for name, verdict in stopper.verdicts(slot.stop).items()
             },
         )
-        return Chunk(slot, status, logs)
+
+    @jax.jit
+    def one(slot: Slot, given: Input, order: Array, count: Array) -> Chunk:
+        slot, logs = move_on(slot, given, order, count, side_by_side=False)
+        return Chunk(slot, tell(slot, order), logs)
 
     def one_after_the_other(slots, inputs, orders, count, num_slots) -> Chunk:
         def turn(i, chunk: Chunk) -> Chunk:
@@ -203,9 +225,24 @@ def build_chunk(
 
     def side_by_side(slots, inputs, orders, count, num_slots) -> Chunk:
         del num_slots
-        return jax.vmap(one, in_axes=(0, 0, 0, None))(slots, inputs, orders, count)
+        slots, logs = move_on(slots, inputs, orders, count, side_by_side=True)
+        return Chunk(slots, jax.vmap(tell)(slots, orders), logs)
 
     return side_by_side if share(config) == "vmap" else one_after_the_other
+
+
+def choose(condition: Array, new: Any, old: Any) -> Any:
+    """Every array of the one tree or of the other, without a branch."""
+    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+
+
+def block_length() -> int:
+    """Steps between two looks at whether to go on: as a multiple of it none of a chunk's steps is wasted.
+
+    On a GPU the host is asked at each, and can send nothing ahead until it has the answer, whereas a loop of known
+    length is its own business; steps that are too many are made and thrown away. On CPU asking costs nothing.
+    """
+    return 1 if jax.default_backend() == "cpu" else 10
 
 
 def build_algorithm(config: Config, net: Net) -> Algorithm:

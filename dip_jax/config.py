@@ -240,6 +240,8 @@ class FitConfig:
     """The name of any optimiser in optax; of `sgld` its place is the sampler's."""
     learning_rate: float = _number(0.01, 0, open_low=True)
     """Its learning rate, constant."""
+    b2: float | None = _number(None, 0, 0.99999)
+    """Decay of its second moment, where it has one, as Adam and its kin; None for optax's own, 0.999."""
     optimize: str = _choice("net", "code", "both", default="net")
     """What is fitted: the network's weights, its code, or both."""
     code: str = _choice("uniform", "normal", "meshgrid", "fourier", "image", default="uniform")
@@ -379,11 +381,11 @@ class RunConfig:
     seed: int = _number(0, 0, 2**32 - 1)
     """Every random number follows from it and from the picture's name."""
     chunk: int = _number(100, 1)
-    """Steps per dispatch at most; they adapt so that a dispatch lasts about three seconds."""
+    """Steps per dispatch at most; they adapt so that a dispatch lasts a few seconds, elsewhere than on CPU half a second."""
     share: str = _choice("auto", "map", "vmap", "unroll", default="auto")
     """How pictures share a device: one after the other, side by side, or each with code of its own."""
     slots: int | None = _number(None, 1)
-    """Pictures that share a device; None for 1 on CPU and 8 elsewhere, fewer where memory is short."""
+    """Pictures that share a device; None for 1 on CPU and 8 elsewhere, fewer where there are no more or memory is short."""
     refill: bool = True
     """Give a slot to the next picture at once; otherwise wait until all slots are done."""
     checkpoint_every: float = _number(5.0, 0)

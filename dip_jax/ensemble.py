@@ -6,7 +6,7 @@ member is the network that the picture would have alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ def restore_many(
     config: Config,
     *,
     devices: Sequence[Any] | None = None,
+    most: int | None = None,
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -40,6 +41,8 @@ def restore_many(
         that loads them need not hold them. Alike pictures should come one after the other.
       config: The settings.
       devices: Where to compute; by default all devices of this process.
+      most: How many cases there are at most, where that is known (the length of a list is): no more slots are made
+        than there are networks.
       store: Where pictures in work are saved now and then, and looked for before they are started.
       on_progress: Called between chunks.
       should_stop: Asked between chunks; True saves what is in work and hands it out as it is.
@@ -53,8 +56,11 @@ def restore_many(
       InputError: If samples are wanted of a picture whose noise level is neither known nor can be estimated.
     """
     number = num_members(config)
+    if most is None and isinstance(cases, Sized):
+        most = len(cases)
     watch: dict[str, Any] = {
         "devices": devices,
+        "most": None if most is None else most * number,
         "store": store,
         "on_progress": on_progress,
         "should_stop": should_stop,
@@ -267,7 +273,7 @@ def _with_point_estimate(
     """The result with what a fit of as many steps makes of the picture; the slots stand still meanwhile."""
     fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
     config = dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
-    found = list(restore_each([case], config, **{**watch, "store": None}))
+    found = list(restore_each([case], config, **{**watch, "store": None, "most": 1}))
     if found and found[0].status == "done":
         return merged._replace(point=found[0])
     note = "the fit to compare with was not finished, so it is left out"

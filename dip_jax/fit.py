@@ -11,6 +11,7 @@ References:
 
 """
 
+import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -89,15 +90,27 @@ def optimizer_names() -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def build_optimizer(name: str, learning_rate: float) -> optax.GradientTransformationExtraArgs:
+def build_optimizer(
+    name: str, learning_rate: float, b2: float | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The optimiser of that name in optax.
 
+    Args:
+      name: One of `optimizer_names`.
+      learning_rate: Constant.
+      b2: Decay of its second moment; None for optax's own.
+
     Raises:
-      InputError: For an unknown name, or one that needs more than a learning rate.
+      InputError: For an unknown name, one that needs more than a learning rate, or a `b2` for one without.
     """
     require_choice("optimizer", name, optimizer_names())
+    build = getattr(optax, name)
+    if b2 is not None:
+        if "b2" not in inspect.signature(build).parameters:
+            raise InputError(f"optax.{name} has no b2; leave fit.b2 out, or take adam.")
+        build = functools.partial(build, b2=b2)
     try:
-        optimizer = getattr(optax, name)(learning_rate=learning_rate)
+        optimizer = build(learning_rate=learning_rate)
     except TypeError as error:
         raise InputError(f"optax.{name} needs more than a learning rate: {error}.") from None
     return optax.with_extra_args_support(optimizer)
@@ -130,7 +143,7 @@ def build_fit(
     """
     samples = optimizer is not None
     if optimizer is None:
-        optimizer = build_optimizer(config.optimizer, config.learning_rate)
+        optimizer = build_optimizer(config.optimizer, config.learning_rate, config.b2)
     likelihood = build_likelihood(config.likelihood, interval_pull=config.interval_pull)
     floor = negligible(config.likelihood)
     fitted = ("net", "code") if config.optimize == "both" else (config.optimize,)

@@ -134,7 +134,7 @@ def _prepare(
     share: hosts.Share | None = None,
 ) -> None:
     """Refuses what cannot be, and makes the output folder."""
-    build_optimizer(config.fit.optimizer, config.fit.learning_rate)
+    build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)
     folder, names = Path(output), [entry.name for entry in entries]
     prepare_folder(folder, names, config, overwrite=overwrite, resume=resume)
     if not resume:

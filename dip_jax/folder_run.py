@@ -158,6 +158,7 @@ class FolderRun:
                 for result in restore_many(
                     self._cases(waiting, interrupt),
                     self.config,
+                    most=len(waiting),
                     store=store,
                     on_progress=show,
                     should_stop=lambda: interrupt() or self.disk_error is not None,

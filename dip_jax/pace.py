@@ -3,7 +3,6 @@
 import time
 
 import jax
-import numpy as np
 
 # A chunk should last about this long: short enough to stop and to refill soon, long enough to hide what
 # a dispatch costs. On CPU that is the first touch of its memory, elsewhere next to nothing.
@@ -14,9 +13,10 @@ _CHUNK_SECONDS_ELSEWHERE = 0.5
 class Pace:
     """How many steps the next chunk makes, so that it lasts as long as it should."""
 
-    def __init__(self, most: int):
-        """Begins with one step; a chunk never has more than `most`."""
+    def __init__(self, most: int, block: int = 1):
+        """Begins with one step; a chunk never has more than `most`, and a multiple of `block` if it can."""
         self.count = 1
+        self._block = block
         self.steps_per_second = 0.0
         self._most = most
         self._num_chunks = 0
@@ -36,4 +36,5 @@ class Pace:
         old = self.steps_per_second
         self.steps_per_second = speed if self._num_chunks <= 2 else 0.7 * old + 0.3 * speed
         seconds = _CHUNK_SECONDS.get(jax.default_backend(), _CHUNK_SECONDS_ELSEWHERE)
-        self.count = int(np.clip(round(seconds * speed), 1, self._most))
+        blocks = max(1, round(seconds * speed / self._block))
+        self.count = min(blocks * self._block, self._most)

@@ -97,7 +97,7 @@ def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
 
 def _probe(case: Case, num_pictures: int, config: Config) -> Plan:
     """Compiles the program and runs a few steps."""
-    slots = Slots(case, config)
+    slots = Slots(case, config, most=num_pictures)
     peak = slots.bytes_per_device
     if jax.default_backend() == "cpu":
         resident = psutil.Process().memory_info().rss

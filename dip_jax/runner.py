@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from dip_jax.base import Case, Posterior, Result, member_label
-from dip_jax.chunk import Slot, Status
+from dip_jax.chunk import Slot, Status, block_length
 from dip_jax.config import Config
 from dip_jax.nets import num_params
 from dip_jax.pace import Pace
@@ -110,6 +110,7 @@ def restore_each(
     config: Config,
     *,
     devices: Sequence[Any] | None = None,
+    most: int | None = None,
     store: Store | None = None,
     keep_finished: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -122,6 +123,7 @@ def restore_each(
         that loads them need not hold them. Alike pictures should come one after the other.
       config: The settings.
       devices: Where to compute; by default all devices of this process.
+      most: How many cases there are at most, where that is known: no more slots are made.
       store: Where pictures in work are saved now and then, and looked for before they are started.
       keep_finished: Save also those that are finished, for whoever waits for others.
       on_progress: Called between chunks.
@@ -164,7 +166,7 @@ def restore_each(
             if signature != program and signature not in faults:
                 slots = None  # before there are others: they are what takes the memory
                 try:
-                    slots, program = Slots(first[1], config, devices=devices), signature
+                    slots, program = Slots(first[1], config, devices=devices, most=most), signature
                 except Exception as error:  # of whatever kind: it is these pictures'
                     program, faults[signature] = None, _bare(error)
             if signature in faults or slots is None:
@@ -192,7 +194,7 @@ def _run(
 ) -> Generator[Result, None, str]:
     """Serves the pictures that `more(wait)` finds; returns `served`, `stopped` or `broken`."""
     work: dict[int, _Work] = {}
-    pace = Pace(config.run.chunk)
+    pace = Pace(config.run.chunk, block_length())
 
     def fill() -> None:
         if work and not config.run.refill:

@@ -7,6 +7,7 @@ rests until the host gives its slot to the next one; the program stays the same.
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,23 +40,36 @@ from dip_jax.sgld import SgldState
 from dip_jax.stopping import UnseenState
 
 
-def slots_per_device(config: Config) -> int:
-    """How many images share a device if memory allows: `run.slots`, by default 1 on CPU, else 8."""
+def slots_per_device(config: Config, most: int | None, num_devices: int) -> int:
+    """How many images share a device if memory allows: `run.slots`, by default 1 on CPU, else 8.
+
+    Side by side a slot costs as much when it rests, so there are none by default for which there is nothing to do.
+    """
     if config.run.slots is not None:
         return config.run.slots
-    return 1 if jax.default_backend() == "cpu" else 8
+    if jax.default_backend() == "cpu":
+        return 1
+    return 8 if most is None else min(8, max(1, math.ceil(most / num_devices)))
 
 
 class Slots:
     """The slots of this process's devices for images of one shape: a compiled program and its state."""
 
-    def __init__(self, case: Case, config: Config, *, devices: Sequence[Any] | None = None):
+    def __init__(
+        self,
+        case: Case,
+        config: Config,
+        *,
+        devices: Sequence[Any] | None = None,
+        most: int | None = None,
+    ):
         """Compiles the program.
 
         Args:
           case: An example: the images in these slots have its shape, operator and kind of reference.
           config: The settings.
           devices: Where the slots are; by default all devices of this process.
+          most: How many images there are at most, where that is known.
 
         Raises:
           InputError: If not even one slot per device would fit into memory, with the amount.
@@ -67,7 +81,7 @@ class Slots:
         given = _given(case, config)
         self._empty = jax.tree.map(np.zeros_like, given)
         clock = time.perf_counter()
-        self.per_device = slots_per_device(config)
+        self.per_device = slots_per_device(config, most, len(self.devices))
         self._compile(case)
         self.compile_seconds = time.perf_counter() - clock
         self.reset()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import time
 
 import jax
@@ -133,6 +134,20 @@ def test_passes_are_the_operation_and_its_gradients():
     np.testing.assert_array_equal(
         layers.build_pass(operation, "weight")(dy, x, kernel)[0], pull(dy)[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "asked"),
+    [("float32", "f32", "HIGHEST"), ("tf32", "f32", "HIGH"), ("bfloat16", "bf16", "DEFAULT")],
+)
+def test_a_layer_is_computed_in_the_precision_that_is_said(precision, kind, asked):
+    layer = layers.Layer("some", (6, 5, 8), (3, 3, 8, 8), 1, False)
+    operation = layers.convolution(layer, build_config().net, "vendor/separate", precision)
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in operation.shapes]
+    text = jax.jit(operation.apply).lower(*shapes).as_text()
+    (line,) = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert set(re.findall(r"x(b?f\d+)>", line)) == {kind}
+    assert set(re.findall(r"<precision (\w+)>", line)) == {asked}
 
 
 def test_a_layer_is_timed_for_several_images_in_bfloat16():

@@ -203,6 +203,20 @@ def test_adam_and_its_kin_are_offered_and_an_unknown_one_names_the_nearest():
         build_optimizer("adamm", 0.1)
 
 
+def test_b2_is_adams_and_an_optimizer_without_one_refuses_it():
+    params, grads = {"w": jnp.ones(3)}, [{"w": jnp.array([1.0, -2.0, g])} for g in (3.0, 0.1)]
+    steps = []
+    for optimizer in (build_optimizer("adam", 0.1, 0.9), optax.adam(0.1, b2=0.9), optax.adam(0.1)):
+        state = optimizer.init(params)
+        for g in grads:
+            update, state = optimizer.update(g, state, params)
+        steps.append(update["w"])
+    np.testing.assert_array_equal(steps[0], steps[1])
+    assert not np.allclose(steps[0], steps[2], rtol=1e-3)
+    with pytest.raises(InputError, match="sgd has no b2"):
+        build_optimizer("sgd", 0.1, 0.9)
+
+
 def test_fitting_the_code_of_the_identity_is_gradient_descent_on_pixels():
     shape = (4, 5, 1)
     identity = Net(lambda key: {}, lambda params, code: code, shape, shape)

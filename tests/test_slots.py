@@ -8,7 +8,7 @@ from dip_jax.errors import InputError
 from dip_jax.padding import pad_case
 from dip_jax.presets import build_config
 from dip_jax.simulation import simulate_case
-from dip_jax.slots import Slots
+from dip_jax.slots import Slots, slots_per_device
 
 
 def make(picture, name, config):
@@ -135,13 +135,53 @@ def test_without_refill_a_slot_waits_for_the_others(picture, tiny, refill):
     assert_same(found["c"], results(picture, "c", settings(tiny))["c"])
 
 
+@pytest.mark.parametrize(
+    ("most", "num_devices", "expected"),
+    [(1, 1, 1), (3, 1, 3), (3, 2, 2), (100, 1, 8), (None, 1, 8)],
+)
+def test_elsewhere_than_on_cpu_no_slots_are_made_for_nothing(
+    tiny, monkeypatch, most, num_devices, expected
+):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert slots_per_device(settings(tiny), most, num_devices) == expected
+    assert slots_per_device(settings(tiny, "run.slots=5"), most, num_devices) == 5
+
+
+def test_whoever_gives_a_list_needs_not_say_how_long_it_is(picture, tiny, monkeypatch):
+    asked = []
+
+    def count(config, most, num_devices):
+        asked.append(most)
+        return 1
+
+    monkeypatch.setattr("dip_jax.slots.slots_per_device", count)
+    config = settings(tiny, "fit.num_seeds=2")
+    cases = [make(picture, name, config) for name in "ab"]
+    list(restore_many(cases, config))
+    list(restore_many(iter(cases), config))
+    assert asked == [4, None]
+
+
+@pytest.mark.parametrize("share", ["map", "vmap"])
+def test_in_blocks_of_steps_the_fits_are_the_same(picture, tiny, monkeypatch, share):
+    config = settings(tiny, f"run.share={share}", "fit.num_steps=13")
+    cases = [make(picture, name, config) for name in "ab"]
+    plain = {r.name: r for r in restore_many(cases, config)}
+    monkeypatch.setattr("dip_jax.chunk.block_length", lambda: 4)
+    blocks = {r.name: r for r in restore_many(cases, config)}
+    for name, result in blocks.items():
+        assert result.num_steps == plain[name].num_steps == 13
+        np.testing.assert_allclose(result.image, plain[name].image, atol=2e-5)
+        np.testing.assert_array_equal(result.curve["step"], np.arange(13))
+
+
 def test_slots_are_as_many_as_fit_but_what_was_asked_for_is_refused(picture, tiny, monkeypatch):
     case = pad_case(make(picture, "a", settings(tiny)), 16)
     one = Slots(case, settings(tiny)).bytes_per_device
     four = Slots(case, settings(tiny, "run.slots=4")).bytes_per_device
     limit = (one + four) / 2
     most = f"run.max_memory={limit / 1e9}"
-    monkeypatch.setattr("dip_jax.slots.slots_per_device", lambda config: 4)
+    monkeypatch.setattr("dip_jax.slots.slots_per_device", lambda *_: 4)
     fitted = Slots(case, settings(tiny, most))
     assert fitted.per_device in (1, 2, 3)
     assert fitted.bytes_per_device <= limit
