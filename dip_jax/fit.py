@@ -107,7 +107,7 @@ def build_optimizer(
     build = getattr(optax, name)
     if b2 is not None:
         if "b2" not in inspect.signature(build).parameters:
-            raise InputError(f"optax.{name} has no b2; leave fit.b2 out, or take adam.")
+            raise InputError(f"optax.{name} has no b2: set fit.b2=none, or take adam.")
         build = functools.partial(build, b2=b2)
     try:
         optimizer = build(learning_rate=learning_rate)
