@@ -15,7 +15,7 @@ def draw(key: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(key).normal(size=shape), jnp.float32)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(4, 9), st.integers(4, 9), margins, margins, st.sampled_from(list(MODES)))
 def test_padding_is_that_of_numpy_with_zeros_at_the_end(height, width, size, more, mode):
     x = draw(0, height, width, 2)
@@ -24,7 +24,7 @@ def test_padding_is_that_of_numpy_with_zeros_at_the_end(height, width, size, mor
     np.testing.assert_array_equal(pad(x, size, mode, more), expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(4, 9), st.integers(4, 9), margins, margins, st.sampled_from(list(MODES)))
 def test_folding_is_the_transpose_of_padding(height, width, size, more, mode):
     x = draw(0, height, width, 2)
@@ -34,7 +34,7 @@ def test_folding_is_the_transpose_of_padding(height, width, size, more, mode):
     np.testing.assert_allclose(there, back, rtol=1e-4, atol=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(4, 9), st.integers(4, 9), margins, st.sampled_from(list(MODES)))
 def test_what_compilers_are_to_fuse_is_the_same_padding_with_the_same_transpose(
     height, width, size, mode

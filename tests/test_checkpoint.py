@@ -35,6 +35,7 @@ def stop_after(chunks):
     return asked
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(picture, tiny, tmp_path):
     config = settings(tiny, "run.slots=2")
     names = ["a", "b", "ä/c d"]

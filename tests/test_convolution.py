@@ -85,7 +85,7 @@ def test_both_gradients_are_the_transposes_of_the_convolution(case, padding, low
     assert abs(np.sum(np.float64(dkernel) * other_kernel) - along_kernel) < 1e-5 * size
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(2, 21),
     st.integers(2, 21),

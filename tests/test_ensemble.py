@@ -201,6 +201,7 @@ def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tm
     assert np.load(out / "photo" / "std.npy").shape == (40, 36, 3)
 
 
+@pytest.mark.slow
 def test_the_command_averages_seeds(run, picture, tmp_path):
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     iio.imwrite(photo, np.rint(picture * 255).astype(np.uint8))

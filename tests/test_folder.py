@@ -223,6 +223,7 @@ def hosts(source: Path, output: Path, *args: str, **more) -> list[subprocess.Pop
     return [start(source, output, *who, f"--process_id={i}", **more) for i in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_files(many, tmp_path):
     source, output, names, _ = many
     processes = hosts(source, tmp_path / "out")

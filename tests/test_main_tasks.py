@@ -142,6 +142,7 @@ def test_a_mistake_is_answered_by_a_sentence_and_nothing_is_written(run, files, 
     assert not (files / "out").exists()
 
 
+@pytest.mark.slow
 def test_presets_are_compared_by_one_command_and_a_figure(run, files):
     mask = np.full((40, 36), 255, np.uint8)
     mask[10:20, 10:14] = 0

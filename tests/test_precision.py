@@ -16,6 +16,8 @@ from dip_jax.normalisation import normalise
 
 SMALL = NetConfig(input_depth=4, channels_down=(16, 16), channels_up=(16, 16), channels_skip=(4, 4))
 NAMES = {"tf32": 10, "bfloat16": 7}
+# Where it takes long, by default the one with the least.
+SOME = [pytest.param("tf32", marks=pytest.mark.slow), "bfloat16"]
 
 
 def draw(key: int, *shape: int) -> np.ndarray:
@@ -80,7 +82,7 @@ def test_statistics_of_bfloat16_are_float32():
     np.testing.assert_allclose(y.astype(np.float32), expected, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("precision", NAMES)
+@pytest.mark.parametrize("precision", SOME)
 def test_weights_and_their_gradients_stay_float32_and_the_image_does(precision):
     net = build_net(dataclasses.replace(SMALL, precision=precision), (32, 32, 3))
     params, code = net.init(jax.random.key(0)), jnp.array(draw(0, *net.code_shape))
@@ -90,7 +92,7 @@ def test_weights_and_their_gradients_stay_float32_and_the_image_does(precision):
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("precision", NAMES)
+@pytest.mark.parametrize("precision", SOME)
 def test_a_fit_with_fewer_bits_reaches_what_one_with_all_reaches(precision):
     target = jnp.array(0.5 + 0.3 * np.sin(np.arange(32) / 4)[:, None, None] * np.ones((1, 32, 3)))
 

@@ -159,6 +159,7 @@ def test_for_a_gpu_convolutions_are_aligned_borders_whole_and_nothing_asks_the_h
 merges = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="no effect on CPU")
 
 
+@pytest.mark.slow
 @merges
 def test_rematerialised_it_needs_less_memory_and_makes_the_same_image():
     net = ["net.channels_down=32,32", "net.channels_up=32,32", "net.channels_skip=4,4"]

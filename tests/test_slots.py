@@ -162,7 +162,7 @@ def test_whoever_gives_a_list_needs_not_say_how_long_it_is(picture, tiny, monkey
     assert asked == [4, None]
 
 
-@pytest.mark.parametrize("share", ["map", "vmap"])
+@pytest.mark.parametrize("share", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
 def test_in_blocks_of_steps_the_fits_are_the_same(picture, tiny, monkeypatch, share):
     config = settings(tiny, f"run.share={share}", "fit.num_steps=13")
     cases = [make(picture, name, config) for name in "ab"]
