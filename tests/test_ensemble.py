@@ -15,6 +15,9 @@ from dip_jax.runner import restore_each
 from dip_jax.simulation import simulate_case
 from tests.conftest import TINY
 
+# One worker has them all: the chains that several tests look at are sampled once.
+pytestmark = pytest.mark.xdist_group("ensemble")
+
 SAMPLES = (
     "fit.method=sgld",
     "fit.num_steps=30",

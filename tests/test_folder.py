@@ -28,6 +28,9 @@ from dip_jax.presets import build_config
 from dip_jax.report import read_summary
 from tests.conftest import TINY
 
+# One worker has them all: the runs that several tests look at are made once.
+pytestmark = pytest.mark.xdist_group("folder")
+
 ROOT = Path(__file__).parents[1]
 WRITTEN = ("restored.png", "metrics.jsonl", "curve.png", "sheet.png")
 

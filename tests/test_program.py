@@ -20,6 +20,9 @@ from dip_jax.presets import build_config
 from dip_jax.simulation import simulate_case
 from dip_jax.slots import Slots
 
+# One worker has them all: the program that several tests look at is compiled once.
+pytestmark = pytest.mark.xdist_group("program")
+
 SMALL = [
     "net.channels_down=16,16,16",
     "net.channels_up=16,16,16",
