@@ -26,7 +26,7 @@ from dip_jax.losses import build_likelihood
 from dip_jax.metrics import psnr
 from dip_jax.operators import Identity, Mask
 from dip_jax.samples import observe
-from dip_jax.sgld import SgldState, build_sampler, build_sgld
+from dip_jax.sgld import SgldState, build_sampler, build_sgld, sampler_args
 from dip_jax.stopping import build_stopper, fixed, unseen
 
 REST, GO_ON, START = 0, 1, 2  # what a slot is told to do in the next chunk
@@ -253,7 +253,9 @@ def build_algorithm(config: Config, net: Net) -> Algorithm:
     if sgld.sampler != "paper":
         fit = dataclasses.replace(fit, perturbation=sgld.perturbation)
     sampler = build_sampler(sgld, learning_rate=fit.learning_rate, num_steps=num_steps)
-    return build_sgld(sgld, build_fit(fit, net, optimizer=sampler), num_steps=num_steps)
+    arguments = sampler_args(fit.likelihood)
+    inner = build_fit(fit, net, optimizer=sampler, extra_args=arguments)
+    return build_sgld(sgld, inner, num_steps=num_steps)
 
 
 def choose_stopper(config: Config, algorithm: Algorithm, operator: Operator) -> Stopper:

@@ -5,14 +5,11 @@ file imports no JAX, so that a wrong flag is answered at once.
 """
 
 import dataclasses
-import difflib
 import json
-import math
-import types
-import typing
 from typing import Any
 
 from dip_jax.errors import InputError
+from dip_jax.fields import Section, choice, number, parse, require_choice
 
 TASKS = (
     "denoise",
@@ -29,65 +26,59 @@ TASKS = (
 LIKELIHOODS = ("gaussian", "poisson", "poisson_gauss", "laplace", "interval")
 
 
-def _choice(*names: str, default: str | tuple[str, ...]) -> Any:
-    return dataclasses.field(default=default, metadata={"choices": names})
-
-
-def _number(default: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
-    return dataclasses.field(default=default, metadata={"range": (low, high, open_low)})
-
-
 @dataclasses.dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Section):
     """What was done to the picture."""
 
-    name: str = _choice(*TASKS, default="denoise")
+    SECTION = "task"
+
+    name: str = choice(*TASKS, default="denoise")
     """The damage; see `tasks`."""
-    noise_std: float | None = _number(None, 0, 1)
+    noise_std: float | None = number(None, 0, 1)
     """Standard deviation of the noise in [0, 1] units; None for unknown (where it is simulated: 25/255
     for denoising and flash, 2/255 for deblurring, 0 elsewhere)."""
-    noise: str = _choice(
+    noise: str = choice(
         "gaussian", "poisson", "poisson_gauss", "salt_and_pepper", default="gaussian"
     )
     """The kind of noise that a simulation adds."""
-    peak: float = _number(30.0, 0, open_low=True)
+    peak: float = number(30.0, 0, open_low=True)
     """Poisson noise: photons that a white pixel receives on average."""
-    salt_share: float = _number(0.1, 0, 1)
+    salt_share: float = number(0.1, 0, 1)
     """Salt and pepper: share of the pixels that turn black or white."""
-    saturation: float | None = _number(None, 0, open_low=True)
+    saturation: float | None = number(None, 0, open_low=True)
     """Measured values from here on say nothing (a full sensor) and are left out; None for none."""
-    known_share: float = _number(0.5, 0, 1, open_low=True)
+    known_share: float = number(0.5, 0, 1, open_low=True)
     """Share of the pixels (inpainting) or measurements (compressed sensing) that a simulation keeps."""
     paste_known: bool = True
     """Put the known pixels back into the answer of an inpainting without noise."""
-    factor: int = _number(4, 2, 32)
+    factor: int = number(4, 2, 32)
     """Super-resolution: how many times smaller each side was made."""
-    filter: str = _choice("lanczos2", "lanczos3", "box", "bicubic", default="lanczos2")
+    filter: str = choice("lanczos2", "lanczos3", "box", "bicubic", default="lanczos2")
     """Super-resolution: how the model shrinks."""
-    kernel: str = _choice("gaussian", "motion", "file", default="gaussian")
+    kernel: str = choice("gaussian", "motion", "file", default="gaussian")
     """Deblurring: the point spread; `file` reads it from a picture or a .npy file."""
-    kernel_std: float = _number(1.6, 0, open_low=True)
+    kernel_std: float = number(1.6, 0, open_low=True)
     """Deblurring: standard deviation of a Gaussian kernel in pixels."""
-    kernel_length: float = _number(9.0, 1)
+    kernel_length: float = number(9.0, 1)
     """Deblurring: length of a motion in pixels."""
-    kernel_angle: float = _number(0.0, -360, 360)
+    kernel_angle: float = number(0.0, -360, 360)
     """Deblurring: its direction in degrees, counter-clockwise from the right."""
     normalise_kernel: bool = False
     """Deblurring: scale a given kernel to sum 1 instead of refusing it."""
-    boundary: str = _choice("reflect", "circular", default="reflect")
+    boundary: str = choice("reflect", "circular", default="reflect")
     """Deblurring: what the kernel sees beyond the border."""
-    jpeg: str = _choice("intervals", "decoded", default="intervals")
+    jpeg: str = choice("intervals", "decoded", default="intervals")
     """dejpeg: keep the coefficients within the file's own quantisation intervals, or fit the decoded
     picture as in 2018."""
-    quality: int = _number(10, 1, 100)
+    quality: int = number(10, 1, 100)
     """dejpeg: quality of a simulated JPEG."""
-    pattern: str = _choice("RGGB", "BGGR", "GRBG", "GBRG", default="RGGB")
+    pattern: str = choice("RGGB", "BGGR", "GRBG", "GBRG", default="RGGB")
     """Demosaicing: the colour filters of the first two rows."""
-    sensing: str = _choice("fourier", "gaussian", default="fourier")
+    sensing: str = choice("fourier", "gaussian", default="fourier")
     """Compressed sensing: random frequencies, or a random matrix."""
-    num_angles: int = _number(32, 1)
+    num_angles: int = number(32, 1)
     """CT: directions in half a turn."""
-    image_shape: tuple[int, ...] = _number((), 1)
+    image_shape: tuple[int, ...] = number((), 1)
     """Height, width and channels of the image where the measurement does not say (compressed sensing,
     custom operators)."""
     operator: str = ""
@@ -95,6 +86,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""
+        super().__post_init__()
         if len(self.image_shape) not in (0, 3):
             raise InputError(
                 f"task.image_shape needs height, width and channels, came {self.image_shape}."
@@ -102,14 +94,16 @@ class TaskConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class NetConfig:
+class NetConfig(Section):
     """The network. Lists run over the scales, the finest first. Not every field matters to every kind.
 
     References:
       Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplementary material, figure 21 (`skip`).
     """
 
-    kind: str = _choice(
+    SECTION = "net"
+
+    kind: str = choice(
         "skip",
         "unet",
         "resnet",
@@ -120,71 +114,72 @@ class NetConfig:
         default="skip",
     )
     """Which network; see `nets`."""
-    input_depth: int = _number(32, 1)
+    input_depth: int = number(32, 1)
     """Channels of the code."""
-    channels_down: tuple[int, ...] = _number((128,) * 5, 1)
+    channels_down: tuple[int, ...] = number((128,) * 5, 1)
     """skip, unet: channels of the encoder; for `skip` its length is the number of scales, for `unet` one
     more."""
-    channels_up: tuple[int, ...] = _number((128,) * 5, 1)
+    channels_up: tuple[int, ...] = number((128,) * 5, 1)
     """skip: channels of the decoder."""
-    channels_skip: tuple[int, ...] = _number((4,) * 5, 0)
+    channels_skip: tuple[int, ...] = number((4,) * 5, 0)
     """skip: channels of the skip connections; 0 leaves one out."""
-    width: int = _number(32, 1)
+    width: int = number(32, 1)
     """resnet, texture, conv_decoder, deep_decoder: channels."""
-    depth: int = _number(8, 1, 16)
+    depth: int = number(8, 1, 16)
     """resnet: blocks; texture: scales; conv_decoder, deep_decoder: how often the code is doubled."""
-    more_layers: int = _number(0, 0, 4)
+    more_layers: int = number(0, 0, 4)
     """unet: further scales of the coarsest width."""
     concat_input: bool = False
     """unet: each encoder scale also sees the shrunken code."""
     residual: bool = True
     """resnet: add each block's input to its output."""
-    normalisation: str = _choice("batch", "instance", "none", "group", default="batch")
+    normalisation: str = choice("batch", "instance", "none", "group", default="batch")
     """Each channel by its own statistics, with learnt scale and bias; unet: also without them (`instance`), or not at
     all; skip: also groups of channels together."""
-    num_groups: int = _number(8, 1)
+    num_groups: int = number(8, 1)
     """group: into how many groups channels are parted, as far as their number allows."""
-    kernel_down: tuple[int, ...] = _number((3,), 1, 7)
+    kernel_down: tuple[int, ...] = number((3,), 1, 7)
     """skip: kernel sides of the encoder: 1, 3, 5 or 7; one value serves all scales."""
-    kernel_up: tuple[int, ...] = _number((3,), 1, 7)
+    kernel_up: tuple[int, ...] = number((3,), 1, 7)
     """skip: kernel sides of the decoder; one value serves all scales."""
-    kernel_skip: int = _number(1, 1, 7)
+    kernel_skip: int = number(1, 1, 7)
     """skip: kernel side of the skip connections."""
     conv1x1_up: bool = True
     """skip: a 1x1 convolution at the end of each decoder scale."""
-    downsample: tuple[str, ...] = _choice(
+    downsample: tuple[str, ...] = choice(
         "stride", "avg", "max", "lanczos2", "lanczos3", default=("stride",)
     )
     """skip: how each scale halves the image; one value serves all scales."""
-    upsample: tuple[str, ...] = _choice("bilinear", "nearest", "deconv", default=("bilinear",))
+    upsample: tuple[str, ...] = choice("bilinear", "nearest", "deconv", default=("bilinear",))
     """How each scale doubles it; one value serves all scales (`deconv`, a transposed convolution, in unet
     only)."""
-    padding: str = _choice("reflect", "zero", default="reflect")
+    padding: str = choice("reflect", "zero", default="reflect")
     """What convolutions see beyond the border."""
-    activation: str = _choice("leaky_relu", "swish", "elu", "relu", "none", default="leaky_relu")
+    activation: str = choice("leaky_relu", "swish", "elu", "relu", "none", default="leaky_relu")
     """The non-linearity."""
     bias: bool = True
     """Biases in the convolutions (those before a normalisation have no effect)."""
     sigmoid: bool = True
     """A sigmoid at the end, so that images lie in [0, 1]."""
-    scale_init: str = _choice("uniform", "one", default="uniform")
+    scale_init: str = choice("uniform", "one", default="uniform")
     """Where normalisation scales start: U(0, 1), as the PyTorch of 2018 did, or at one."""
-    sides_per_octave: int = _number(16, 0)
+    sides_per_octave: int = number(16, 0)
     """Sides are rounded up to so many per octave, so that pictures share a program; 0 rounds nothing."""
-    lowering: str = _choice("auto", "winograd", "patches", "vendor", default="auto")
+    lowering: str = choice("auto", "winograd", "patches", "vendor", default="auto")
     """How convolutions are computed; `auto` chooses per platform. See `convolution`."""
-    precision: str = _choice("auto", "float32", "tf32", "bfloat16", default="auto")
+    precision: str = choice("auto", "float32", "tf32", "bfloat16", default="auto")
     """Of the products in convolutions; `auto` is float32 on CPU and tf32 elsewhere. With `bfloat16` maps are kept
     in it, too; weights, statistics, loss and optimiser are float32 in any case."""
-    remat: str = _choice("auto", "off", "on", default="auto")
+    remat: str = choice("auto", "off", "on", default="auto")
     """skip: rematerialisation, that is to keep for the gradient only what blocks begin with and to compute the rest
     again: a fifth less memory, a quarter more time. `auto` does so where a picture would not fit otherwise. (On
     CPU with jax 0.10 it has no effect: its compiler computes nothing twice.)"""
-    batching: str = _choice("auto", "grouped", "separate", "product", default="auto")
+    batching: str = choice("auto", "grouped", "separate", "product", default="auto")
     """What `vmap` makes of the platform's own convolutions; see `vendor`."""
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""
+        super().__post_init__()
         scales = len(self.channels_down)
         if scales == 0:
             raise InputError("net.channels_down needs at least one value, came none.")
@@ -227,105 +222,109 @@ class NetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Section):
     """How the network is fitted to the measurement."""
 
-    method: str = _choice("fit", "sgld", default="fit")
+    SECTION = "fit"
+
+    method: str = choice("fit", "sgld", default="fit")
     """A point estimate, or samples of the posterior; see `fit` and `sgld`."""
-    num_seeds: int = _number(1, 1, 64)
+    num_seeds: int = number(1, 1, 64)
     """fit: networks for the same picture, whose answers are averaged."""
-    num_steps: int = _number(3000, 1)
+    num_steps: int = number(3000, 1)
     """Optimisation steps at most; a stopping rule may end earlier."""
     optimizer: str = "adam"
     """The name of any optimiser in optax; of `sgld` its place is the sampler's."""
-    learning_rate: float = _number(0.01, 0, open_low=True)
+    learning_rate: float = number(0.01, 0, open_low=True)
     """Its learning rate, constant."""
-    b2: float | None = _number(None, 0, 0.99999)
+    b2: float | None = number(None, 0, 0.99999)
     """Decay of its second moment, where it has one, as Adam and its kin; None for optax's own, 0.999."""
-    optimize: str = _choice("net", "code", "both", default="net")
+    optimize: str = choice("net", "code", "both", default="net")
     """What is fitted: the network's weights, its code, or both."""
-    code: str = _choice("uniform", "normal", "meshgrid", "fourier", "image", default="uniform")
+    code: str = choice("uniform", "normal", "meshgrid", "fourier", "image", default="uniform")
     """The network's input: noise, coordinates, random waves, or a picture (the guide); see `codes`."""
-    code_scale: float = _number(0.1, 0, open_low=True)
+    code_scale: float = number(0.1, 0, open_low=True)
     """What the noise of the code is multiplied by: U(0, 1) or N(0, 1)."""
-    fourier_std: float = _number(10.0, 0, open_low=True)
+    fourier_std: float = number(10.0, 0, open_low=True)
     """Standard deviation of the frequencies of a `fourier` code, in waves per picture."""
-    likelihood: str = _choice(*LIKELIHOODS, default="gaussian")
+    likelihood: str = choice(*LIKELIHOODS, default="gaussian")
     """How the prediction is compared with the measurement; see `losses`."""
-    interval_pull: float = _number(0.3, 0)
+    interval_pull: float = number(0.3, 0)
     """interval: weight of the squared distance to the interval's middle, inside it too."""
-    tv_weight: float = _number(0.0, 0)
+    tv_weight: float = number(0.0, 0)
     """Weight of the total variation that is added to the loss."""
-    tv_form: str = _choice("isotropic", "smooth", default="isotropic")
+    tv_form: str = choice("isotropic", "smooth", default="isotropic")
     """Total variation as in 2018, or with a gradient that is smooth at zero."""
-    perturbation: float = _number(1 / 30, 0)
+    perturbation: float = number(1 / 30, 0)
     """Standard deviation of the fresh normal noise that each step adds to the code."""
-    average: str = _choice("original", "corrected", "none", default="corrected")
+    average: str = choice("original", "corrected", "none", default="corrected")
     """Running average of the outputs: as in 2018 (it starts at the first output), or bias-corrected."""
-    average_decay: float = _number(0.99, 0, 0.999999)
+    average_decay: float = number(0.99, 0, 0.999999)
     """Decay of the running average per step."""
-    guard_ratio: float = _number(10**0.5, 1, open_low=True)
+    guard_ratio: float = number(10**0.5, 1, open_low=True)
     """A step whose loss is this many times its recent level is undone (2018: 5 dB of a squared misfit)."""
-    guard_every: int = _number(20, 1)
+    guard_every: int = number(20, 1)
     """Steps between the snapshots that the guard returns to."""
-    guard_limit: int = _number(10, 1)
+    guard_limit: int = number(10, 1)
     """Returns to the same snapshot after which the fit has diverged."""
 
 
 @dataclasses.dataclass(frozen=True)
-class SgldConfig:
+class SgldConfig(Section):
     """How the posterior is sampled, with `fit.method=sgld`; see `sgld`."""
 
-    sampler: str = _choice("psgld", "sgld", "csgld", "paper", default="psgld")
+    SECTION = "sgld"
+
+    sampler: str = choice("psgld", "sgld", "csgld", "paper", default="psgld")
     """Preconditioned, plain or cyclical Langevin dynamics, or what the code of 2019 did."""
-    burn_in: int | None = _number(None, 0)
+    burn_in: int | None = number(None, 0)
     """Steps before the first sample; None for 35 % of them, as in 2019."""
-    thin: int = _number(10, 1)
+    thin: int = number(10, 1)
     """Every so manieth step after it gives a sample."""
-    num_chains: int = _number(2, 1, 64)
+    num_chains: int = number(2, 1, 64)
     """Chains with networks of their own."""
-    temperature: float = _number(1.0, 0)
+    temperature: float = number(1.0, 0)
     """1 samples the posterior, 0 optimises."""
-    warm_up: int | None = _number(None, 0)
+    warm_up: int | None = number(None, 0)
     """First steps, which go at temperature 0; None for a fifth of the burn-in."""
-    step_size: float | None = _number(None, 0, open_low=True)
+    step_size: float | None = number(None, 0, open_low=True)
     """sgld, psgld: the step e after the warm-up. None for `fit.learning_rate`, which is that of the warm-up; of
     plain sgld for 1 / k, which moves the weights by the gradient of the mean loss."""
-    step_decay: float = _number(0.0, 0, 1)
+    step_decay: float = number(0.0, 0, 1)
     """sgld, psgld: exponent by which the step falls after the burn-in; 0 keeps it."""
-    decay: float = _number(0.999, 0, 0.999999)
+    decay: float = number(0.999, 0, 0.999999)
     """psgld, csgld: decay of the running mean of squared gradients."""
-    damping: float = _number(1e-3, 0, open_low=True)
+    damping: float = number(1e-3, 0, open_low=True)
     """psgld, csgld: what is added to its root, in units of the gradient of U."""
     freeze: bool = True
     """psgld, csgld: keep the preconditioner as it is at the end of the burn-in."""
     gamma: bool = False
     """psgld, csgld without `freeze`: correct the drift for the preconditioner's change (a second gradient
     per step)."""
-    num_cycles: int = _number(4, 1)
+    num_cycles: int = number(4, 1)
     """csgld: cycles of the step size."""
-    explore_share: float = _number(0.5, 0, 1)
+    explore_share: float = number(0.5, 0, 1)
     """csgld: first share of each cycle that goes at temperature 0 and gives no samples."""
-    prior_precision: float = _number(1.0, 0)
+    prior_precision: float = number(1.0, 0)
     """Precision (one over the variance) of the normal prior of each weight."""
     keep_lengths: bool = False
     """All but `paper`: kernels in front of a normalisation keep their length, which has no effect on the image but
     on how far a step turns them."""
-    noise: str = _choice("known", "sampled", default="known")
+    noise: str = choice("known", "sampled", default="known")
     """The noise level: as given or estimated, or sampled too (Gaussian likelihood only)."""
-    noise_shape: float = _number(1.0, 0, open_low=True)
+    noise_shape: float = number(1.0, 0, open_low=True)
     """sampled: shape of the inverse-gamma prior of the noise's variance."""
-    noise_rate: float = _number(1e-3, 0, open_low=True)
+    noise_rate: float = number(1e-3, 0, open_low=True)
     """sampled: its scale, a variance."""
-    weight_decay: float = _number(5e-8, 0)
+    weight_decay: float = number(5e-8, 0)
     """paper: weight decay of the mean loss."""
-    perturbation: float = _number(0.0, 0)
+    perturbation: float = number(0.0, 0)
     """All but `paper`: standard deviation of the noise added to the code in each step (there it is
     `fit.perturbation`). It is heat beyond the temperature."""
-    held_share: float = _number(0.01, 0, 0.5)
+    held_share: float = number(0.01, 0, 0.5)
     """Share of the measurements that no chain sees, to check its predictions on (where the operator acts on
     each pixel alone)."""
-    keep_samples: int = _number(0, 0, 1000)
+    keep_samples: int = number(0, 0, 1000)
     """Samples of each chain to write to disk, evenly spread over the run."""
     point_estimate: bool = True
     """Where there is a reference, also make a fit of as many steps, to compare with."""
@@ -346,10 +345,12 @@ class SgldConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class StopConfig:
+class StopConfig(Section):
     """When to stop, judged without the reference; see `stopping`."""
 
-    rule: str = _choice(
+    SECTION = "stop"
+
+    rule: str = choice(
         "held_out", "wmv", "emv", "discrepancy", "sure", "fixed", "all", default="held_out"
     )
     """`fixed` runs all steps. `wmv` and `emv` stop at the minimum of the outputs' moving variance, windowed or
@@ -357,42 +358,44 @@ class StopConfig:
     measurements that the fit does not see; `sure` at that of an unbiased estimate of the risk, by a second
     fit (twice the time and memory). `discrepancy` and `sure` need the noise level. `all` watches all of them,
     runs all steps and hands out the answer of the default one."""
-    window: int = _number(100, 2)
+    window: int = number(100, 2)
     """wmv: outputs in the window."""
-    patience: float = _number(0.5, 0, open_low=True)
+    patience: float = number(0.5, 0, open_low=True)
     """wmv, emv, held_out, sure: a minimum is confirmed after this share of its step (never less than two windows
     and the lag of the average)."""
-    num_pixels: int = _number(4096, 1)
+    num_pixels: int = number(4096, 1)
     """wmv: pixels on which the variance is measured, a fixed random subset."""
-    emv_rate: float = _number(0.1, 0, 0.5, open_low=True)
+    emv_rate: float = number(0.1, 0, 0.5, open_low=True)
     """emv: weight of the newest output in the moving mean and variance."""
-    discrepancy_factor: float = _number(0.9, 0, open_low=True)
+    discrepancy_factor: float = number(0.9, 0, open_low=True)
     """discrepancy: it stops where the mean squared misfit is this many times the noise's variance."""
-    held_share: float = _number(0.03, 0, 0.5, open_low=True)
+    held_share: float = number(0.03, 0, 0.5, open_low=True)
     """held_out: share of the measurements that is kept out of the fit."""
-    sure_epsilon: float = _number(0.3, 0, open_low=True)
+    sure_epsilon: float = number(0.3, 0, open_low=True)
     """sure: how much the second fit's measurement differs, in standard deviations of the noise."""
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Section):
     """How the work is laid out; nothing here changes what is computed but `seed`."""
 
-    seed: int = _number(0, 0, 2**32 - 1)
+    SECTION = "run"
+
+    seed: int = number(0, 0, 2**32 - 1)
     """Every random number follows from it and from the picture's name."""
-    chunk: int = _number(100, 1)
+    chunk: int = number(100, 1)
     """Steps per dispatch at most; they adapt so that a dispatch lasts a few seconds, elsewhere than on CPU half a second."""
-    share: str = _choice("auto", "map", "vmap", "unroll", default="auto")
+    share: str = choice("auto", "map", "vmap", "unroll", default="auto")
     """How pictures share a device: one after the other, side by side, or each with code of its own."""
-    slots: int | None = _number(None, 1)
+    slots: int | None = number(None, 1)
     """Pictures that share a device; None for 1 on CPU and 8 elsewhere, fewer where there are no more or memory is short."""
     refill: bool = True
     """Give a slot to the next picture at once; otherwise wait until all slots are done."""
-    checkpoint_every: float = _number(5.0, 0)
+    checkpoint_every: float = number(5.0, 0)
     """Minutes between checkpoints of the pictures in work."""
-    checkpoint_keep: int = _number(2, 1)
+    checkpoint_keep: int = number(2, 1)
     """How many of the newest checkpoints stay."""
-    max_memory: float | None = _number(None, 0, open_low=True)
+    max_memory: float | None = number(None, 0, open_low=True)
     """Memory in GB that a run may need; None for what the machine has."""
 
 
@@ -492,9 +495,7 @@ def replace_fields(config: Config, values: dict[str, Any]) -> Config:
     for section, fields in sections.items():
         old = getattr(config, section)
         replaced[section] = dataclasses.replace(old, **fields) if fields else old
-    config = Config(**replaced)
-    check(config)
-    return config
+    return Config(**replaced)
 
 
 def field_names() -> tuple[str, ...]:
@@ -513,51 +514,9 @@ def _field(name: str) -> dataclasses.Field:
     return next(f for f in dataclasses.fields(cls) if f.name == field)
 
 
-def require_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises an `InputError` that names the nearest choice unless `value` is one of `choices`."""
-    if value in choices:
-        return
-    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = f" Known: {', '.join(choices)}." if len(choices) <= 12 else ""
-    raise InputError(f"Unknown {what} {value!r}.{hint}{listed}")
-
-
 def parse_field(name: str, text: str) -> Any:
     """Reads `text` as the type of the field `name` (`section.field`); lists are comma-separated."""
-    field = _field(name)
-    kind: Any = field.type
-    if isinstance(kind, types.UnionType):  # an optional value
-        if text.lower() == "none":
-            return None
-        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
-    try:
-        if typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
-            return tuple(item(part) for part in text.strip("()[] ").split(",") if part.strip())
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        return kind(text)
-    except (ValueError, KeyError):
-        raise InputError(f"{name} expects {kind}, came {text!r}.") from None
-
-
-def check(config: Config) -> None:
-    """Raises an `InputError` for the first field whose value is out of its range."""
-    for name in field_names():
-        metadata = _field(name).metadata
-        section, field = name.split(".")
-        value = getattr(getattr(config, section), field)
-        items = value if isinstance(value, tuple) else (value,)
-        for item in items:
-            if "choices" in metadata:
-                require_choice(f"value for {name}:", item, metadata["choices"])
-            if "range" in metadata and item is not None:
-                low, high, open_low = metadata["range"]
-                if not (low <= item <= high) or (open_low and item == low):
-                    least = f"more than {low:g}" if open_low else f"at least {low:g}"
-                    most = "" if math.isinf(high) else f" and at most {high:g}"
-                    raise InputError(f"{name} must be {least}{most}, came {item}.")
+    return parse(name, _field(name), text)
 
 
 def to_json(config: Config) -> str:

@@ -13,7 +13,7 @@ References:
 
 import functools
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,9 @@ from jax import lax
 from dip_jax import noise
 from dip_jax.base import Algorithm, Array, Info, InputError, Net, Params, Problem
 from dip_jax.codes import build_code
-from dip_jax.config import FitConfig, require_choice
-from dip_jax.losses import (
-    assumed_variance,
-    build_likelihood,
-    energy_scale,
-    negligible,
-    num_measurements,
-    total_variation,
-)
-from dip_jax.noise_level import counted
+from dip_jax.config import FitConfig
+from dip_jax.fields import require_choice
+from dip_jax.losses import build_likelihood, negligible, total_variation
 
 
 class Snapshot(NamedTuple):
@@ -72,7 +65,6 @@ class FitState(NamedTuple):
     """True once the guard has given up."""
 
 
-_SAMPLER = 1  # folded into a step's key for a sampler
 # They take a learning rate but more besides: a key of their own, or they are deprecated.
 _UNSUITABLE = {"noisy_sgd", "optimistic_adam"}
 
@@ -116,8 +108,30 @@ def build_optimizer(
     return optax.with_extra_args_support(optimizer)
 
 
+class ExtraArgs(Protocol):
+    """Builds the arguments that an optimizer's `update` takes in addition to those of optax."""
+
+    def __call__(
+        self, problem: Problem, *, loss: Array, step: Array, key: Array, shape: tuple[int, ...]
+    ) -> dict[str, Any]:
+        """Returns the arguments by name.
+
+        Args:
+          problem: The problem that the fit sees.
+          loss: The loss of this step, a scalar.
+          step: Number of steps before this one.
+          key: The random key of this step; the fit itself uses it as it is.
+          shape: `(H, W, C)` of the image.
+        """
+        ...
+
+
 def build_fit(
-    config: FitConfig, net: Net, *, optimizer: optax.GradientTransformationExtraArgs | None = None
+    config: FitConfig,
+    net: Net,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    extra_args: ExtraArgs | None = None,
 ) -> Algorithm:
     """The fit of one picture as `init(key, problem)` and `step(problem, state)`.
 
@@ -135,15 +149,16 @@ def build_fit(
     Args:
       config: The settings of the fit.
       net: The network.
-      optimizer: What turns gradients into steps; by default that of `config`. Its `update` is given, beside what
-        optax's own take, what `sgld.build_sampler` says.
+      optimizer: Any optax transformation, schedules included; by default the one that `config` names.
+      extra_args: Arguments for the `update` of the optimizer, in addition to the `value`, `grad` and `value_fn`
+        of optax; none by default. `sgld.sampler_args` makes those of a sampler.
 
     Returns:
       The algorithm; `Info` belongs to the params before the step.
     """
-    samples = optimizer is not None
     if optimizer is None:
         optimizer = build_optimizer(config.optimizer, config.learning_rate, config.b2)
+    update = optax.with_extra_args_support(optimizer).update
     likelihood = build_likelihood(config.likelihood, interval_pull=config.interval_pull)
     floor = negligible(config.likelihood)
     fitted = ("net", "code") if config.optimize == "both" else (config.optimize,)
@@ -199,16 +214,11 @@ def build_fit(
 
         # 2. A step of the optimiser, or back to the snapshot.
         extra: dict[str, Any] = {}
-        if samples:
-            extra = {
-                "key": jax.random.fold_in(key, _SAMPLER),
-                "step": state.step,
-                "scale": energy_scale(config.likelihood, problem),
-                **_noise_statistics(problem, loss, image.shape),
-            }
+        if extra_args is not None:
+            extra = extra_args(problem, loss=loss, step=state.step, key=key, shape=image.shape)
 
         def advance() -> tuple[Params, Any]:
-            updates, opt_state = optimizer.update(
+            updates, opt_state = update(
                 grads,
                 state.opt_state,
                 state.params,
@@ -260,21 +270,6 @@ def build_fit(
         return state, Info(loss, image, average, accepted)
 
     return Algorithm(init, step)
-
-
-def _noise_statistics(problem: Problem, loss: Array, shape: tuple[int, ...]) -> dict[str, Array]:
-    """What a sampler of the noise's variance needs; of no cost where it is not used.
-
-    Values that no picture changes, missing pixels, tell nothing of the noise.
-    """
-    half = 1.0 if jnp.iscomplexobj(problem.measurement) else 0.5
-    # Any key: it only tells what the operator makes 0.
-    count = jnp.sum(counted(jax.random.key(0), problem, shape))
-    return {
-        "half_misfit": half * num_measurements(problem) * loss,
-        "half_count": half * count,
-        "noise_var": assumed_variance(problem),
-    }
 
 
 def average_lag(config: FitConfig) -> int:

@@ -17,10 +17,12 @@ from dip_jax import hosts
 from dip_jax.config import Config
 from dip_jax.errors import InputError, sentence
 from dip_jax.fit import build_optimizer
-from dip_jax.folder_run import OWN, PROCESSES, FolderProgress, FolderRun
+from dip_jax.folder_run import PROCESSES, FolderProgress, FolderRun
 from dip_jax.images import MAX_PIXELS
 from dip_jax.interrupt import interruptible
 from dip_jax.jobs import Entry, Job, list_entries
+from dip_jax.manifest import STATE_FOLDER
+from dip_jax.pages import require_free_contact_sheets
 from dip_jax.report import prepare_folder
 
 
@@ -136,15 +138,17 @@ def _prepare(
     """Refuses what cannot be, and makes the output folder."""
     build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)
     folder, names = Path(output), [entry.name for entry in entries]
+    require_free_contact_sheets(folder, len(names))
     prepare_folder(folder, names, config, overwrite=overwrite, resume=resume)
     if not resume:
         # What another run left here must not look like a part of this one.
-        shutil.rmtree(folder / OWN, ignore_errors=True)
+        for state in ("checkpoints", PROCESSES):
+            shutil.rmtree(folder / STATE_FOLDER / state, ignore_errors=True)
         for name in names:
             with contextlib.suppress(OSError):
                 (folder / name / "summary.json").unlink()
     elif share is None or share.process == 0:
-        shutil.rmtree(folder / OWN / PROCESSES, ignore_errors=True)
+        shutil.rmtree(folder / STATE_FOLDER / PROCESSES, ignore_errors=True)
 
 
 def run_entries(

@@ -19,6 +19,7 @@ from dip_jax.ensemble import num_members, restore_many, with_noise
 from dip_jax.errors import is_disk_full, sentence
 from dip_jax.interrupt import Interrupt
 from dip_jax.jobs import Entry, Job
+from dip_jax.manifest import STATE_FOLDER
 from dip_jax.padding import padded_side
 from dip_jax.posterior import report_posterior
 from dip_jax.presence import Presence
@@ -28,7 +29,6 @@ from dip_jax.tasks import is_pointwise
 
 # A fit that diverged would do so again: same settings, same picture, same numbers.
 FINISHED = ("done", "stopped", "diverged")
-OWN = ".dip_jax"  # the run's folder for its own use, under a name that no picture has
 PROCESSES = "processes"  # their signs of life, in there
 _WAITING = 4  # results that wait to be written; with more the fits wait
 _SUMMARY_SECONDS = 10.0
@@ -82,7 +82,7 @@ class FolderRun:
         self._begun = time.monotonic()
         self._written = self._begun
         self._steps: list[int] = []
-        self._own = folder / OWN
+        self._own = folder / STATE_FOLDER
         self.presence = Presence(self._own / PROCESSES, share)
 
     # ---- reading, in the runner's thread ----
@@ -277,7 +277,7 @@ class FolderRun:
         pages.write_pages(self.folder, everything)
         shutil.rmtree(self.presence.folder, ignore_errors=True)
         if all(summary["status"] in FINISHED for summary in everything):
-            shutil.rmtree(self._own, ignore_errors=True)
+            shutil.rmtree(self._own / "checkpoints", ignore_errors=True)
         else:  # checkpoints of what failed stay; folders without any go
             for folder in (self._own / "checkpoints", self._own):
                 with contextlib.suppress(OSError):

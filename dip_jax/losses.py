@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from dip_jax.base import Array, InputError, Problem
-from dip_jax.config import require_choice
+from dip_jax.fields import require_choice
 
 # Added to both sides of a deviance: a prediction of no photons would make one photon impossible.
 _DARK = 1e-4

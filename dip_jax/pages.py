@@ -17,6 +17,8 @@ import jinja2
 from PIL import Image, ImageDraw, ImageFont
 
 from dip_jax.drawings import save_png
+from dip_jax.errors import InputError
+from dip_jax.manifest import Manifest
 from dip_jax.report import write_text
 
 _COLUMNS = [
@@ -101,15 +103,40 @@ def write_pages(folder: Path, summaries: Sequence[dict[str, Any]]) -> None:
     _write_contact_sheets(folder, [s for s in summaries if not s["error"]])
 
 
+def contact_sheets(num_images: int) -> list[str]:
+    """The names of the contact sheets of so many images, in order."""
+    return [f"contact-{page + 1}.png" for page in range(-(-num_images // (_ACROSS * _DOWN)))]
+
+
+def require_free_contact_sheets(folder: Path, num_images: int) -> None:
+    """Refuses an output folder that holds other files under the names of the contact sheets.
+
+    Raises:
+      InputError: If a contact sheet would overwrite a file that no run wrote.
+    """
+    manifest = Manifest(folder)
+    for name in contact_sheets(num_images):
+        if (folder / name).exists() and name not in manifest:
+            raise InputError(
+                f"{folder / name} was not written by dip_jax, and a contact sheet would overwrite it: move it, "
+                "or choose another --output."
+            )
+
+
 def _write_contact_sheets(folder: Path, summaries: Sequence[dict[str, Any]]) -> None:
-    """Writes the sheets of all pictures, small, on as many pages as it takes."""
-    for old in folder.glob("contact-*.png"):
-        if re.fullmatch(r"contact-\d+\.png", old.name):
-            old.unlink()
+    """Writes the sheets of all images, small, on as many pages as needed.
+
+    Pages that an earlier, larger run left are removed by its record; other files stay.
+    """
+    manifest, pages = Manifest(folder), contact_sheets(len(summaries))
+    for name in list(manifest):
+        if re.fullmatch(r"contact-\d+\.png", name) and name not in pages:
+            manifest.remove(name)
+    manifest.add(pages)
     per_page = _ACROSS * _DOWN
-    for first in range(0, len(summaries), per_page):
-        page = draw_contact_sheet(folder, summaries[first : first + per_page])
-        save_png(folder / f"contact-{first // per_page + 1}.png", page)
+    for number, name in enumerate(pages):
+        page = draw_contact_sheet(folder, summaries[number * per_page : (number + 1) * per_page])
+        save_png(folder / name, page)
 
 
 def draw_contact_sheet(folder: Path, summaries: Sequence[dict[str, Any]]) -> Image.Image:

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from dip_jax.config import TASKS, Config, NetConfig, parse_field, replace_fields, require_choice
+from dip_jax.config import TASKS, Config, NetConfig, parse_field, replace_fields
 from dip_jax.errors import InputError
+from dip_jax.fields import require_choice
 
 
 @dataclasses.dataclass(frozen=True)

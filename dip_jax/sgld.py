@@ -29,7 +29,12 @@ import optax
 from dip_jax import noise
 from dip_jax.base import Algorithm, Array, Info, Params, Problem
 from dip_jax.config import SgldConfig
+from dip_jax.fit import ExtraArgs
+from dip_jax.losses import assumed_variance, energy_scale, num_measurements
+from dip_jax.noise_level import counted
 from dip_jax.samples import Moments, add_sample, start_moments
+
+_SAMPLER = 1  # folded into a step's key
 
 
 class SamplerState(NamedTuple):
@@ -206,6 +211,41 @@ def build_sampler(
         return updates, SamplerState(state.num_steps + 1, moment, radial, (), noise_var)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def sampler_args(likelihood: str) -> ExtraArgs:
+    """The arguments that a sampler's `update` takes, for `build_fit(..., extra_args=...)`.
+
+    Args:
+      likelihood: The likelihood that the fit minimizes, one of `config.LIKELIHOODS`.
+    """
+
+    def build(
+        problem: Problem, *, loss: Array, step: Array, key: Array, shape: tuple[int, ...]
+    ) -> dict[str, Any]:
+        return {
+            "key": jax.random.fold_in(key, _SAMPLER),
+            "step": step,
+            "scale": energy_scale(likelihood, problem),
+            **_noise_statistics(problem, loss, shape),
+        }
+
+    return build
+
+
+def _noise_statistics(problem: Problem, loss: Array, shape: tuple[int, ...]) -> dict[str, Array]:
+    """What a sampler of the noise's variance needs; of no cost where it is not used.
+
+    Values that no picture changes, missing pixels, tell nothing of the noise.
+    """
+    half = 1.0 if jnp.iscomplexobj(problem.measurement) else 0.5
+    # Any key: it only tells what the operator makes 0.
+    count = jnp.sum(counted(jax.random.key(0), problem, shape))
+    return {
+        "half_misfit": half * num_measurements(problem) * loss,
+        "half_count": half * count,
+        "noise_var": assumed_variance(problem),
+    }
 
 
 def build_schedule(

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from dip_jax.base import Array, Case, InputError
-from dip_jax.config import TASKS, TaskConfig, require_choice
+from dip_jax.config import TASKS, TaskConfig
+from dip_jax.fields import require_choice
 from dip_jax.jpeg_file import read_jpeg
 from dip_jax.operators import check_operator
 from dip_jax.sensing import RandomMatrix, random_frequencies, random_matrix

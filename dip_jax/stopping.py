@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from dip_jax.base import Algorithm, Array, Info, InputError, Problem, Stopper, Verdict
-from dip_jax.config import StopConfig, require_choice
+from dip_jax.config import StopConfig
 from dip_jax.data_rules import discrepancy, held_out, sure
+from dip_jax.fields import require_choice
 from dip_jax.losses import build_likelihood
 from dip_jax.variance_rules import emv, see_all, wmv
 

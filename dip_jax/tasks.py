@@ -15,8 +15,9 @@ from dip_jax import jpeg as jpegs
 from dip_jax.base import Case, InputError, Operator, Problem
 from dip_jax.blur import Blur, check_kernel, gaussian_kernel, motion_kernel
 from dip_jax.colour import Bayer, demosaic_bilinear
-from dip_jax.config import TASKS, TaskConfig, require_choice
+from dip_jax.config import TASKS, TaskConfig
 from dip_jax.custom import build_custom
+from dip_jax.fields import require_choice
 from dip_jax.jpeg_file import JpegFile
 from dip_jax.operators import Identity, Mask, adjoint, check_operator
 from dip_jax.radon import Radon, filtered_back_projection, num_detectors

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -5,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dip_jax.config import Config, field_names, from_json, to_json
+from dip_jax.config import (
+    Config,
+    FitConfig,
+    NetConfig,
+    RunConfig,
+    SgldConfig,
+    StopConfig,
+    TaskConfig,
+    field_names,
+    from_json,
+    to_json,
+)
 from dip_jax.errors import InputError
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 
@@ -53,6 +65,26 @@ def test_optional_fields_take_none_and_booleans_take_words():
     config = build_config(overrides=["task.noise_std=none", "task.paste_known=False"])
     assert config.task.noise_std is None
     assert config.task.paste_known is False
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: SgldConfig(sampler="psgld_typo"), "Did you mean 'psgld'"),
+        (lambda: dataclasses.replace(FitConfig(), learning_rate=-1.0), "fit.learning_rate must be"),
+        (lambda: FitConfig(average="corected"), "Did you mean 'corrected'"),
+        (lambda: FitConfig(num_steps="5"), "fit.num_steps expects an integer, got '5'"),
+        (lambda: FitConfig(num_steps=True), "fit.num_steps expects an integer, got True"),
+        (lambda: NetConfig(channels_down=(8, 0)), "net.channels_down must be at least 1"),
+        (lambda: NetConfig(channels_down=[8]), "net.channels_down expects integers"),
+        (lambda: StopConfig(patience=float("nan")), "stop.patience must be"),
+        (lambda: TaskConfig(kernel="disk"), "task.kernel"),
+        (lambda: RunConfig(seed=-1), "run.seed must be"),
+    ],
+)
+def test_a_section_checks_its_values_however_it_is_made(build, words):
+    with pytest.raises(InputError, match=words):
+        build()
 
 
 @pytest.mark.parametrize(

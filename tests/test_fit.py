@@ -40,6 +40,23 @@ def run(algorithm, prob, num, key=0, state=None):
     return state, infos
 
 
+def test_an_optimizer_object_is_only_an_optimizer():
+    # a Poisson likelihood without `peak` has no energy scale, and a fit needs none
+    by_name = build_fit(config(likelihood="poisson", learning_rate=0.05), linear_net())
+    by_object = build_fit(config(likelihood="poisson"), linear_net(), optimizer=optax.adam(0.05))
+    (expected, _), (found, _) = (run(a, problem(), 3) for a in (by_name, by_object))
+    np.testing.assert_array_equal(found.average, expected.average)
+
+
+def test_a_schedule_of_optax_sets_the_learning_rate_of_each_step():
+    schedule = optax.piecewise_constant_schedule(0.1, {2: 0.0})
+    algorithm = build_fit(config(), linear_net(), optimizer=optax.sgd(schedule))
+    state, _ = run(algorithm, problem(), 2)
+    later, _ = run(algorithm, problem(), 3, state=state)
+    np.testing.assert_array_equal(later.params["net"]["w"], state.params["net"]["w"])
+    assert not np.array_equal(state.params["net"]["w"], linear_net().init(None)["w"])
+
+
 def test_the_fit_is_adam_on_the_mean_squared_misfit():
     algorithm = build_fit(config(learning_rate=0.05), linear_net())
     state, infos = run(algorithm, problem(), 4)

@@ -24,6 +24,7 @@ from dip_jax import folder_run, presence
 from dip_jax.errors import InputError
 from dip_jax.folder import restore_files
 from dip_jax.jobs import list_entries
+from dip_jax.pages import write_pages
 from dip_jax.presets import build_config
 from dip_jax.report import read_summary
 from tests.conftest import TINY
@@ -124,6 +125,17 @@ def assert_nothing_half_written(folder: Path) -> None:
             assert [json.loads(line) for line in path.read_text().splitlines()]
 
 
+SUMMARY = {
+    "status": "done",
+    "stop_step": 1,
+    "psnr": None,
+    "psnr_measurement": None,
+    "ssim": None,
+    "seconds": 1.0,
+    "error": None,
+}
+
+
 def statuses(output: Path) -> dict[str, str]:
     return {s["name"]: s["status"] for s in json.loads((output / "summary.json").read_text())}
 
@@ -146,7 +158,7 @@ def test_a_folder_with_a_corrupt_and_a_diverging_picture_is_restored_but_for_the
     assert "corrupt: failed: " in process.stdout
     assert "cut short" in read_summary(output / "corrupt")["error"]
     assert read_summary(output / "diverging")["num_rollbacks"] >= 10
-    assert not (output / ".dip_jax").exists()
+    assert [path.name for path in (output / ".dip_jax").iterdir()] == ["manifest.json"]
 
 
 def test_the_runs_own_page_and_table_have_every_picture(many):
@@ -176,6 +188,7 @@ for name in wanted:
     config = from_json((source.parent / "out" / name / "config.json").read_text())
     restore_files(config, output / name, inputs=[source / f"{name}.png"])
 from dip_jax.jobs import list_entries
+from dip_jax.pages import write_pages
 from dip_jax.padding import pad_case
 (entry,) = list_entries(config, inputs=[source / f"{name}.png"])
 print(Slots(pad_case(entry.load().case, 16), config).text())
@@ -307,7 +320,7 @@ def test_a_terminated_run_ends_with_75_and_is_taken_up_bit_for_bit(undisturbed, 
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stderr
     assert_same_files(output, tmp_path / "out", names)
-    assert not (tmp_path / "out" / ".dip_jax").exists()
+    assert [path.name for path in (tmp_path / "out/.dip_jax").iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.slow
@@ -452,7 +465,7 @@ def test_a_silent_process_is_not_waited_for(config, tmp_path, monkeypatch):
     assert "run again with --resume" in found[1]["error"]
 
 
-@pytest.mark.parametrize("name", ["index.html", "summary.csv", "contact-1.png"])
+@pytest.mark.parametrize("name", ["index.html", "summary.csv"])
 def test_files_of_somebody_else_are_not_written_over(config, tmp_path, name):
     source, out, _ = pictures(tmp_path, 1)
     out.mkdir()
@@ -463,6 +476,36 @@ def test_files_of_somebody_else_are_not_written_over(config, tmp_path, name):
             restore_files(config, out, inputs=[source], resume=resume)
     restore_files(config, out, inputs=[source], overwrite=True)
     assert (out / "checkpoints").exists()
+
+
+def test_images_called_as_contact_sheets_survive_a_run_into_their_own_folder(config, tmp_path):
+    source, _, names = pictures(tmp_path, 1)
+    image = (source / f"{names[0]}.png").read_bytes()
+    for number in (2, 3):
+        (source / f"contact-{number}.png").write_bytes(image)
+    restore_files(config, source, inputs=[source / "contact-2.png", source / "contact-3.png"])
+    assert all((source / f"contact-{number}.png").read_bytes() == image for number in (2, 3))
+
+
+def test_a_contact_sheet_never_overwrites_a_file_that_no_run_wrote(config, tmp_path):
+    source, out, _ = pictures(tmp_path, 1)
+    out.mkdir()
+    (out / "contact-1.png").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"contact-1.png was not written by dip_jax"):
+            restore_files(config, out, inputs=[source], overwrite=overwrite)
+    assert (out / "contact-1.png").read_text() == "mine"
+
+
+def test_contact_sheets_of_an_earlier_larger_run_are_removed_by_its_record(tmp_path):
+    summaries = [{**SUMMARY, "name": str(number)} for number in range(40)]
+    write_pages(tmp_path, summaries)
+    (tmp_path / "contact-7.png").write_text("mine")
+    assert (tmp_path / "contact-2.png").exists()
+    write_pages(tmp_path, summaries[:1])
+    assert not (tmp_path / "contact-2.png").exists()
+    assert (tmp_path / "contact-7.png").read_text() == "mine"
+    write_pages(tmp_path, summaries[:1])  # its own sheet is its to overwrite
 
 
 def test_what_is_overwritten_does_not_pass_for_a_result_of_the_new_run(config, tmp_path):

@@ -9,11 +9,13 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "errors",
     "_version",
+    "fields",
     "config",
     "presets",
     "base",
     "images",
     "writing",
+    "manifest",
     "programs",
     "compilation",
     "aids",

@@ -11,11 +11,11 @@ from scipy import special
 from dip_jax import noise
 from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.config import FitConfig, SgldConfig
-from dip_jax.fit import _noise_statistics, build_fit
+from dip_jax.fit import build_fit
 from dip_jax.losses import energy_scale
 from dip_jax.operators import Identity, Mask
 from dip_jax.samples import num_kept, observe, trace_names
-from dip_jax.sgld import build_sampler, build_schedule, build_sgld, is_sample
+from dip_jax.sgld import build_sampler, build_schedule, build_sgld, is_sample, sampler_args
 
 PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}
 
@@ -291,16 +291,22 @@ def test_sampled_noise_has_its_inverse_gamma_law_and_scales_the_likelihood():
     np.testing.assert_allclose(drift, 10 * 0.25 * precision, rtol=1e-5)
 
 
+def noise_arguments(problem):
+    return sampler_args("gaussian")(
+        problem, loss=jnp.float32(0.01), step=jnp.int32(0), key=jax.random.key(0), shape=(6, 5, 1)
+    )
+
+
 def test_missing_pixels_tell_nothing_of_the_noise():
     y = jnp.full((6, 5, 1), 0.5)
     known = jnp.zeros((6, 5, 1)).at[:2].set(1)
     inpainting = Problem(Mask(known), known * y, 0.1)
-    found = _noise_statistics(inpainting, jnp.float32(0.01), (6, 5, 1))
+    found = noise_arguments(inpainting)
     assert np.isclose(found["half_count"], 5)
     # the loss is a mean over all places, the missing ones with misfit 0
     assert np.isclose(found["half_misfit"], 0.01 * 30 / 2)
     waves = Problem(Identity(), y + 0j, 0.1)
-    found = _noise_statistics(waves, jnp.float32(0.01), (6, 5, 1))
+    found = noise_arguments(waves)
     assert np.isclose(found["half_count"], 30)
     assert np.isclose(found["half_misfit"], 0.01 * 30)
 
@@ -447,7 +453,8 @@ def test_ninety_per_cent_intervals_cover_ninety_per_cent(sampler):
     config = dataclasses.replace(config, step_size=rate)
     fit = FitConfig(num_steps=num_steps, perturbation=0.0, guard_ratio=1e6)
     chain = build_sampler(config, learning_rate=rate, num_steps=num_steps)
-    algorithm = build_sgld(config, build_fit(fit, pixels, optimizer=chain), num_steps=num_steps)
+    inner = build_fit(fit, pixels, optimizer=chain, extra_args=sampler_args(fit.likelihood))
+    algorithm = build_sgld(config, inner, num_steps=num_steps)
     problem = Problem(Identity(), jnp.asarray(y), jnp.float32(noise_std))
     start = algorithm.init(jax.random.key(0), problem)
     state = jax.jit(
