@@ -200,7 +200,10 @@ def _run() -> int:
     # Only now JAX: the mistakes above are answered at once.
     import jax
 
-    from dip_jax import compare, compilation, console, demo, folder, jobs, plan
+    from dip_jax.batch import folder
+    from dip_jax.batch import inputs as jobs
+    from dip_jax.cli import compare, console, demo, plan
+    from dip_jax.engine import compilation
 
     if FLAGS.keep_compiled:
         compilation.keep_compiled()
@@ -255,7 +258,7 @@ def _run() -> int:
 
 
 def _list_presets() -> int:
-    from dip_jax import console
+    from dip_jax.cli import console
 
     console.print_presets()
     return 0

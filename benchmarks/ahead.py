@@ -23,11 +23,11 @@ from absl import app, flags
 from jax.experimental import topologies
 
 from benchmarks.protocol import facts
+from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
-from dip_jax.padding import pad_case
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
-from dip_jax.slots import Slots
+from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 

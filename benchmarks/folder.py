@@ -26,11 +26,11 @@ from skimage import data
 
 from benchmarks import about
 from dip_jax.base import Case, picture_key
-from dip_jax.ensemble import restore_many
-from dip_jax.folder import restore_files
-from dip_jax.memory import peak_bytes
+from dip_jax.batch.folder import restore_files
+from dip_jax.engine.memory import peak_bytes
+from dip_jax.engine.restore import restore_many
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
+from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_enum("part", ["refill"], ["refill", "plan", "memory"], "What to measure.")

@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, loop
-from dip_jax.blocks import Conv
-from dip_jax.borders import pad, pad_fused
+from dip_jax.architectures.blocks import Conv
+from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
-from dip_jax.convolution import conv2d
-from dip_jax.cost import network_work
+from dip_jax.layers.conv import conv2d
+from dip_jax.layers.normalization import normalise
+from dip_jax.layers.padding import pad, pad_fused
+from dip_jax.layers.resize import upsample
 from dip_jax.nets import build_net
-from dip_jax.normalisation import normalise
 from dip_jax.presets import build_config
-from dip_jax.scales import upsample
 
 Shape = tuple[int, ...]
 # Low for a large device: so that a loop is long against what a call takes.

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks import about
-from dip_jax.cost import probe_machine
+from dip_jax.cli.cost import probe_machine
 
 Row = dict[str, Any]
 Run = Callable[[int], float]

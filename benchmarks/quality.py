@@ -17,11 +17,11 @@ from rich.table import Table
 from skimage import data
 
 from dip_jax.base import picture_key
-from dip_jax.demo import baselines
-from dip_jax.ensemble import restore
-from dip_jax.images import read_picture
+from dip_jax.cli.demo import baselines
+from dip_jax.engine.restore import restore
+from dip_jax.images.read import read_picture
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
+from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", "denoise", "The setting.")

@@ -10,7 +10,7 @@ import numpy as np
 from skimage import data
 
 from dip_jax.base import InputError
-from dip_jax.images import read_picture
+from dip_jax.images.read import read_picture
 
 # Name to the picture and the top and left of a crop that has something to see.
 SOURCES: dict[str, tuple[Callable[[], np.ndarray], int, int]] = {

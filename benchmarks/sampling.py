@@ -24,12 +24,12 @@ from skimage import data
 from benchmarks import about
 from dip_jax.base import Case, picture_key
 from dip_jax.config import Config
-from dip_jax.diagnostics import calibrate, calibrate_scaled, diagnose
-from dip_jax.ensemble import restore
-from dip_jax.images import read_picture
+from dip_jax.engine.restore import restore
+from dip_jax.images.read import read_picture
+from dip_jax.posterior.convergence import calibrate, calibrate_scaled, diagnose
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
-from dip_jax.uncertainty import draw_calibration
+from dip_jax.report.posterior_figures import draw_calibration
+from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", "denoise", "The setting.")

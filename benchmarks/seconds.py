@@ -35,9 +35,9 @@ from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read
 from benchmarks.step import Ours, Torch
 from dip_jax.base import Case, InputError, Result, picture_key
 from dip_jax.config import Config, replace_fields
-from dip_jax.ensemble import num_members, restore_many
+from dip_jax.engine.restore import num_members, restore_many
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
+from dip_jax.tasks.simulate import simulate_case
 
 EVERY = 10
 

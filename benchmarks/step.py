@@ -21,14 +21,14 @@ import numpy as np
 
 from benchmarks.layers import rates, step_flops
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, arithmetic
-from dip_jax.chunk import block_length, share
 from dip_jax.config import Config, NetConfig
-from dip_jax.memory import peak_bytes
+from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.memory import peak_bytes
+from dip_jax.engine.slots import Slots
+from dip_jax.engine.step_loop import block_length, share
 from dip_jax.nets import build_net, params_from_torch
-from dip_jax.padding import pad_case
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
-from dip_jax.slots import Slots
+from dip_jax.tasks.simulate import simulate_case
 
 _MOST_STEPS = 200  # of a round
 _FIT_STEPS = 1800  # of a picture, as in 2018

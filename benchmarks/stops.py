@@ -36,10 +36,10 @@ from benchmarks import about
 from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read_rows
 from dip_jax.base import Case, InputError, Result, picture_key
 from dip_jax.config import Config
-from dip_jax.ensemble import restore_many
-from dip_jax.noise_level import with_noise_std
+from dip_jax.engine.restore import restore_many
 from dip_jax.presets import PRESETS, build_config
-from dip_jax.simulation import simulate_case
+from dip_jax.tasks.noise_level import with_noise_std
+from dip_jax.tasks.simulate import simulate_case
 
 NOISES = ("gaussian15", "gaussian25", "gaussian50", "salt_and_pepper", "poisson")
 RULES = ("wmv", "emv", "discrepancy", "held_out", "sure")

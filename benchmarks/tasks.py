@@ -2,7 +2,7 @@
 
     python -m benchmarks.tasks --task=super_resolve --reference=zebra.png --crop=128
     python -m benchmarks.tasks --preset=dejpeg --preset=dejpeg_2018 --picture=coffee
-    python -m benchmarks.tasks --task=deblur --picture=astronaut --sheet=docs/pictures/deblur.png
+    python -m benchmarks.tasks --task=deblur --picture=astronaut --sheet=docs/images/deblur.png
 
 The clean picture is a crop of a file (`--reference`) or of scikit-image (`--picture`), the damage is
 simulated, and nothing is chosen by looking at the clean picture, except where a baseline has a parameter:
@@ -24,14 +24,14 @@ from skimage import data, restoration
 from skimage.transform import iradon
 
 from benchmarks import about
-from dip_jax.aids import read_guide
 from dip_jax.base import Case, picture_key
-from dip_jax.demo import baselines as denoisers
-from dip_jax.drawings import damaged, save_png
-from dip_jax.ensemble import restore
-from dip_jax.images import read_mask, read_picture
+from dip_jax.cli.demo import baselines as denoisers
+from dip_jax.engine.restore import restore
+from dip_jax.images.read import read_mask, read_picture
+from dip_jax.images.side_inputs import read_guide
 from dip_jax.presets import build_config
-from dip_jax.simulation import simulate_case
+from dip_jax.report.figures import damaged, save_png
+from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("task", None, "The task; its default preset.")

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dip_jax import noise
+from dip_jax import fast_random as noise
 from dip_jax.base import Algorithm, Array, Info, InputError, Net, Params, Problem
 from dip_jax.codes import build_code
 from dip_jax.config import FitConfig

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dip_jax.architectures.blocks import Architecture, crop
+from dip_jax.architectures.decoders import CONV_DECODER, DEEP_DECODER
+from dip_jax.architectures.resnet import RESNET
+from dip_jax.architectures.skip import SKIP
+from dip_jax.architectures.texture import TEXTURE
+from dip_jax.architectures.unet import UNET
 from dip_jax.base import Array, InputError, Net, Params
-from dip_jax.blocks import Architecture, crop
 from dip_jax.config import NetConfig
-from dip_jax.decoders import CONV_DECODER, DEEP_DECODER
-from dip_jax.resnet import RESNET
-from dip_jax.skip import SKIP
-from dip_jax.texture import TEXTURE
-from dip_jax.unet import UNET
 
 _ARCHITECTURES: dict[str, Architecture] = {
     "skip": SKIP,

@@ -26,13 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dip_jax import noise
+from dip_jax import fast_random as noise
 from dip_jax.base import Algorithm, Array, Info, Params, Problem
 from dip_jax.config import SgldConfig
 from dip_jax.fit import ExtraArgs
 from dip_jax.losses import assumed_variance, energy_scale, num_measurements
-from dip_jax.noise_level import counted
-from dip_jax.samples import Moments, add_sample, start_moments
+from dip_jax.posterior.moments import Moments, add_sample, start_moments
+from dip_jax.tasks.noise_level import counted
 
 _SAMPLER = 1  # folded into a step's key
 

@@ -35,10 +35,10 @@ from matplotlib.figure import Figure
 from skimage.restoration import inpaint_biharmonic
 from skimage.transform import downscale_local_mean
 
-from dip_jax import gaussian_process as gp
 from dip_jax.config import NetConfig
 from dip_jax.nets import build_net
-from dip_jax.report import save_png
+from dip_jax.posterior import gaussian_process as gp
+from dip_jax.report.figures import save_png
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "out/gp_inpainting.png", "The figure.")

@@ -29,10 +29,10 @@ import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from dip_jax import gaussian_process as gp
 from dip_jax.base import Array, Net, Params
 from dip_jax.config import SgldConfig
-from dip_jax.report import save_png
+from dip_jax.posterior import gaussian_process as gp
+from dip_jax.report.figures import save_png
 from dip_jax.sgld import build_sampler
 
 FLAGS = flags.FLAGS

@@ -23,10 +23,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dip_jax import gaussian_process as gp
 from dip_jax.config import NetConfig
 from dip_jax.nets import build_net
-from dip_jax.report import save_png
+from dip_jax.posterior import gaussian_process as gp
+from dip_jax.report.figures import save_png
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "out", "The folder of the figures.")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from dip_jax.programs import keep_texts
+from dip_jax.engine.program_cache import keep_texts
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

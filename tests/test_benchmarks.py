@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import ahead, ceilings, curves, layers, step
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, work_off
-from dip_jax.cost import network_work
+from dip_jax.cli.cost import network_work
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 

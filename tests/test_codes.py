@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dip_jax.architectures.skip import SKIP
 from dip_jax.codes import build_code
 from dip_jax.config import FitConfig, NetConfig
 from dip_jax.errors import InputError
 from dip_jax.nets import code_size
-from dip_jax.skip import SKIP
 
 
 def code(kind, shape, *, image=None, seed=0, **more):

@@ -8,7 +8,7 @@ from dip_jax.base import Net, Problem
 from dip_jax.config import FitConfig
 from dip_jax.errors import InputError
 from dip_jax.fit import average_lag, build_fit, build_optimizer, optimizer_names
-from dip_jax.operators import Identity, Mask
+from dip_jax.operators.basic import Identity, Mask
 
 SHAPE = (4, 3, 1)
 

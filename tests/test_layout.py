@@ -1,149 +1,168 @@
-"""The rules of the package's layout, read from the source."""
+"""The rules of the layout, read from the source: the order of the rooms, and the libraries of each."""
 
 import ast
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
 
+import dip_jax
+
 ROOT = Path(__file__).parents[1]
-ORDER = [
-    "errors",
-    "_version",
-    "fields",
-    "config",
-    "presets",
-    "base",
-    "images",
-    "writing",
-    "manifest",
-    "programs",
-    "compilation",
-    "aids",
-    "metrics",
-    "borders",
-    "winograd",
-    "vendor",
-    "scales",
-    "convolution",
-    "normalisation",
-    "operators",
-    "blur",
-    "resampling",
-    "colour",
-    "jpeg_file",
-    "jpeg",
-    "sensing",
-    "radon",
-    "custom",
-    "losses",
-    "tasks",
-    "simulation",
-    "blocks",
-    "skip",
-    "unet",
-    "resnet",
-    "texture",
-    "decoders",
-    "nets",
-    "cost",
-    "noise",
-    "codes",
-    "gaussian_process",
-    "noise_level",
-    "minimum",
-    "variance_rules",
-    "data_rules",
-    "stopping",
-    "fit",
-    "samples",
-    "sgld",
-    "padding",
-    "memory",
-    "chunk",
-    "slots",
-    "reading",
-    "pace",
-    "runner",
-    "ensemble",
-    "checkpoint",
-    "diagnostics",
-    "drawings",
-    "report",
-    "uncertainty",
-    "posterior",
-    "pages",
-    "hosts",
-    "presence",
-    "jobs",
-    "plan",
-    "interrupt",
-    "folder_run",
-    "folder",
-    "compare",
-    "demo",
-    "console",
-    "__init__",
-]
+# From bottom to top. A room imports only from earlier lines and from itself, so imports go one way.
+LEVELS = (
+    ("errors", "_version", "fields"),
+    ("config", "presets", "base", "metrics", "fast_random"),
+    ("images", "layers", "problem", "keys"),
+    ("operators", "architectures", "losses", "codes", "posterior"),
+    ("nets", "fit"),
+    ("sgld", "stopping"),
+    ("tasks",),
+    ("engine",),
+    ("report",),
+    ("batch",),
+    ("cli",),
+    ("__init__",),
+)
+LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+FILES = sorted((ROOT / "dip_jax").rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(path: Path, *, typing_only: bool = False) -> set[str]:
+    """The modules that a file imports; those under `if TYPE_CHECKING` only if asked."""
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+    }
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
+        if id(node) in hidden and not typing_only:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
     return found
 
 
-FILES = {path.stem: path for path in (ROOT / "dip_jax").glob("*.py")}
+def test_every_room_has_its_level():
+    rooms = {room_of(module) for module in MODULES}
+    assert rooms <= set(LEVEL)
 
 
-def test_every_module_has_its_place_in_the_order():
-    assert set(FILES) == set(ORDER)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_only_rooms_below_it(module):
+    own = LEVEL[room_of(module)]
+    for imported in imports(MODULES[module]):
+        if imported.startswith("dip_jax.") and room_of(imported) != room_of(module):
+            room = room_of(imported)
+            same_level = LEVEL[room] == own
+            assert LEVEL[room] < own or (same_level and _is_earlier(room, room_of(module))), (
+                imported
+            )
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_module_imports_only_modules_before_it(name):
-    ours = {i.split(".")[1] for i in imports(FILES[name]) if i.startswith("dip_jax.")}
-    later = [other for other in ours & set(FILES) if ORDER.index(other) >= ORDER.index(name)]
-    assert not later
+def _is_earlier(room: str, other: str) -> bool:
+    """Whether a room comes before another one of its level."""
+    rooms = LEVELS[LEVEL[room]]
+    return rooms.index(room) < rooms.index(other)
+
+
+def test_modules_import_each_other_without_a_circle():
+    graph = {m: {i for i in imports(path) if i in MODULES} for m, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for imported in graph[module]:
+                visit(imported, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("flax", {"blocks", "skip", "unet", "resnet", "texture", "decoders", "nets"}),
+        ("flax", {"architectures", "nets"}),
         ("absl", set()),
-        ("orbax", {"checkpoint"}),
-        ("rich", {"console"}),
+        ("orbax", {"engine"}),
+        ("rich", {"cli"}),
+        ("imagecodecs", {"images"}),
+        ("tifffile", {"images"}),
+        ("jpeglib", {"images"}),
+        ("jinja2", {"report"}),
+        ("matplotlib", {"report", "cli"}),
+        ("blackjax", {"posterior"}),
     ],
 )
-def test_a_library_stays_in_its_file(library, allowed):
+def test_a_library_stays_in_its_room(library, allowed):
     users = {
-        name
-        for name, path in FILES.items()
+        room_of(module)
+        for module, path in MODULES.items()
         if any(i.split(".")[0] == library for i in imports(path))
     }
     assert users <= allowed
 
 
-@pytest.mark.parametrize("name", ["config", "presets", "errors", "images"])
-def test_what_answers_at_once_imports_no_jax(name):
-    assert not any(i.split(".")[0] == "jax" for i in imports(FILES[name]))
+@pytest.mark.parametrize(
+    "module",
+    ["config", "fields", "presets", "errors", "images.read", "images.write", "images.side_inputs"],
+)
+def test_modules_that_answer_at_once_import_no_jax(module):
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen or name not in MODULES:
+            return
+        seen.add(name)
+        for imported in imports(MODULES[name]):
+            assert imported.split(".")[0] != "jax", name
+            visit(imported)
+
+    visit(f"dip_jax.{module}")
 
 
-def test_fit_knows_neither_networks_nor_tasks():
-    ours = {i for i in imports(FILES["fit"]) if i.startswith("dip_jax.")}
-    assert not ours & {"dip_jax.nets", "dip_jax.tasks", "dip_jax.stopping"}
+@pytest.mark.parametrize("room", ["layers", "architectures"])
+def test_layers_and_architectures_never_see_a_problem(room):
+    for module, path in MODULES.items():
+        if room_of(module) == room:
+            assert "dip_jax.problem" not in imports(path), module
+
+
+@pytest.mark.parametrize("module", ["fit", "sgld"])
+def test_fit_and_sgld_know_neither_networks_nor_tasks_nor_rules(module):
+    rooms = {room_of(i) for i in imports(MODULES[f"dip_jax.{module}"]) if i.startswith("dip_jax.")}
+    assert not rooms & {"nets", "tasks", "stopping", "engine"}
+
+
+def test_every_package_is_installed():
+    found = {name for _, name, is_package in pkgutil.walk_packages(dip_jax.__path__) if is_package}
+    folders = {p.parent.name for p in FILES if p.name == "__init__.py"} - {"dip_jax"}
+    assert found == folders
 
 
 def test_every_public_name_has_a_docstring_and_arguments_that_are_optional_are_named():
-    import inspect
-
-    import dip_jax
-
     for name in dip_jax.__all__:
         member = getattr(dip_jax, name)
         if not callable(member):
@@ -153,3 +172,8 @@ def test_every_public_name_has_a_docstring_and_arguments_that_are_optional_are_n
             for parameter in inspect.signature(member).parameters.values():
                 optional = parameter.default is not inspect.Parameter.empty
                 assert not optional or parameter.kind is inspect.Parameter.KEYWORD_ONLY, name
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__init__")])
+def test_every_module_can_be_imported_on_its_own_name(module):
+    assert importlib.import_module(module).__doc__

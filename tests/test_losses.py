@@ -9,7 +9,7 @@ from scipy import optimize, stats
 from dip_jax.base import Problem
 from dip_jax.errors import InputError
 from dip_jax.losses import build_likelihood, total_variation
-from dip_jax.operators import Identity
+from dip_jax.operators.basic import Identity
 
 
 def problem(y, **more):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage.transform import radon
 
-from dip_jax.jobs import list_entries
+from dip_jax.batch.inputs import list_entries
 from dip_jax.presets import build_config
 from tests.conftest import TINY
 

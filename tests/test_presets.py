@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from dip_jax.base import picture_key
-from dip_jax.ensemble import restore
+from dip_jax.engine.restore import restore
 from dip_jax.nets import build_net, num_params
 from dip_jax.presets import COMPARISONS, PRESETS, build_comparison, build_config
-from dip_jax.simulation import simulate_case
+from dip_jax.tasks.simulate import simulate_case
 
 
 def cases(config, picture):

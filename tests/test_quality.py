@@ -13,7 +13,7 @@ from skimage import data
 
 from dip_jax import build_config, read_picture, restore, simulate_case
 from dip_jax.base import picture_key
-from dip_jax.demo import baselines
+from dip_jax.cli.demo import baselines
 
 F16 = Path(__file__).parents[2] / "shared/data/denoising/F16_GT.png"
 

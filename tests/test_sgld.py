@@ -8,13 +8,13 @@ import optax
 import pytest
 from scipy import special
 
-from dip_jax import noise
+from dip_jax import fast_random as noise
 from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.config import FitConfig, SgldConfig
 from dip_jax.fit import build_fit
 from dip_jax.losses import energy_scale
-from dip_jax.operators import Identity, Mask
-from dip_jax.samples import num_kept, observe, trace_names
+from dip_jax.operators.basic import Identity, Mask
+from dip_jax.posterior.moments import num_kept, observe, trace_names
 from dip_jax.sgld import build_sampler, build_schedule, build_sgld, is_sample, sampler_args
 
 PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}

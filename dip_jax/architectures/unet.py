@@ -1,0 +1,103 @@
+"""The U-Net of the 2018 code.
+
+The encoder is max pooling and pairs of normalised convolutions, the decoder has no normalisation.
+`more_layers` adds scales of the coarsest width; the 2018 code stops with an error from the second
+one on (a misspelt attribute), here any number does what it meant.
+
+References:
+  Ronneberger, Fischer and Brox, U-Net, 2015; Ulyanov et al., Deep Image Prior, 2018 (its code).
+"""
+
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from dip_jax.architectures.blocks import (
+    Architecture,
+    Conv,
+    Deconv,
+    Norm,
+    double,
+    halve,
+    image,
+    multiple,
+)
+from dip_jax.base import Array, InputError
+from dip_jax.config import NetConfig
+from dip_jax.layers.normalization import ACTIVATIONS, normalise
+
+
+class UNet(nn.Module):
+    """Encoder and decoder joined at every scale; with `concat_input` the code joins the encoder too."""
+
+    config: NetConfig
+    num_channels: int
+
+    @nn.compact
+    def __call__(self, code: Array) -> Array:
+        """Code `[Hc, Wc, C_in]` -> image `[Hc, Wc, C]`; sides are multiples of `2^(scales - 1)`."""
+        c = self.config
+
+        def pair(x: Array, name: str, features: int, normalisation: str) -> Array:
+            for part in ("first", "second"):
+                normalised = normalisation != "none"
+                x = Conv(features, 3, c, None, normalised, name=f"{name}_{part}_conv")(x)
+                if normalisation == "batch":
+                    x = Norm(c.activation, name=f"{name}_{part}_norm")(x)
+                elif normalisation == "instance":
+                    one = jnp.ones(features)
+                    x = normalise(x, one, 0 * one, c.activation)
+                else:
+                    x = ACTIVATIONS[c.activation](x)
+            return x
+
+        widths, added = _widths(c), code.shape[-1] if c.concat_input else 0
+        x, seen, scales = code, code, []
+        for i, width in enumerate(widths):
+            if i:
+                x, seen = halve(x, "max"), halve(seen, "avg")
+            x = pair(x, f"encode_{i}", width - added, c.normalisation)
+            x = jnp.concatenate([x, seen], axis=-1) if added else x
+            scales.append(x)
+        for i in reversed(range(len(widths) - 1)):
+            if c.upsample[0] == "deconv":
+                x = Deconv(widths[i], c, name=f"up_{i}_deconv")(x)
+            else:
+                x = double(x, c.upsample[0])
+                x = Conv(widths[i], 3, c, normalised=False, name=f"up_{i}_conv")(x)
+            x = pair(jnp.concatenate([x, scales[i]], axis=-1), f"decode_{i}", widths[i], "none")
+        return image(Conv(self.num_channels, 1, c, normalised=False, name="head_conv")(x), c)
+
+
+def _widths(config: NetConfig) -> tuple[int, ...]:
+    """Channels of all scales, the finest first."""
+    widths = config.channels_down + config.channels_down[-1:] * config.more_layers
+    if config.concat_input and min(widths) <= config.input_depth:
+        raise InputError(
+            "net.concat_input needs more channels in each of net.channels_down than the code has "
+            f"(net.input_depth={config.input_depth}), came {min(widths)}; lower net.input_depth."
+        )
+    return widths
+
+
+def _module_order(config: NetConfig) -> Iterator[str]:
+    """The 2018 network's order of definition: further scales come before the decoder's own ones."""
+    for i in range(len(_widths(config))):
+        for part in ("first", "second"):
+            yield f"encode_{i}_{part}_conv"
+            if config.normalisation == "batch":
+                yield f"encode_{i}_{part}_norm"
+    last = len(config.channels_down) - 1
+    for i in (*range(last, last + config.more_layers), *reversed(range(last))):
+        yield f"up_{i}_deconv" if config.upsample[0] == "deconv" else f"up_{i}_conv"
+        yield from (f"decode_{i}_first_conv", f"decode_{i}_second_conv")
+    yield "head_conv"
+
+
+def _code_size(config: NetConfig, size: int) -> int:
+    """A multiple, so that pooling drops nothing (the 2018 code made the image smaller instead)."""
+    return multiple(size, len(_widths(config)) - 1)
+
+
+UNET = Architecture(UNet, _module_order, _code_size)

@@ -1,0 +1,1 @@
+"""A folder of images as one job: inputs, workers, processes, interrupts."""

@@ -1,0 +1,1 @@
+"""The parts of the command that a person sees: terminal, forecast, comparison, demonstration."""

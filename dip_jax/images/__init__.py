@@ -1,0 +1,1 @@
+"""Image files in and out; the only room that knows the image libraries."""

@@ -1,0 +1,1 @@
+"""Forward models y = A x, one kind per file."""

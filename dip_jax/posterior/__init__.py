@@ -1,0 +1,1 @@
+"""The statistics of posterior samples, on arrays: moments, convergence, calibration, pooling."""

@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dip_jax.base import Case, Net, Problem
+from dip_jax.config import FitConfig
+from dip_jax.engine.canvas import pad_case, padded_side
+from dip_jax.fit import build_fit
+from dip_jax.metrics import psnr
+from dip_jax.operators.basic import Identity, Mask, adjoint
+
+per_octave = st.sampled_from([1, 4, 8, 16, 64])
+
+
+@given(side=st.integers(33, 20_000), number=per_octave)
+def test_a_side_grows_by_less_than_its_share_and_stays_as_it_is_twice(side, number):
+    padded = padded_side(side, number)
+    assert side <= padded < side * (1 + 1 / number)
+    assert padded_side(padded, number) == padded
+
+
+@given(low=st.integers(33, 4000), number=per_octave)
+def test_an_octave_has_few_sides(low, number):
+    sides = {padded_side(side, number) for side in range(low, 2 * low)}
+    assert len(sides) <= number + 1
+
+
+def test_usual_sides_stay_as_they_are_and_zero_rounds_nothing():
+    for side in (64, 96, 128, 192, 256, 384, 512, 768, 1024):
+        assert padded_side(side, 16) == side
+    assert padded_side(501, 16) == 512
+    assert padded_side(501, 0) == 501
+
+
+def case(operator):
+    rng = np.random.default_rng(0)
+    image = rng.random((41, 67, 3), np.float32)
+    problem = Problem(operator, jnp.asarray(image), jnp.float32(0.1))
+    return Case("a", problem, image.shape, rng.random(image.shape, np.float32))
+
+
+def test_everything_of_a_problem_grows_with_its_canvas():
+    plain = case(Identity())
+    ones = jnp.ones(plain.shape)
+    full = plain.problem._replace(code_image=ones, weights=ones, tolerance=ones)
+    problem = pad_case(plain._replace(problem=full), 4).problem
+    for name in ("measurement", "code_image", "weights", "tolerance"):
+        assert getattr(problem, name).shape == (48, 80, 3), name
+    assert float(problem.weights.sum()) == ones.size  # the margin counts for nothing
+    assert float(problem.code_image.min()) == 1  # and brings no edge into the code
+
+
+def test_loss_average_and_psnr_see_only_the_picture():
+    plain = case(Identity())
+    padded = pad_case(plain, 4)
+    assert padded.shape == (48, 80, 3)
+    image = jax.random.uniform(jax.random.key(0), padded.shape)
+    net = Net(lambda key: image, lambda params, code: params + 0 * code, padded.shape, padded.shape)
+    fit = build_fit(FitConfig(perturbation=0.0), net)
+    state = fit.init(jax.random.key(0), padded.problem)
+    _, info = fit.step(padded.problem, state)
+    seen = np.asarray(image)[:41, :67]
+    expected = np.mean((seen - np.asarray(plain.problem.measurement)) ** 2)
+    np.testing.assert_allclose(info.loss, expected, rtol=1e-6)
+    assert not np.any(info.image[41:])
+    assert not np.any(info.average[:, 67:])
+    decibels = psnr(info.image, jnp.asarray(padded.reference), region=padded.problem.region)
+    np.testing.assert_allclose(
+        decibels, -10 * np.log10(np.mean((seen - plain.reference) ** 2)), rtol=1e-6
+    )
+
+
+def test_the_margin_has_no_gradient():
+    padded = pad_case(case(Identity()), 4)
+    net = Net(
+        lambda key: jnp.full(padded.shape, 0.5), lambda p, z: p + 0 * z, padded.shape, padded.shape
+    )
+    fit = build_fit(FitConfig(perturbation=0.0), net)
+    state, _ = fit.step(padded.problem, fit.init(jax.random.key(0), padded.problem))
+    moved = np.asarray(state.params["net"]) != 0.5
+    assert moved[:41, :67].all()
+    assert not moved[41:].any()
+    assert not moved[:, 67:].any()
+
+
+def test_a_mask_on_a_canvas_is_a_mask_whose_margin_is_missing():
+    mask = (np.random.default_rng(1).random((41, 67, 1)) > 0.5).astype(np.float32)
+    padded = pad_case(case(Mask(jnp.asarray(mask))), 4).problem.operator
+    image = np.random.default_rng(2).random((48, 80, 3), np.float32)
+    seen = np.asarray(padded(jnp.asarray(image)))
+    np.testing.assert_array_equal(seen[:41, :67], image[:41, :67] * mask)
+    assert not seen[41:].any()
+    assert not seen[:, 67:].any()
+    np.testing.assert_array_equal(adjoint(padded, (48, 80, 3))(jnp.asarray(seen)), seen)
+
+
+def test_an_operator_that_looks_at_neighbours_is_left_alone():
+    class Shift:
+        is_linear = True
+
+        def __call__(self, image):
+            return jnp.roll(image, 1, 0)
+
+    plain = case(Shift())
+    assert pad_case(plain, 4) is plain
+    assert pad_case(case(Identity()), 0).problem.region is None
+
+
+@pytest.mark.parametrize("size", [(128, 128), (256, 384)])
+def test_a_picture_of_a_usual_size_is_not_enlarged(size):
+    image = np.zeros((*size, 1), np.float32)
+    padded = pad_case(Case("a", Problem(Identity(), jnp.asarray(image), 0.1), image.shape), 16)
+    assert padded.shape == image.shape
+    assert np.all(padded.problem.region == 1)

@@ -1,0 +1,76 @@
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from dip_jax.errors import InputError
+from dip_jax.images.side_inputs import read_array, read_guide, read_kernel
+
+
+def stored(picture):
+    return np.rint(picture * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [(np.arange(6).reshape(2, 3), np.float32), (np.ones((2, 2)) * 1j, np.complex64)],
+)
+def test_an_array_comes_back_in_single_precision(tmp_path, values, dtype):
+    np.save(tmp_path / "y.npy", values)
+    read = read_array(tmp_path / "y.npy")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.array([1.0, np.nan, np.inf]), "2 of 3"),
+        (np.array(["a"]), "numbers"),
+        (np.array([{}], dtype=object), "numpy.save"),
+        (np.zeros(0), "numbers"),
+    ],
+)
+def test_an_array_that_is_no_measurement_is_refused(tmp_path, values, words):
+    np.save(tmp_path / "y.npy", values)
+    with pytest.raises(InputError, match=words):
+        read_array(tmp_path / "y.npy")
+
+
+def test_a_file_that_is_no_array_or_not_there_is_refused(tmp_path):
+    (tmp_path / "y.npy").write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"numpy\.save"):
+        read_array(tmp_path / "y.npy")
+    with pytest.raises(InputError, match="opened"):
+        read_array(tmp_path / "none.npy")
+
+
+def test_a_grey_guide_is_repeated_for_three_channels(tmp_path, picture):
+    iio.imwrite(tmp_path / "g.png", stored(picture[..., 0]))
+    guide, _ = read_guide(tmp_path / "g.png", (40, 36))
+    assert guide.shape == (40, 36, 3)
+    np.testing.assert_allclose(guide, np.repeat(picture[..., :1], 3, -1), atol=1 / 255)
+
+
+def test_a_guide_of_another_size_is_refused_with_both_sizes(tmp_path, picture):
+    iio.imwrite(tmp_path / "g.png", stored(picture))
+    with pytest.raises(InputError, match=r"36 x 41 .* 36 x 40"):
+        read_guide(tmp_path / "g.png", (41, 36))
+
+
+def test_a_kernel_as_an_array_is_taken_as_it_is_and_as_a_picture_scaled(tmp_path):
+    kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32)
+    np.save(tmp_path / "k.npy", kernel)
+    np.testing.assert_array_equal(read_kernel(tmp_path / "k.npy")[0], kernel)
+    iio.imwrite(tmp_path / "k.png", (60 * kernel).astype(np.uint8))
+    read, notes = read_kernel(tmp_path / "k.png")
+    np.testing.assert_allclose(read, kernel / 16, rtol=1e-6)
+    assert "scaled to sum 1" in notes[-1]
+
+
+def test_a_kernel_that_is_none_is_refused(tmp_path):
+    iio.imwrite(tmp_path / "k.png", np.zeros((3, 3), np.uint8))
+    with pytest.raises(InputError, match="black"):
+        read_kernel(tmp_path / "k.png")
+    np.save(tmp_path / "k.npy", np.zeros((3, 3, 3)))
+    with pytest.raises(InputError, match=r"\(3, 3, 3\)"):
+        read_kernel(tmp_path / "k.npy")

@@ -1,0 +1,310 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+from scipy import signal
+
+from dip_jax.layers.xla_conv import choose_batching, vendor
+
+WAYS = ("grouped", "separate", "product")
+CASES = [
+    # height, width, sides of the kernel, stride
+    (6, 7, (3, 3), 1),
+    (6, 7, (3, 3), 2),
+    (5, 4, (1, 1), 1),
+    (5, 4, (1, 1), 2),
+    (1, 9, (1, 3), 1),
+    (1, 8, (1, 3), 2),
+]
+
+
+def draw(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def arrays(case, images=2, inputs=3, outputs=4):
+    """Images, kernels and cotangents, each with its batch."""
+    height, width, sides, stride = case
+    size = ((n - side) // stride + 1 for n, side in zip((height, width), sides, strict=True))
+    x, kernel = draw(0, images, height, width, inputs), draw(1, images, *sides, inputs, outputs)
+    return tuple(jnp.float32(v) for v in (x, kernel, draw(2, images, *size, outputs)))
+
+
+def direct(x, kernel, stride):
+    """The definition, by scipy, in float64: one correlation for each pair of channels."""
+    x, kernel = np.float64(x), np.float64(kernel)
+    y = [
+        sum(
+            signal.correlate2d(x[..., c], kernel[..., c, o], mode="valid")
+            for c in range(kernel.shape[2])
+        )
+        for o in range(kernel.shape[3])
+    ]
+    return np.stack(y, axis=-1)[::stride, ::stride]
+
+
+def three_passes(stride, x, kernel, dy, **settings):
+    y, transpose = jax.vjp(functools.partial(vendor, stride=stride, **settings), x, kernel)
+    return y, *transpose(dy.astype(y.dtype))
+
+
+def equations(jaxpr, name):
+    """All equations of that name, also those of inner programs."""
+    found = []
+    for equation in jaxpr.eqns:
+        found += [equation] if equation.primitive.name == name else []
+        for inner in equation.params.values():
+            inner = getattr(inner, "jaxpr", inner)
+            found += equations(inner, name) if hasattr(inner, "eqns") else []
+    return found
+
+
+def traced(batched, case, **settings):
+    """The program of a batch's three passes; `batched` says of image, kernel and cotangent which are."""
+    x, kernel, dy = arrays(case, images=3, **settings.pop("channels", {}))
+    given = [v if b else v[0] for v, b in zip((x, kernel, dy), batched, strict=True)]
+    f = functools.partial(three_passes, case[3], **settings)
+    return jax.make_jaxpr(jax.vmap(f, [0 if b else None for b in batched]))(*given).jaxpr
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES)
+def test_every_way_is_the_convolution_of_scipy_and_its_transposes(case, way):
+    x, kernel, dy = arrays(case)
+    f = functools.partial(three_passes, case[3], batching=way, precision="float32")
+    y, dx, dkernel = jax.jit(jax.vmap(f))(x, kernel, dy)
+    other_x, other_kernel = draw(3, *x.shape), draw(4, *kernel.shape)
+    for i in range(2):
+        np.testing.assert_allclose(y[i], direct(x[i], kernel[i], case[3]), rtol=1e-5, atol=1e-5)
+        # It is linear in both: <conv(x', k), dy> = <x', dx> and <conv(x, k'), dy> = <k', dk>.
+        along_x = np.sum(direct(other_x[i], kernel[i], case[3]) * dy[i])
+        along_kernel = np.sum(direct(x[i], other_kernel[i], case[3]) * dy[i])
+        np.testing.assert_allclose(np.sum(other_x[i] * dx[i]), along_x, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            np.sum(other_kernel[i] * dkernel[i]), along_kernel, rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    "batched",
+    [(1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)],
+    ids=lambda b: "".join("xkd"[i] for i in range(3) if b[i]),
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_way_changes_rounding_only_whatever_is_batched(stride, batched):
+    case = (6, 7, (3, 3), stride)
+    given = [v if b else v[0] for v, b in zip(arrays(case), batched, strict=True)]
+    axes = [0 if b else None for b in batched]
+
+    def each_way(*given):
+        ways = (*WAYS, "auto")
+        return {way: three_passes(stride, *given, batching=way) for way in ways}
+
+    results = jax.jit(jax.vmap(each_way, axes))(*given)
+    for way in WAYS:
+        for a, b in zip(results[way], results["auto"], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_one_image_alone_may_be_forced_either_way():
+    x, kernel, dy = (v[0] for v in arrays(CASES[0]))
+    expected = three_passes(1, x, kernel, dy)
+    for way in WAYS:
+        for a, b in zip(three_passes(1, x, kernel, dy, batching=way), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_grouped_is_one_convolution_with_a_group_for_each_image():
+    program = traced((1, 1, 1), CASES[0], batching="grouped")
+    found = equations(program, "conv_general_dilated")
+    groups = [(e.params["feature_group_count"], e.params["batch_group_count"]) for e in found]
+    # Forward, then the gradients for image and kernel; the last as cuDNN knows it.
+    assert sorted(groups) == [(1, 3), (3, 1), (3, 1)]
+    assert not equations(program, "dot_general")
+
+
+def test_separate_is_a_convolution_for_each_image():
+    program = traced((1, 1, 1), CASES[1], batching="separate")
+    found = equations(program, "conv_general_dilated")
+    assert len(found) == 3 * 3
+    assert all(e.params["feature_group_count"] == 1 for e in found)
+    assert not equations(program, "dot_general")
+
+
+def test_product_is_one_matrix_product_and_no_convolution():
+    program = traced((1, 1, 1), CASES[1], batching="product")
+    found = equations(program, "dot_general")
+    assert len(found) == 3
+    assert all(e.params["dimension_numbers"][1] == ((0,), (0,)) for e in found)
+    assert not equations(program, "conv_general_dilated")
+
+
+def test_the_choice_is_made_for_each_pass_where_nobody_makes_it():
+    # Patches of one channel are small, those of the many that the gradient for the image needs are not.
+    program = traced((1, 1, 1), (36, 36, (3, 3), 1), channels={"inputs": 1, "outputs": 9})
+    assert len(equations(program, "dot_general")) == 2
+    assert len(equations(program, "conv_general_dilated")) == 1
+
+
+def test_images_that_share_a_kernel_are_an_ordinary_batch():
+    # The kernel's gradient is a sum over that image alone, so there the images do not share it.
+    program = traced((1, 0, 0), CASES[0], batching="separate")
+    assert len(equations(program, "conv_general_dilated")) == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("precision", "level"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")]
+)
+def test_every_product_has_the_precision_that_was_asked_for(precision, level, way):
+    program = traced((1, 1, 1), CASES[0], batching=way, precision=precision)
+    found = equations(program, "conv_general_dilated") + equations(program, "dot_general")
+    operand = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    assert found
+    for equation in found:
+        assert equation.params["precision"] == (jax.lax.Precision[level],) * 2
+        assert all(v.aval.dtype == operand for v in equation.invars)
+
+
+def in_both_precisions(given, way):
+    return [
+        jax.jit(jax.vmap(functools.partial(three_passes, 1, batching=way, precision=precision)))(
+            *given
+        )
+        for precision in ("bfloat16", "float32")
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bfloat16_rounds_and_the_kernels_gradient_is_float32(way):
+    given = arrays(CASES[0], inputs=5, outputs=6)
+    narrow, wide = in_both_precisions(given, way)
+    assert [v.dtype for v in narrow] == [jnp.bfloat16, jnp.float32, jnp.float32]
+    assert [v.shape for v in narrow] == [v.shape for v in wide]
+    for a, b in zip(narrow, wide, strict=True):
+        error = np.linalg.norm(np.float32(a) - b) / np.linalg.norm(b)
+        assert 0 < error < 2**-7  # the operands' and the result's: 2^-9 each
+
+
+def test_bfloat16_of_small_whole_numbers_is_exact():
+    # Products and sums that bfloat16 holds: zeros that fill up channels must add nothing.
+    given = [jnp.sign(v) for v in arrays(CASES[0], inputs=5, outputs=6)]
+    for way in WAYS:
+        for a, b in zip(*in_both_precisions(given, way), strict=True):
+            np.testing.assert_array_equal(np.float32(a), b)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bfloat16_works_on_multiples_of_eight_channels(way):
+    program = traced(
+        (1, 1, 1),
+        CASES[2],
+        batching=way,
+        precision="bfloat16",
+        channels={"inputs": 12, "outputs": 3},
+    )
+    found = equations(program, "conv_general_dilated") + equations(program, "dot_general")
+    sizes = {v.aval.shape[-1] for equation in found for v in equation.invars}
+    assert sizes
+    assert all(size % 8 == 0 for size in sizes)
+
+
+def test_an_image_of_another_type_is_brought_to_the_kernels():
+    x, kernel, dy = (v[0] for v in arrays(CASES[0]))
+    y, dx, dkernel = three_passes(1, x.astype(jnp.bfloat16), kernel, dy)
+    assert [v.dtype for v in (y, dx, dkernel)] == [jnp.float32, jnp.bfloat16, jnp.float32]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_of_batches_is_that_of_single_images(way):
+    given = arrays(CASES[1], images=4)
+    run = functools.partial(three_passes, 2, batching=way)
+    flat = jax.jit(jax.vmap(run))(*given)
+    folded = [v.reshape(2, 2, *v.shape[1:]) for v in given]
+    nested = jax.jit(jax.vmap(jax.vmap(run), in_axes=1, out_axes=1))(*folded)
+    for a, b in zip(nested, flat, strict=True):
+        np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [*WAYS, "auto"])
+def test_it_fits_into_a_program_of_loops_shards_and_recomputation(way):
+    x, kernel, _ = arrays(CASES[0])
+
+    def loss(kernel, x):
+        f = jax.checkpoint(functools.partial(vendor, stride=1, batching=way))
+        return jnp.sum(f(x, kernel) ** 2)
+
+    def fit(x, kernel):
+        def step(kernel, _):
+            return kernel - 1e-3 * jax.grad(loss)(kernel, x), None
+
+        return jax.lax.scan(step, kernel, None, length=2)[0]
+
+    mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
+    spec = PartitionSpec("batch")
+    run = jax.shard_map(jax.vmap(fit), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    expected = [fit(x[i], kernel[i]) for i in range(2)]
+    np.testing.assert_allclose(jax.jit(run)(x, kernel), jnp.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_gradients_can_be_differentiated_again(way):
+    x, kernel, _ = arrays(CASES[1])
+
+    def steepness(kernel, x, f):
+        def loss(x, kernel):
+            return jnp.sum(f(x, kernel) ** 3)
+
+        dx, dkernel = jax.grad(loss, (0, 1))(x, kernel)
+        return jnp.sum(dx**2) + jnp.sum(dkernel**2)
+
+    def plain(x, kernel):
+        dims = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x[None], kernel, (2, 2), "VALID", dimension_numbers=dims
+        )[0]
+
+    ours = functools.partial(vendor, stride=2, batching=way)
+    a, b = (
+        jax.jit(jax.vmap(functools.partial(jax.grad(steepness), f=f)))(kernel, x)
+        for f in (ours, plain)
+    )
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    ("which", "side", "sides", "channels", "stride", "images", "expected"),
+    [
+        ("forward", 512, (3, 3), (132, 128), 1, 8, "separate"),
+        ("weight", 128, (3, 3), (128, 128), 1, 8, "separate"),
+        ("forward", 64, (3, 3), (128, 128), 1, 8, "grouped"),
+        ("forward", 64, (3, 3), (128, 128), 1, 1, "separate"),
+        ("forward", 16, (3, 3), (128, 128), 1, 8, "product"),
+        ("forward", 16, (3, 3), (128, 128), 1, 1, "separate"),
+        ("forward", 512, (1, 1), (128, 4), 1, 8, "product"),
+        ("forward", 512, (3, 3), (3, 128), 1, 8, "product"),
+        ("input", 512, (3, 3), (3, 128), 1, 8, "separate"),
+        ("forward", 16, (3, 3), (128, 128), 2, 8, "product"),
+        ("forward", 64, (3, 3), (128, 128), 2, 8, "grouped"),
+        ("input", 64, (3, 3), (128, 128), 2, 8, "separate"),
+    ],
+)
+def test_the_table_follows_its_reasons(which, side, sides, channels, stride, images, expected):
+    way = choose_batching(
+        which,
+        num_pixels=side * side,
+        sides=sides,
+        channels=channels,
+        stride=stride,
+        num_images=images,
+    )
+    assert way == expected
+
+
+@pytest.mark.parametrize("wrong", [{"precision": "float16"}, {"batching": "loop"}])
+def test_it_says_what_it_expected(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        vendor(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, **wrong)

@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.data import shepp_logan_phantom
+from skimage.transform import radon, resize
+
+from dip_jax.errors import InputError
+from dip_jax.operators.radon import Radon, filtered_back_projection, num_detectors
+
+
+def smooth(side):
+    rows, columns = np.mgrid[0:side, 0:side] / side
+    return (0.5 + 0.5 * np.sin(5 * rows + 1) * np.cos(4 * columns))[..., None].astype(np.float32)
+
+
+def random(side, channels=1):
+    return np.random.default_rng(side).random((side, side, channels)).astype(np.float32)
+
+
+def scikit_image(image, num_angles):
+    angles = np.arange(num_angles) * 180 / num_angles
+    channels = [
+        radon(image[..., c].astype(float), angles, circle=False) for c in range(image.shape[2])
+    ]
+    return np.stack(channels, -1)
+
+
+@pytest.mark.parametrize(
+    ("image", "num_angles"),
+    [
+        (random(16), 12),
+        (random(17, 3), 7),
+        (random(33), 4),
+        (smooth(24), 30),
+        (smooth(25), 1),
+        (random(2), 5),
+        (random(1), 3),
+    ],
+)
+def test_a_sinogram_is_that_of_scikit_image(image, num_angles):
+    expected = scikit_image(image, num_angles)
+    y = jax.jit(Radon(num_angles))(jnp.asarray(image))
+    np.testing.assert_allclose(y, expected, atol=3e-6 * expected.max())
+
+
+def test_the_first_angle_sums_the_columns_and_the_quarter_turn_the_rows():
+    image = random(8)
+    y = np.asarray(Radon(2)(jnp.asarray(image)))[..., 0]
+    start = num_detectors(8) // 2 - 4
+    np.testing.assert_allclose(y[start : start + 8, 0], image[..., 0].sum(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(y[:, 1].sum(), image.sum(), rtol=1e-4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(row=st.integers(-3, 3), column=st.integers(-3, 3))
+def test_each_angle_sees_a_blob_where_geometry_says(row, column):
+    i, j = np.mgrid[-10:11, -10:11]
+    blob = np.exp(-((i - row) ** 2 + (j - column) ** 2) / 4).astype(np.float32)
+    y = np.asarray(jax.jit(Radon(6))(jnp.asarray(blob[..., None])))[..., 0]
+    np.testing.assert_allclose(y.sum(axis=0), blob.sum(), rtol=1e-2)
+    angles = np.pi * np.arange(6) / 6
+    detector = np.arange(len(y)) - len(y) // 2
+    seen = (detector[:, None] * y).sum(axis=0) / y.sum(axis=0)
+    np.testing.assert_allclose(seen, column * np.cos(angles) - row * np.sin(angles), atol=0.02)
+
+
+def test_back_projection_is_the_transpose_of_the_whole_matrix():
+    side, operator = 7, Radon(5)
+    points = jnp.eye(side * side).reshape(-1, side, side, 1)
+    matrix = jax.jit(jax.vmap(operator))(points)
+    transposed = jax.jit(jax.vmap(lambda w: jax.vjp(operator, points[0])[1](w)[0]))(
+        jnp.eye(matrix[0].size).reshape(-1, *matrix[0].shape)
+    )
+    np.testing.assert_allclose(
+        matrix.reshape(side * side, -1), transposed.reshape(-1, side * side).T, atol=3e-6
+    )
+
+
+def test_a_picture_that_is_not_square_is_refused():
+    with pytest.raises(InputError, match=r"came \[8, 9, 1\]"):
+        Radon(4)(jnp.ones((8, 9, 1)))
+    with pytest.raises(InputError, match="came 0"):
+        Radon(0)(jnp.ones((8, 8, 1)))
+
+
+def test_filtered_back_projection_finds_the_picture_again():
+    phantom = resize(shepp_logan_phantom(), (64, 64), anti_aliasing=True).astype(np.float32)
+    image = np.stack([phantom, 0.5 * phantom], -1)
+    sinogram = np.asarray(Radon(90)(jnp.asarray(image)))
+    found = filtered_back_projection(sinogram, (64, 64, 2))
+    assert found.shape == image.shape
+    assert found.dtype == np.float32
+    assert np.sqrt(np.mean((found - image) ** 2)) < 0.06
+
+
+def test_a_sinogram_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"\[12, angles, C\].*came \[11, 4, 1\]"):
+        filtered_back_projection(np.ones((11, 4, 1)), (8, 8))

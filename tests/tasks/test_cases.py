@@ -1,0 +1,210 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.transform import radon
+
+from dip_jax.config import TASKS, TaskConfig
+from dip_jax.errors import InputError
+from dip_jax.operators.basic import adjoint
+from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
+from dip_jax.presets import DEFAULT_PRESETS
+from dip_jax.tasks.cases import build_case, finish
+from dip_jax.tasks.simulate import simulate_case
+
+
+def hole(picture):
+    mask = np.ones(picture.shape[:2], np.float32)
+    mask[5:9, 5:9] = 0
+    return mask
+
+
+def test_every_task_has_a_preset_of_its_name():
+    assert set(DEFAULT_PRESETS) == set(TASKS)
+
+
+def test_what_is_missing_is_never_looked_at(picture):
+    spoiled = picture.copy()
+    spoiled[5:9, 5:9] = 0.123
+    task = TaskConfig(name="inpaint")
+    a, b = (build_case(task, "x", image, mask=hole(picture)) for image in (picture, spoiled))
+    np.testing.assert_array_equal(a.problem.measurement, b.problem.measurement)
+
+
+def test_known_pixels_are_put_back_exactly_and_missing_ones_kept(picture):
+    task, mask = TaskConfig(name="inpaint"), hole(picture)
+    case = build_case(task, "x", picture, mask=mask)
+    answer = np.full_like(picture, 0.25)
+    pasted, _ = finish(task, case, answer)
+    np.testing.assert_array_equal(pasted[mask > 0], picture[mask > 0])
+    assert (pasted[5:9, 5:9] == 0.25).all()
+
+
+def test_known_pixels_are_not_put_back_where_they_are_noisy_or_unwanted(picture):
+    answer = np.full_like(picture, 0.25)
+    for more in ({"noise_std": 0.1}, {"paste_known": False}):
+        task = TaskConfig(name="inpaint", **more)
+        case = build_case(task, "x", picture, mask=hole(picture))
+        np.testing.assert_array_equal(finish(task, case, answer)[0], answer)
+    case = build_case(TaskConfig(), "x", picture)
+    np.testing.assert_array_equal(finish(TaskConfig(), case, answer)[0], answer)
+
+
+@pytest.mark.parametrize("noise", ["poisson", "poisson_gauss", "salt_and_pepper"])
+def test_noisy_pixels_of_a_simulation_are_not_put_back(picture, noise):
+    task = TaskConfig(name="inpaint", noise=noise)
+    case = simulate_case(jax.random.key(0), task, "x", picture)
+    np.testing.assert_array_equal(finish(task, case, picture)[0], picture)
+
+
+def test_saturated_samples_are_not_put_back(picture):
+    task = TaskConfig(name="demosaic", saturation=0.7)
+    case = simulate_case(jax.random.key(0), task, "x", picture)
+    full = np.asarray(case.problem.measurement) >= 0.7
+    assert full.any()
+    answer, _ = finish(task, case, np.full_like(picture, 0.25))
+    again = np.asarray(case.problem.operator(jnp.asarray(answer)))
+    assert (again[full] == 0.25).all()
+    np.testing.assert_array_equal(again[~full], np.asarray(case.problem.measurement)[~full])
+
+
+def test_a_mosaics_own_samples_are_put_back(picture):
+    task = TaskConfig(name="demosaic", pattern="GBRG")
+    case = simulate_case(jax.random.key(0), task, "x", picture)
+    assert case.shape == picture.shape
+    pasted, _ = finish(task, case, np.zeros_like(picture))
+    operator = case.problem.operator
+    np.testing.assert_array_equal(operator(jnp.asarray(pasted)), case.problem.measurement)
+    assert np.count_nonzero(pasted) == picture[..., 0].size
+
+
+def test_an_image_to_super_resolve_is_the_factor_times_larger(picture):
+    case = build_case(TaskConfig(name="super_resolve", factor=3), "x", picture[:20, :15])
+    assert case.shape == (60, 45, 3)
+    assert case.preview.shape == (60, 45, 3)
+    assert case.preview_name == "bicubic"
+
+
+def test_the_guide_of_a_flash_pair_is_the_code(picture):
+    guide = picture[::-1]
+    case = build_case(TaskConfig(name="flash"), "x", picture, guide=guide)
+    np.testing.assert_array_equal(case.problem.code_image, guide)
+    np.testing.assert_array_equal(case.problem.measurement, picture)
+
+
+def test_saturated_values_get_no_weight(picture):
+    picture = picture.copy()
+    picture[3, 4] = 1.0
+    case = build_case(TaskConfig(saturation=1.0), "x", picture)
+    weights = np.asarray(case.problem.weights)
+    assert (weights[3, 4] == 0).all()
+    np.testing.assert_array_equal(weights, picture < 1)
+
+
+def test_a_sinogram_tells_the_size_of_its_picture():
+    task = TaskConfig(name="ct", num_angles=7)
+    case = build_case(task, "x", np.zeros((57, 7), np.float32))  # ceil(40 sqrt 2) = 57
+    assert case.shape == (40, 40, 1)
+    assert case.preview.shape == (40, 40, 1)
+
+
+def test_a_sinogram_in_units_of_its_own_is_told():
+    disc = np.pad(np.ones((20, 20), np.float32), 10)
+    for scale, told in ((1.0, ()), (50.0, ("divide the measurement",))):
+        y = scale * radon(disc, 180 * np.arange(7) / 7, circle=False).astype(np.float32)
+        notes = build_case(TaskConfig(name="ct", num_angles=7), "x", y).notes
+        assert len(notes) == len(told)
+        assert all(words in note for words, note in zip(told, notes, strict=True))
+
+
+def test_a_complex_measurement_of_the_images_size_is_shown_by_its_adjoint(picture):
+    operator = SubsampledFourier(jnp.ones(picture.shape[:2]))
+    y = np.fft.fft2(picture, axes=(0, 1), norm="ortho")
+    task = TaskConfig(name="custom", operator="-", image_shape=picture.shape)
+    case = build_case(task, "x", y, operator=operator)
+    np.testing.assert_allclose(case.preview, picture / picture.max(), atol=1e-4)
+
+
+def test_measured_frequencies_are_those_that_the_mask_says(picture):
+    y = np.fft.fft2(picture[..., 0], norm="ortho")
+    mask = np.random.default_rng(0).random(y.shape) < 0.5
+    case = build_case(TaskConfig(name="compressed_sensing"), "x", y, mask=mask)
+    assert case.shape == (40, 36, 1)
+    np.testing.assert_array_equal(
+        np.asarray(case.problem.measurement)[..., 0] != 0, mask & (y != 0)
+    )
+    expected = np.fft.ifft2(y * mask, norm="ortho").real
+    np.testing.assert_allclose(case.preview[..., 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p), "mask"),
+        (lambda p: build_case(TaskConfig(), "x", p, mask=hole(p)), "belongs to inpaint"),
+        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.ones((3, 3))), "size"),
+        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=hole(p) + 1), "no missing"),
+        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=0 * hole(p)), "no known"),
+        (lambda p: build_case(TaskConfig(), "x", p[:20]), "33"),
+        (lambda p: build_case(TaskConfig(), "x", p[..., 0]), r"\[H, W"),
+        (lambda p: build_case(TaskConfig(), "x", p * np.nan), "finite"),
+        (lambda p: build_case(TaskConfig(name="flash"), "x", p), "--guide"),
+        (lambda p: build_case(TaskConfig(name="flash"), "x", p, guide=p[1:]), "size"),
+        (lambda p: build_case(TaskConfig(name="demosaic"), "x", p), "one channel, came 3"),
+        (
+            lambda p: build_case(
+                TaskConfig(name="deblur"), "x", p, kernel=np.full((3, 3), 0.2, np.float32)
+            ),
+            "1.8",
+        ),
+        (
+            lambda p: build_case(
+                TaskConfig(name="deblur"), "x", p, kernel=np.full((99, 3), 1 / 297, np.float32)
+            ),
+            "99",
+        ),
+        (lambda p: build_case(TaskConfig(name="deblur", kernel="file"), "x", p), "--kernel"),
+        (
+            lambda p: build_case(TaskConfig(name="ct", num_angles=8), "x", np.zeros((57, 7))),
+            "8 angles.*57, 7",
+        ),
+        (
+            lambda p: build_case(TaskConfig(name="ct", num_angles=7), "x", np.zeros((59, 7))),
+            "came 59",
+        ),
+        (
+            lambda p: build_case(
+                TaskConfig(name="compressed_sensing", image_shape=(40, 40, 1)),
+                "x",
+                p[..., 0],
+                mask=np.ones((40, 40)),
+            ),
+            r"\(40, 40, 1\)",
+        ),
+        (
+            lambda p: build_case(TaskConfig(name="compressed_sensing"), "x", p[..., 0]),
+            "which frequencies",
+        ),
+        (
+            lambda p: build_case(
+                TaskConfig(name="compressed_sensing", sensing="gaussian"), "x", p[..., 0]
+            ),
+            "only known to a simulation",
+        ),
+        (lambda p: build_case(TaskConfig(saturation=0.001), "x", p), "0.001"),
+        (lambda p: build_case(TaskConfig(name="custom", operator="no.py:f"), "x", p), "no file"),
+    ],
+)
+def test_what_cannot_be_a_case_is_refused(picture, call, words):
+    with pytest.raises(InputError, match=words):
+        call(picture)
+
+
+def test_an_operator_can_be_handed_over(picture):
+    matrix = np.random.default_rng(0).standard_normal((50, picture.size)).astype(np.float32)
+    operator = RandomMatrix(jnp.asarray(matrix))
+    y = np.asarray(operator(jnp.asarray(picture)))
+    task = TaskConfig(name="custom", operator="-", image_shape=picture.shape)
+    case = build_case(task, "x", y, operator=operator)
+    back = np.asarray(adjoint(operator, picture.shape)(jnp.asarray(y)))
+    np.testing.assert_allclose(case.preview, back / np.abs(back).max(), rtol=1e-4, atol=1e-6)
