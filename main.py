@@ -26,7 +26,7 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_integer("factor", None, "super_resolve: how many times smaller the picture is.")
 flags.DEFINE_string("operator", None, "custom: path.py:function, any JAX function of an image.")
-flags.DEFINE_float("noise_std", None, "Noise level in grey levels of 255, where it is known.")
+flags.DEFINE_float("noise_std", None, "Noise level in gray levels of 255, where it is known.")
 flags.DEFINE_string("preset", None, "A named setting; --list_presets shows them.")
 flags.DEFINE_bool("help", False, "Show this text and end.")
 flags.DEFINE_bool("list_presets", False, "List the presets and end.")
@@ -50,7 +50,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "num_seeds", None, "fit: networks for each picture, whose answers are averaged."
 )
-flags.DEFINE_integer("num_steps", None, "Optimisation steps, at most.")
+flags.DEFINE_integer("num_steps", None, "Optimization steps, at most.")
 flags.DEFINE_integer("seed", None, "Seed of every random number.")
 flags.DEFINE_string("output", "out", "Folder for the results; each picture gets a folder in it.")
 flags.DEFINE_bool("overwrite", False, "Go over what is in the output folder.")
@@ -123,7 +123,7 @@ def _configs(preset: str | None) -> dict[str, Config]:
         overrides.append(f"task.operator={FLAGS.operator}")
         task = task or (None if preset else "custom")
     if FLAGS.noise_std is not None and not 0 <= FLAGS.noise_std <= 255:
-        raise InputError(f"--noise_std is in grey levels, from 0 to 255, came {FLAGS.noise_std:g}.")
+        raise InputError(f"--noise_std is in gray levels, from 0 to 255, came {FLAGS.noise_std:g}.")
     given = {
         "task.noise_std": None if FLAGS.noise_std is None else FLAGS.noise_std / 255,
         "task.factor": FLAGS.factor,
@@ -203,10 +203,10 @@ def _run() -> int:
     from dip_jax.batch import folder
     from dip_jax.batch import inputs as jobs
     from dip_jax.cli import compare, console, demo, plan
-    from dip_jax.engine import compilation
+    from dip_jax.engine import program_cache
 
     if FLAGS.keep_compiled:
-        compilation.keep_compiled()
+        program_cache.keep_compiled()
     if FLAGS.cpu_devices is not None:
         jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
     files = {
@@ -219,7 +219,7 @@ def _run() -> int:
     }
     if FLAGS.plan:
         start_seconds = plan.seconds_since_start()
-        plans = plan.plan_entries(jobs.list_entries(config, **files), config)
+        plans = plan.plan_inputs(jobs.list_inputs(config, **files), config)
         console.print_plan(plans, start_seconds=start_seconds)
         return 0
     with console.ProgressDisplay() as display:

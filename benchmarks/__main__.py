@@ -4,8 +4,8 @@
     python -m benchmarks --part=ceilings,steps --size=256 --batch=1 --batch=8 --precision=tf32,bfloat16
     python -m benchmarks --part=layers --size=256 --json=layers.json
 
-`ceilings`: a large matrix product, a copy. `steps`: an optimisation step of the standard network for 1 to 16
-pictures, ours and PyTorch's in alternating rounds. `layers`: each convolution in each lowering, normalisation,
+`ceilings`: a large matrix product, a copy. `steps`: an optimization step of the standard network for 1 to 16
+pictures, ours and PyTorch's in alternating rounds. `layers`: each convolution in each lowering, normalization,
 padding, upsampling. What tells most comes first; what does not fit into the budget is listed as not measured. A
 run that is killed has written what it found. FLOPs are counted as plain convolutions (`layers.step_flops`), so
 that a clever one may exceed the device's ceiling. Seconds to quality: `python -m benchmarks.seconds`.
@@ -50,7 +50,7 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "lowering",
     None,
-    "Of layers: winograd, patches, vendor, or vendor/separate, vendor/grouped, vendor/product (see `net.batching`); by default the "
+    "Of layers: winograd, patches, xla, or xla/separate, xla/grouped, xla/product (see `net.batching`); by default the "
     "first two on CPU and the last three elsewhere.",
 )
 flags.DEFINE_integer("rounds", 3, "Alternations.", lower_bound=1)
@@ -103,7 +103,7 @@ def build_settings() -> Settings:
         torch += ["compile", "channels_last+compile"]
     lowerings = ["winograd", "patches"]
     if not is_cpu:
-        lowerings = ["vendor/separate", "vendor/grouped", "vendor/product"]
+        lowerings = ["xla/separate", "xla/grouped", "xla/product"]
     return Settings(
         sizes=FLAGS.size,
         batches=FLAGS.batch,

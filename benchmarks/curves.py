@@ -18,7 +18,7 @@ from dip_jax.base import InputError
 Row = dict[str, Any]
 
 
-class Entry(NamedTuple):
+class LazyInput(NamedTuple):
     """The fits of one setting, each beside that of the goal, and what a step takes."""
 
     label: str
@@ -45,7 +45,7 @@ def best(row: Row) -> float:
     return float(np.nanmax(_average(row)))
 
 
-def entries(fits: Sequence[Row], times: Sequence[Row], goal: str) -> Iterator[Entry]:
+def entries(fits: Sequence[Row], times: Sequence[Row], goal: str) -> Iterator[LazyInput]:
     """Each setting of one task and side, once for every library in which its step was timed.
 
     Args:
@@ -68,10 +68,10 @@ def entries(fits: Sequence[Row], times: Sequence[Row], goal: str) -> Iterator[En
         for library, ms in (timed or {"ours": np.nan}).items() if rows else ():
             name = label if library == "ours" else f"{label}, {library}"
             name += "" if is_whole else f" ({len(rows)} of {len(goals)})"
-            yield Entry(name, rows, beside, is_whole, ms)
+            yield LazyInput(name, rows, beside, is_whole, ms)
 
 
-def build_table(found: Sequence[Entry], title: str) -> Table:
+def build_table(found: Sequence[LazyInput], title: str) -> Table:
     """A line for each entry; of settings with several networks no curve of their mean is known."""
     columns = (
         *("setting", "fits", "dB", "to the goal", "worst", "to the goal's best", "worst"),
@@ -97,7 +97,7 @@ def build_table(found: Sequence[Entry], title: str) -> Table:
     return table
 
 
-def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
+def draw(panels: Sequence[tuple[str, Sequence[LazyInput]]], path: Path) -> None:
     """The running average against seconds, relative to the goal's best; a panel for each title with times.
 
     A line is the mean over pictures and seeds, its band one standard deviation to each side; a fit that has
@@ -121,7 +121,7 @@ def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
     axes = figure.subplots(1, len(timed), squeeze=False)[0]
     labels = list(dict.fromkeys(entry.label for _, found in timed for entry in found))
     for axis, (title, found) in zip(axes, timed, strict=True):
-        for entry in found:  # one colour in all panels
+        for entry in found:  # one color in all panels
             _draw_entry(axis, entry, f"C{labels.index(entry.label)}")
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=title, xscale="log", xlabel="seconds per picture", ylim=(-10, 1))
@@ -132,11 +132,11 @@ def draw(panels: Sequence[tuple[str, Sequence[Entry]]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _draw_entry(axis: Axes, entry: Entry, color: str) -> None:
+def _draw_entry(axis: Axes, entry: LazyInput, color: str) -> None:
     pairs = list(zip(entry.rows, entry.goals, strict=True))
-    answer = np.mean([row["answer"] - best(goal) for row, goal in pairs])
+    estimate = np.mean([row["answer"] - best(goal) for row, goal in pairs])
     number = f"{len(pairs)} fit{'s' if len(pairs) > 1 else ''}"
-    axis.plot(entry.seconds(), answer, "o", color=color, label=f"{entry.label} ({number})")
+    axis.plot(entry.seconds(), estimate, "o", color=color, label=f"{entry.label} ({number})")
     if entry.rows[0]["num_networks"] > 1:
         return
     length = max(len(row["psnr_average"]) for row in entry.rows)

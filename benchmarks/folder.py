@@ -25,10 +25,11 @@ from rich.table import Table
 from skimage import data
 
 from benchmarks import about
-from dip_jax.base import Case, picture_key
+from dip_jax.base import Case
 from dip_jax.batch.folder import restore_files
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.restore import restore_many
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
@@ -58,7 +59,7 @@ def _noisy(number: int, side: int, config) -> list[Case]:
         crop = (source[top : top + side, left : left + side, :3] / 255).astype(np.float32)
         level = (5, 75, 15, 50, 25, 100)[i % 6] / 255
         task = config.task.__class__(name="denoise", noise_std=level)
-        key = jax.random.fold_in(picture_key(0, str(i)), 1)
+        key = simulation_key(image_key(0, str(i)))
         cases.append(simulate_case(key, task, str(i), crop))
     return cases
 
@@ -74,7 +75,7 @@ def measure_refill() -> dict:
         "fit.average_decay=0.95",
         "stop.window=25",
         "run.chunk=20",
-        *([] if FLAGS.cpu_devices > 1 else ["run.slots=4", "run.share=vmap"]),
+        *([] if FLAGS.cpu_devices > 1 else ["run.slots=4", "run.slot_mode=vmap"]),
         *FLAGS.set,
     ]
     cases = _noisy(FLAGS.pictures, 64, build_config(overrides=base))

@@ -1,8 +1,8 @@
 """Layer by layer: what a network's convolutions take, forward and backward, in each lowering.
 
-And normalisation, padding and upsampling alone. Each operation runs in a compiled loop, as in a fit, on random
+And normalization, padding and upsampling alone. Each operation runs in a compiled loop, as in a fit, on random
 data that every turn changes. A convolution includes its padding, as in the network. A gradient alone includes
-what it needs of the forward pass (Winograd's transformed image, the statistics of a normalisation);
+what it needs of the forward pass (Winograd's transformed image, the statistics of a normalization);
 `all` is the forward pass and all gradients in one program, which is what a step consists of and what decides.
 """
 
@@ -20,7 +20,7 @@ from dip_jax.architectures.blocks import Conv
 from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
 from dip_jax.layers.conv import conv2d
-from dip_jax.layers.normalization import normalise
+from dip_jax.layers.normalization import normalize
 from dip_jax.layers.padding import pad, pad_fused
 from dip_jax.layers.resize import upsample
 from dip_jax.nets import build_net
@@ -57,7 +57,7 @@ class Layer(NamedTuple):
 
 @functools.cache
 def convolutions(config: NetConfig, size: int) -> tuple[Layer, ...]:
-    """All convolutions of a network for colour pictures of one size, in the order of their running."""
+    """All convolutions of a network for color pictures of one size, in the order of their running."""
     net = build_net(config, (size, size, 3))
     params = jax.eval_shape(net.init, jax.random.key(0))
     layers: list[Layer] = []
@@ -110,7 +110,7 @@ class Operation(NamedTuple):
 def convolution(
     layer: Layer, config: NetConfig, lowering: str, precision: str = "auto"
 ) -> Operation:
-    """A layer in one lowering, of `vendor` also with one batching: `vendor/grouped`."""
+    """A layer in one lowering, of `xla` also with one batching: `xla/grouped`."""
     how, _, batching = lowering.partition("/")
     choices: dict[str, Any] = {
         "padding": config.padding,
@@ -131,11 +131,11 @@ def plain_operations(config: NetConfig, size: int) -> dict[str, Operation]:
     """What is no convolution, at the finest scale."""
     channels = config.channels_up[0]
     whole, half = (size, size, channels), (size // 2, size // 2, channels)
-    norm = functools.partial(normalise, activation=config.activation)
+    norm = functools.partial(normalize, activation=config.activation)
     padding: Any = config.padding
     border = pad if jax.default_backend() == "cpu" else pad_fused
     return {
-        "normalise": Operation(
+        "normalize": Operation(
             lambda x, scale, bias: norm(x, scale, bias),
             (whole, (channels,), (channels,)),
             (0, 1, 2),
@@ -337,7 +337,7 @@ def _lowered(
         lowering: convolution(layer, net, lowering, precision)
         for lowering in lowerings
         if (lowering != "winograd" or _winograd_serves(layer))
-        and (lowering != "vendor/grouped" or batch > 1)
+        and (lowering != "xla/grouped" or batch > 1)
     }
 
 

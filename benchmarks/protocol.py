@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     batches: Sequence[int] = (1, 2, 4, 8, 16)
     precisions: Sequence[str] = ("auto",)
     shares: Sequence[str] = ("auto",)
-    """How several networks share the device; see `run.share`."""
+    """How several networks share the device; see `run.slot_mode`."""
     torch: Sequence[str] = ("eager",)
     """Ways of running PyTorch; see `step.Torch`."""
     lowerings: Sequence[str] = ("winograd", "patches")

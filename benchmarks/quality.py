@@ -16,17 +16,17 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
-from dip_jax.base import picture_key
-from dip_jax.cli.demo import baselines
 from dip_jax.engine.restore import restore
-from dip_jax.images.read import read_picture
+from dip_jax.images.read import read_image
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
+from dip_jax.tasks.baselines import baselines
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", "denoise", "The setting.")
 flags.DEFINE_multi_string("reference", [], "Clean pictures.")
-flags.DEFINE_integer("crop", 128, "Side of the centre crop of a reference.")
+flags.DEFINE_integer("crop", 128, "Side of the center crop of a reference.")
 flags.DEFINE_integer("seeds", 1, "Runs with different noise, code and weights.")
 flags.DEFINE_multi_string("set", [], "Config overrides.")
 
@@ -36,7 +36,7 @@ def pictures() -> dict[str, np.ndarray]:
     if FLAGS.reference:
         found = {}
         for path in FLAGS.reference:
-            pixels = read_picture(path).pixels
+            pixels = read_image(path).pixels
             top, left = ((n - FLAGS.crop) // 2 for n in pixels.shape[:2])
             found[path] = pixels[top : top + FLAGS.crop, left : left + FLAGS.crop]
         return found
@@ -63,28 +63,28 @@ def main(argv: list[str]) -> None:
     when = datetime.datetime.now(datetime.UTC).date().isoformat()
     title = f"{FLAGS.preset} {' '.join(FLAGS.set)}, {jax.devices()[0].device_kind}, jax "
     title += f"{jax.__version__}, python {platform.python_version()}, {when}"
-    columns = "picture seed noisy TV NLM answer step peak step gap status seconds"
+    columns = "picture seed noisy TV NLM estimate step peak step gap status seconds"
     table = Table(*columns.split(), title=title, box=None)
     for name, reference in pictures().items():
         for seed in range(FLAGS.seeds):
             config = build_config(FLAGS.preset, overrides=[f"run.seed={seed}", *FLAGS.set])
-            key = jax.random.fold_in(picture_key(seed, name), 1)
+            key = simulation_key(image_key(seed, name))
             case = simulate_case(key, config.task, name, reference)
             (result,) = restore([case], config)
             noisy = np.asarray(case.problem.measurement)
             curve = result.curve["psnr_average"]
-            answer, peak = psnr(result.image, reference), float(curve.max())
+            estimate, peak = psnr(result.image, reference), float(curve.max())
             figures = [psnr(noisy, reference)]
             figures += [psnr(image, reference) for image in baselines(noisy).values()]
             table.add_row(
                 name.rpartition("/")[2],
                 str(seed),
                 *(f"{value:.2f}" for value in figures),
-                f"{answer:.2f}",
+                f"{estimate:.2f}",
                 str(result.stop_step),
                 f"{peak:.2f}",
                 str(int(curve.argmax())),
-                f"{peak - answer:.2f}",
+                f"{peak - estimate:.2f}",
                 result.status,
                 f"{result.seconds:.0f}",
             )

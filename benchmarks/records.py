@@ -10,7 +10,7 @@ import numpy as np
 from skimage import data
 
 from dip_jax.base import InputError
-from dip_jax.images.read import read_picture
+from dip_jax.images.read import read_image
 
 # Name to the picture and the top and left of a crop that has something to see.
 SOURCES: dict[str, tuple[Callable[[], np.ndarray], int, int]] = {
@@ -26,14 +26,14 @@ SOURCES: dict[str, tuple[Callable[[], np.ndarray], int, int]] = {
 def clean_pictures(
     side: int, names: Sequence[str] = tuple(SOURCES), references: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Name to clean picture `[side, side, C]`, colour first, so that alike ones share a program.
+    """Name to clean picture `[side, side, C]`, color first, so that alike ones share a program.
 
     Pictures of scikit-image are halved, crops of twice the side, as far as they are large enough;
-    of `references`, paths of other pictures, the centre is taken as it is.
+    of `references`, paths of other pictures, the center is taken as it is.
     """
     found = {}
     for path in references:
-        pixels = read_picture(path).pixels
+        pixels = read_image(path).pixels
         top, left = ((n - side) // 2 for n in pixels.shape[:2])
         found[Path(path).stem] = pixels[top : top + side, left : left + side]
     for name in () if references else names:

@@ -22,11 +22,13 @@ from rich.table import Table
 from skimage import data
 
 from benchmarks import about
-from dip_jax.base import Case, picture_key
+from dip_jax.base import Case
 from dip_jax.config import Config
 from dip_jax.engine.restore import restore
-from dip_jax.images.read import read_picture
-from dip_jax.posterior.convergence import calibrate, calibrate_scaled, diagnose
+from dip_jax.images.read import read_image
+from dip_jax.keys import image_key, simulation_key
+from dip_jax.posterior.calibration import calibrate, calibrate_scaled
+from dip_jax.posterior.convergence import diagnose
 from dip_jax.presets import build_config
 from dip_jax.report.posterior_figures import draw_calibration
 from dip_jax.tasks.simulate import simulate_case
@@ -34,7 +36,7 @@ from dip_jax.tasks.simulate import simulate_case
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", "denoise", "The setting.")
 flags.DEFINE_string("reference", None, "A clean picture.")
-flags.DEFINE_integer("crop", 96, "Side of its centre crop.")
+flags.DEFINE_integer("crop", 96, "Side of its center crop.")
 flags.DEFINE_list("samplers", ["psgld", "paper", "csgld", "sgld"], "Which, in this order.")
 flags.DEFINE_integer("num_steps", 3000, "Steps of the point estimate.")
 flags.DEFINE_integer("chains", 2, "Chains of each sampler.")
@@ -102,7 +104,7 @@ def _config(*overrides: str) -> Config:
 
 def _fit() -> tuple[Case, Any]:
     if FLAGS.reference:
-        name, pixels = Path(FLAGS.reference).stem, read_picture(FLAGS.reference).pixels
+        name, pixels = Path(FLAGS.reference).stem, read_image(FLAGS.reference).pixels
     else:
         crop = data.astronaut()[0:256, 96:352]
         halved = crop.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3)) / 255
@@ -110,7 +112,7 @@ def _fit() -> tuple[Case, Any]:
     top, left = ((n - FLAGS.crop) // 2 for n in pixels.shape[:2])
     reference = pixels[top : top + FLAGS.crop, left : left + FLAGS.crop]
     config = _config("stop.rule=fixed", f"fit.num_steps={FLAGS.num_steps}")
-    key = jax.random.fold_in(picture_key(FLAGS.seed, name), 1)
+    key = simulation_key(image_key(FLAGS.seed, name))
     case = simulate_case(key, config.task, name, reference)
     return case, restore([case], config)[0]
 
@@ -136,7 +138,7 @@ def _sample(sampler: str, case: Case, num_steps: int, folder: Path) -> dict[str,
         "sampler": sampler,
         "psnr": _decibels(posterior.mean, reference),
         "psnr_chains": [_decibels(mean, reference) for mean in posterior.chain_means],
-        "psnr_sample": float(np.mean([curve["psnr"][-1] for curve in result.members])),
+        "psnr_sample": float(np.mean([curve["psnr"][-1] for curve in result.network_curves])),
         "residual": float(np.mean((posterior.mean - y) ** 2)) / noise_std**2,
         "num_samples": posterior.num_samples,
         "rhat_max": diagnosis.rhat_max,

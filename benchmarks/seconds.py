@@ -23,19 +23,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import app, flags
 from rich.console import Console
 
 from benchmarks import about
-from benchmarks.curves import Entry, Row, build_table, draw, entries
+from benchmarks.curves import LazyInput, Row, build_table, draw, entries
 from benchmarks.protocol import Run, Settings, alternate
 from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read_rows
 from benchmarks.step import Ours, Torch
-from dip_jax.base import Case, InputError, Result, picture_key
+from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, replace_fields
-from dip_jax.engine.restore import num_members, restore_many
+from dip_jax.engine.restore import num_networks, restore_many
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
@@ -44,7 +44,7 @@ EVERY = 10
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("setting", [], "Label, preset and overrides, separated by spaces.")
 flags.DEFINE_list("pictures", list(SOURCES), "Pictures of scikit-image.")
-flags.DEFINE_multi_string("reference", [], "Clean pictures instead of them; their centre crops.")
+flags.DEFINE_multi_string("reference", [], "Clean pictures instead of them; their center crops.")
 flags.DEFINE_integer("side", 128, "Side of the pictures.")
 flags.DEFINE_integer("seeds", 3, "Runs with different noise, code and weights.")
 flags.DEFINE_string("json", "seconds.jsonl", "The file of lines.")
@@ -69,7 +69,7 @@ def build_setting(text: str) -> tuple[str, Config]:
 def build_case(config: Config, picture: str, seed: int, reference: np.ndarray) -> Case:
     """The damaged picture; the damage depends on picture, seed and task, on nothing else of the setting."""
     name = f"{picture} {seed}"
-    key = jax.random.fold_in(picture_key(0, name), 1)
+    key = simulation_key(image_key(0, name))
     return simulate_case(key, config.task, name, reference)
 
 
@@ -77,7 +77,7 @@ def measure(result: Result, reference: np.ndarray) -> Row:
     """What was handed out, and the way there."""
     if result.error is not None:
         raise result.error
-    members = result.members or (result.curve,)
+    members = result.network_curves or (result.curve,)
     mse = np.mean((result.image - reference) ** 2)
     return {
         "answer": figure(-10 * np.log10(mse), 3),
@@ -106,7 +106,7 @@ def time_steps(settings: dict[str, Config], side: int) -> list[Row]:
     builders: dict[tuple[str, str], Callable[[], Run]] = {}
 
     def build_ours(config: Config) -> Run:
-        number = num_members(config)
+        number = num_networks(config)
         return Ours(replace_fields(config, {**endless, "run.slots": number}), side, number).run
 
     for label, config in settings.items():
@@ -125,7 +125,7 @@ def time_steps(settings: dict[str, Config], side: int) -> list[Row]:
             "label": label,
             "library": library,
             "side": side,
-            "num_networks": num_members(settings[label]),
+            "num_networks": num_networks(settings[label]),
             **times[name],
         }
         for name, (label, library) in names.items()
@@ -175,7 +175,7 @@ def show(path: Path) -> None:
         parts.setdefault(part, []).append(row)
         if "picture" in row and configs.setdefault((part, label), config) != config:
             raise InputError(f"{path}: the label {label!r} stands for two settings.")
-    found: list[tuple[str, list[Entry]]] = []
+    found: list[tuple[str, list[LazyInput]]] = []
     for (task, side), rows in parts.items():
         fits = [row for row in rows if "picture" in row]
         if fits:

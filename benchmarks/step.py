@@ -1,4 +1,4 @@
-"""Time of one optimisation step, ours and plain PyTorch's, in pairs in one run.
+"""Time of one optimization step, ours and plain PyTorch's, in pairs in one run.
 
     python -m benchmarks.step --size=128 --size=256 --rounds=3 --json=step.json
 
@@ -25,7 +25,7 @@ from dip_jax.config import Config, NetConfig
 from dip_jax.engine.canvas import pad_case
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.slots import Slots
-from dip_jax.engine.step_loop import block_length, share
+from dip_jax.engine.step_loop import block_length, slot_mode
 from dip_jax.nets import build_net, params_from_torch
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
@@ -52,7 +52,7 @@ class Ours:
             self.slots.put(index, pad_case(case, config.net.sides_per_octave))
         self.run(1)
         after = peak_bytes()
-        in_turn = batch if share(config) == "map" else 1
+        in_turn = batch if slot_mode(config) == "map" else 1
         traffic = in_turn * _bytes_accessed(self.slots)
         self.traffic = traffic or None
         self.facts = {
@@ -209,7 +209,7 @@ def check_torch(net: NetConfig) -> None:
 def build_step_config(settings: Settings, batch: int, precision: str, how: str) -> Config:
     """The standard network, with a rule that runs but never fires."""
     overrides = ["fit.num_steps=1000000", "stop.patience=1000000", f"run.slots={batch}"]
-    overrides += [f"run.share={how}", f"run.chunk={settings.steps or _MOST_STEPS}"]
+    overrides += [f"run.slot_mode={how}", f"run.chunk={settings.steps or _MOST_STEPS}"]
     # As long as it is `auto` it need not be a field.
     overrides += [] if precision == "auto" else [f"net.precision={precision}"]
     return build_config(overrides=[*overrides, *settings.overrides])

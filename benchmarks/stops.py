@@ -10,7 +10,7 @@ all of them judge the same fit, one that does not see what `held_out` keeps for 
 the best PSNR of the running average in the whole run minus that of the answer.
 
 The pictures are 96 x 96: crops of pictures of scikit-image, halved, other ones than those by which
-defaults were chosen (coins, ihc, moon, retina). Noise: `gaussianS`, S grey levels, known to the rules, or
+defaults were chosen (coins, ihc, moon, retina). Noise: `gaussianS`, S gray levels, known to the rules, or
 estimated from the picture (`--estimate`); `salt_and_pepper` and `poisson` with the likelihood of their presets.
 Salt and pepper have no level; what `discrepancy` and `sure` make of the one that is estimated for want of it
 is what a user would get, and no more.
@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
@@ -34,9 +33,10 @@ from rich.table import Table
 
 from benchmarks import about
 from benchmarks.records import SOURCES, append_row, clean_pictures, figure, read_rows
-from dip_jax.base import Case, InputError, Result, picture_key
+from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config
 from dip_jax.engine.restore import restore_many
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import PRESETS, build_config
 from dip_jax.tasks.noise_level import with_noise_std
 from dip_jax.tasks.simulate import simulate_case
@@ -47,9 +47,9 @@ _PRESET_OF = {"salt_and_pepper": "denoise_impulse", "poisson": "denoise_poisson"
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("pictures", list(SOURCES), "Pictures of scikit-image.")
-flags.DEFINE_multi_string("reference", [], "Clean pictures instead of them; their centre crops.")
+flags.DEFINE_multi_string("reference", [], "Clean pictures instead of them; their center crops.")
 flags.DEFINE_integer("side", 96, "Side of the pictures.")
-flags.DEFINE_list("noise", list(NOISES), "Kinds of noise, Gaussian ones with their grey levels.")
+flags.DEFINE_list("noise", list(NOISES), "Kinds of noise, Gaussian ones with their gray levels.")
 flags.DEFINE_bool("estimate", False, "Let the rules have the estimated level of Gaussian noise.")
 flags.DEFINE_string("preset", "denoise", "The setting.")
 flags.DEFINE_integer("num_steps", 2000, "Steps of each fit.")
@@ -78,7 +78,7 @@ def build_cases(noise: str, config: Config, pictures: dict[str, np.ndarray]) -> 
     for name, reference in pictures.items():
         # The name is what their random numbers follow from.
         name = f"{name} {noise}"
-        key = jax.random.fold_in(picture_key(FLAGS.seed, name), 1)
+        key = simulation_key(image_key(FLAGS.seed, name))
         case = simulate_case(key, config.task, name, reference)
         if FLAGS.estimate and noise.startswith("gaussian"):
             problem = case.problem._replace(noise_std=jnp.float32(jnp.nan))

@@ -13,7 +13,6 @@ the missing pixels alone.
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
@@ -24,13 +23,14 @@ from skimage import data, restoration
 from skimage.transform import iradon
 
 from benchmarks import about
-from dip_jax.base import Case, picture_key
-from dip_jax.cli.demo import baselines as denoisers
+from dip_jax.base import Case
 from dip_jax.engine.restore import restore
-from dip_jax.images.read import read_mask, read_picture
+from dip_jax.images.read import read_image, read_mask
 from dip_jax.images.side_inputs import read_guide
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.report.figures import damaged, save_png
+from dip_jax.tasks.baselines import baselines as denoisers
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
@@ -42,9 +42,9 @@ flags.DEFINE_string("mask", None, "White = known.")
 flags.DEFINE_string("text", None, "Or text that is written over the picture.")
 flags.DEFINE_string("guide", None, "The flash picture.")
 flags.DEFINE_integer("crop", 128, "Side of the crop.")
-flags.DEFINE_list("at", [], "Its top and left; the centre unless given.")
+flags.DEFINE_list("at", [], "Its top and left; the center unless given.")
 flags.DEFINE_integer("halve", 0, "How often a picture of scikit-image is halved first.")
-flags.DEFINE_bool("grey", False, "The luma of the picture.")
+flags.DEFINE_bool("gray", False, "The luma of the picture.")
 flags.DEFINE_integer("seeds", 1, "Runs with different damage, code and weights.")
 flags.DEFINE_string("sheet", None, "A picture to draw.")
 flags.DEFINE_string("json", None, "A file for the figures.")
@@ -63,7 +63,7 @@ def crop_of(image: np.ndarray) -> np.ndarray:
 def clean_picture() -> tuple[str, np.ndarray]:
     """Name and pixels `[H, W, C]`."""
     if FLAGS.reference:
-        name, image = Path(FLAGS.reference).stem, read_picture(FLAGS.reference).pixels
+        name, image = Path(FLAGS.reference).stem, read_image(FLAGS.reference).pixels
     else:
         name = FLAGS.picture
         image = np.float32(getattr(data, name)()) / 255
@@ -73,7 +73,7 @@ def clean_picture() -> tuple[str, np.ndarray]:
             blocks = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
             image = blocks.mean(axis=(1, 3))
     image = crop_of(image)
-    if FLAGS.grey and image.shape[-1] == 3:
+    if FLAGS.gray and image.shape[-1] == 3:
         image = image @ LUMA[:, None]
     return name, image.astype(np.float32)
 
@@ -157,8 +157,8 @@ def draw(path: str, panels: dict[str, np.ndarray], case: Case) -> None:
         shown.insert(0, ("guide\n", np.asarray(case.problem.code_image)))
     figure = Figure(figsize=(2.4 * len(shown), 2.9), layout="constrained")
     for axis, (title, image) in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        grey = image.shape[-1] == 1
-        axis.imshow(np.clip(image[..., 0] if grey else image, 0, 1), cmap="gray", vmin=0, vmax=1)
+        gray = image.shape[-1] == 1
+        axis.imshow(np.clip(image[..., 0] if gray else image, 0, 1), cmap="gray", vmin=0, vmax=1)
         axis.set_title(title, fontsize=9)
         axis.axis("off")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -176,17 +176,17 @@ def main(argv: list[str]) -> None:
             config = build_config(
                 preset, task=FLAGS.task, overrides=[f"run.seed={seed}", *FLAGS.set]
             )
-            key = jax.random.fold_in(picture_key(seed, name), 1)
+            key = simulation_key(image_key(seed, name))
             aids = {}
             if FLAGS.mask:
-                whole = read_picture(FLAGS.reference).pixels.shape[:2]
+                whole = read_image(FLAGS.reference).pixels.shape[:2]
                 aids["mask"] = crop_of(read_mask(FLAGS.mask, whole)[0][..., None])[..., 0]
             if FLAGS.text:
                 aids["mask"] = text_mask(*reference.shape[:2])
             if config.task.name == "flash" and not FLAGS.guide:
                 aids["guide"] = simulated_flash(reference)
             if FLAGS.guide:
-                whole = read_picture(FLAGS.reference).pixels.shape[:2]
+                whole = read_image(FLAGS.reference).pixels.shape[:2]
                 aids["guide"] = crop_of(read_guide(FLAGS.guide, whole)[0])
             case = simulate_case(key, config.task, name, reference, **aids)
             if not panels:

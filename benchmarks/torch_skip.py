@@ -1,7 +1,7 @@
 """The skip network in plain PyTorch: the thing to compare with, checked against the golden numbers.
 
 It is what a PyTorch user would write from the paper (`nn.Sequential`, reflection padding layers,
-batch normalisation, concatenation), for a `NetConfig` with strides and one skip per scale or none.
+batch normalization, concatenation), for a `NetConfig` with strides and one skip per scale or none.
 PyTorch is no dependency of the package; `pip install torch` to use this file.
 """
 

@@ -8,9 +8,7 @@ The names: `image` (the estimate, x), `measurement` (the data, y), `operator` (t
 estimator ever sees), `noise_std` (in [0, 1] units), `step` of `num_steps`.
 """
 
-import zlib
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -20,23 +18,11 @@ from dip_jax.errors import InputError as InputError
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
-_MEMBER = 1000  # folded into a picture's key, beyond what else is
 
 
-def picture_key(seed: int, name: str, *, member: int = 0) -> Array:
-    """The random key of a picture: from the run's seed and the last part of its name.
-
-    So it depends neither on its place in a run nor on whether another picture has the same stem. Of several
-    networks for one picture the first has the key that it would have alone.
-    """
-    stem = PurePosixPath(name).name
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stem.encode()))
-    return jax.random.fold_in(key, _MEMBER + member) if member else key
-
-
-def member_label(name: str, member: int) -> str:
+def network_label(name: str, network_index: int) -> str:
     """What to call one of several networks for the picture `name`."""
-    return f"{name}, network {member + 1}" if member else name
+    return f"{name}, network {network_index + 1}" if network_index else name
 
 
 class Operator(Protocol):
@@ -98,7 +84,7 @@ class Case(NamedTuple):
     """What to call it."""
     jpeg: Any = None
     """The `jpeg.JpegFile` whose coefficients were measured, or None."""
-    member: int = 0
+    network_index: int = 0
     """Which of several networks for the same picture this is: a chain, or a seed."""
 
 
@@ -119,7 +105,7 @@ class Info(NamedTuple):
     """What a person wants to know of one step; all of it belongs to the params *before* the step."""
 
     loss: Array
-    """What is minimised: by default the mean of |A f(z) - y|^2 over the measurement."""
+    """What is minimized: by default the mean of |A f(z) - y|^2 over the measurement."""
     image: Array
     """The network's output `[H, W, C]` for this step's perturbed code."""
     average: Array
@@ -132,7 +118,7 @@ class Info(NamedTuple):
     """Sampling: whether this step's output is a sample."""
 
     @property
-    def answer(self) -> Array:
+    def estimate(self) -> Array:
         """What would be handed out now: the mean of the samples, or the running average."""
         return self.average if self.mean is None else self.mean
 
@@ -146,12 +132,12 @@ class Algorithm(NamedTuple):
     """`step(problem, state) -> (state, info)`."""
 
 
-class Verdict(NamedTuple):
+class RuleReport(NamedTuple):
     """What a stopping rule says at a step."""
 
     signal: Array
     """What it watches: its minimum, or a threshold, is where it stops. NaN while it has none."""
-    answer_step: Array
+    estimate_step: Array
     """The step whose answer it would hand out."""
     done: Array
     """Whether it has fired."""
@@ -166,8 +152,8 @@ class Stopper(NamedTuple):
     """`view(state, problem) -> problem`: what the estimator may see of the problem."""
     update: Callable[[Any, Problem, Array, Info], tuple[Any, Array]]
     """`update(state, problem, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
-    verdicts: Callable[[Any], dict[str, Verdict]]
-    """`verdicts(state) -> {rule: verdict}`: of one rule, or of all that run side by side."""
+    reports: Callable[[Any], dict[str, RuleReport]]
+    """`reports(state) -> {rule: verdict}`: of one rule, or of all that run side by side."""
 
 
 class Posterior(NamedTuple):
@@ -220,13 +206,13 @@ class Result(NamedTuple):
     """Plain sentences about the answer that the user should be told."""
     posterior: Posterior | None = None
     """What was sampled, where it was, or the spread of several seeds."""
-    held: np.ndarray | None = None
+    held_out: np.ndarray | None = None
     """Of samples, where the operator acts on each pixel alone: which measurements no chain saw."""
-    members: tuple[dict[str, np.ndarray], ...] = ()
+    network_curves: tuple[dict[str, np.ndarray], ...] = ()
     """The curves of several networks for the picture; `curve` is that of the first."""
-    member: int = 0
+    network_index: int = 0
     """Which of them this is, until they are put together."""
-    point: "Result | None" = None
+    point_estimate: "Result | None" = None
     """Of samples: what a fit made in as many steps."""
     stops: dict[str, tuple[int, bool]] | None = None
     """For each stopping rule, the step of its answer and whether it has fired."""

@@ -43,11 +43,11 @@ class TaskConfig(Section):
     """The kind of noise that a simulation adds."""
     peak: float = number(30.0, 0, open_low=True)
     """Poisson noise: photons that a white pixel receives on average."""
-    salt_share: float = number(0.1, 0, 1)
+    salt_fraction: float = number(0.1, 0, 1)
     """Salt and pepper: share of the pixels that turn black or white."""
     saturation: float | None = number(None, 0, open_low=True)
     """Measured values from here on say nothing (a full sensor) and are left out; None for none."""
-    known_share: float = number(0.5, 0, 1, open_low=True)
+    known_fraction: float = number(0.5, 0, 1, open_low=True)
     """Share of the pixels (inpainting) or measurements (compressed sensing) that a simulation keeps."""
     paste_known: bool = True
     """Put the known pixels back into the answer of an inpainting without noise."""
@@ -63,17 +63,17 @@ class TaskConfig(Section):
     """Deblurring: length of a motion in pixels."""
     kernel_angle: float = number(0.0, -360, 360)
     """Deblurring: its direction in degrees, counter-clockwise from the right."""
-    normalise_kernel: bool = False
+    normalize_kernel: bool = False
     """Deblurring: scale a given kernel to sum 1 instead of refusing it."""
     boundary: str = choice("reflect", "circular", default="reflect")
     """Deblurring: what the kernel sees beyond the border."""
     jpeg: str = choice("intervals", "decoded", default="intervals")
-    """dejpeg: keep the coefficients within the file's own quantisation intervals, or fit the decoded
+    """dejpeg: keep the coefficients within the file's own quantization intervals, or fit the decoded
     picture as in 2018."""
     quality: int = number(10, 1, 100)
     """dejpeg: quality of a simulated JPEG."""
     pattern: str = choice("RGGB", "BGGR", "GRBG", "GBRG", default="RGGB")
-    """Demosaicing: the colour filters of the first two rows."""
+    """Demosaicing: the color filters of the first two rows."""
     sensing: str = choice("fourier", "gaussian", default="fourier")
     """Compressed sensing: random frequencies, or a random matrix."""
     num_angles: int = number(32, 1)
@@ -127,13 +127,13 @@ class NetConfig(Section):
     """resnet, texture, conv_decoder, deep_decoder: channels."""
     depth: int = number(8, 1, 16)
     """resnet: blocks; texture: scales; conv_decoder, deep_decoder: how often the code is doubled."""
-    more_layers: int = number(0, 0, 4)
+    extra_scales: int = number(0, 0, 4)
     """unet: further scales of the coarsest width."""
     concat_input: bool = False
     """unet: each encoder scale also sees the shrunken code."""
     residual: bool = True
     """resnet: add each block's input to its output."""
-    normalisation: str = choice("batch", "instance", "none", "group", default="batch")
+    normalization: str = choice("batch", "instance", "none", "group", default="batch")
     """Each channel by its own statistics, with learnt scale and bias; unet: also without them (`instance`), or not at
     all; skip: also groups of channels together."""
     num_groups: int = number(8, 1)
@@ -158,24 +158,24 @@ class NetConfig(Section):
     activation: str = choice("leaky_relu", "swish", "elu", "relu", "none", default="leaky_relu")
     """The non-linearity."""
     bias: bool = True
-    """Biases in the convolutions (those before a normalisation have no effect)."""
+    """Biases in the convolutions (those before a normalization have no effect)."""
     sigmoid: bool = True
     """A sigmoid at the end, so that images lie in [0, 1]."""
     scale_init: str = choice("uniform", "one", default="uniform")
-    """Where normalisation scales start: U(0, 1), as the PyTorch of 2018 did, or at one."""
+    """Where normalization scales start: U(0, 1), as the PyTorch of 2018 did, or at one."""
     sides_per_octave: int = number(16, 0)
     """Sides are rounded up to so many per octave, so that pictures share a program; 0 rounds nothing."""
-    lowering: str = choice("auto", "winograd", "patches", "vendor", default="auto")
+    lowering: str = choice("auto", "winograd", "patches", "xla", default="auto")
     """How convolutions are computed; `auto` chooses per platform. See `convolution`."""
     precision: str = choice("auto", "float32", "tf32", "bfloat16", default="auto")
     """Of the products in convolutions; `auto` is float32 on CPU and tf32 elsewhere. With `bfloat16` maps are kept
-    in it, too; weights, statistics, loss and optimiser are float32 in any case."""
+    in it, too; weights, statistics, loss and optimizer are float32 in any case."""
     remat: str = choice("auto", "off", "on", default="auto")
-    """skip: rematerialisation, that is to keep for the gradient only what blocks begin with and to compute the rest
+    """skip: rematerialization, that is to keep for the gradient only what blocks begin with and to compute the rest
     again: a fifth less memory, a quarter more time. `auto` does so where a picture would not fit otherwise. (On
     CPU with jax 0.10 it has no effect: its compiler computes nothing twice.)"""
     batching: str = choice("auto", "grouped", "separate", "product", default="auto")
-    """What `vmap` makes of the platform's own convolutions; see `vendor`."""
+    """What `vmap` makes of the platform's own convolutions; see `layers.xla_conv`."""
 
     def __post_init__(self) -> None:
         """Checks what no single field can."""
@@ -188,12 +188,12 @@ class NetConfig(Section):
                 raise InputError(f"Kernel sides must be 1, 3, 5 or 7, came {side}.")
         if "deconv" in self.upsample and self.kind != "unet":
             raise InputError(f"net.upsample=deconv belongs to unet, the network is {self.kind}.")
-        if self.normalisation not in {
+        if self.normalization not in {
             "unet": ("batch", "instance", "none"),
             "skip": ("batch", "group"),
         }.get(self.kind, ("batch",)):
             raise InputError(
-                f"net.normalisation={self.normalisation} is not one of {self.kind}; use batch."
+                f"net.normalization={self.normalization} is not one of {self.kind}; use batch."
             )
         if self.kind == "unet" and scales < 2:
             raise InputError("A unet needs at least two values in net.channels_down, came one.")
@@ -232,9 +232,9 @@ class FitConfig(Section):
     num_seeds: int = number(1, 1, 64)
     """fit: networks for the same picture, whose answers are averaged."""
     num_steps: int = number(3000, 1)
-    """Optimisation steps at most; a stopping rule may end earlier."""
+    """Optimization steps at most; a stopping rule may end earlier."""
     optimizer: str = "adam"
-    """The name of any optimiser in optax; of `sgld` its place is the sampler's."""
+    """The name of any optimizer in optax; of `sgld` its place is the sampler's."""
     learning_rate: float = number(0.01, 0, open_low=True)
     """Its learning rate, constant."""
     b2: float | None = number(None, 0, 0.99999)
@@ -284,7 +284,7 @@ class SgldConfig(Section):
     num_chains: int = number(2, 1, 64)
     """Chains with networks of their own."""
     temperature: float = number(1.0, 0)
-    """1 samples the posterior, 0 optimises."""
+    """1 samples the posterior, 0 optimizes."""
     warm_up: int | None = number(None, 0)
     """First steps, which go at temperature 0; None for a fifth of the burn-in."""
     step_size: float | None = number(None, 0, open_low=True)
@@ -303,12 +303,12 @@ class SgldConfig(Section):
     per step)."""
     num_cycles: int = number(4, 1)
     """csgld: cycles of the step size."""
-    explore_share: float = number(0.5, 0, 1)
+    explore_fraction: float = number(0.5, 0, 1)
     """csgld: first share of each cycle that goes at temperature 0 and gives no samples."""
     prior_precision: float = number(1.0, 0)
     """Precision (one over the variance) of the normal prior of each weight."""
-    keep_lengths: bool = False
-    """All but `paper`: kernels in front of a normalisation keep their length, which has no effect on the image but
+    constrain_norm: bool = False
+    """All but `paper`: kernels in front of a normalization keep their length, which has no effect on the image but
     on how far a step turns them."""
     noise: str = choice("known", "sampled", default="known")
     """The noise level: as given or estimated, or sampled too (Gaussian likelihood only)."""
@@ -321,7 +321,7 @@ class SgldConfig(Section):
     perturbation: float = number(0.0, 0)
     """All but `paper`: standard deviation of the noise added to the code in each step (there it is
     `fit.perturbation`). It is heat beyond the temperature."""
-    held_share: float = number(0.01, 0, 0.5)
+    held_out_fraction: float = number(0.01, 0, 0.5)
     """Share of the measurements that no chain sees, to check its predictions on (where the operator acts on
     each pixel alone)."""
     keep_samples: int = number(0, 0, 1000)
@@ -341,7 +341,7 @@ class SgldConfig(Section):
         if self.sampler != "csgld":
             return len(steps)
         length = -(-num_steps // self.num_cycles)
-        return sum(t % length >= self.explore_share * length for t in steps)
+        return sum(t % length >= self.explore_fraction * length for t in steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -369,7 +369,7 @@ class StopConfig(Section):
     """emv: weight of the newest output in the moving mean and variance."""
     discrepancy_factor: float = number(0.9, 0, open_low=True)
     """discrepancy: it stops where the mean squared misfit is this many times the noise's variance."""
-    held_share: float = number(0.03, 0, 0.5, open_low=True)
+    held_out_fraction: float = number(0.03, 0, 0.5, open_low=True)
     """held_out: share of the measurements that is kept out of the fit."""
     sure_epsilon: float = number(0.3, 0, open_low=True)
     """sure: how much the second fit's measurement differs, in standard deviations of the noise."""
@@ -385,7 +385,7 @@ class RunConfig(Section):
     """Every random number follows from it and from the picture's name."""
     chunk: int = number(100, 1)
     """Steps per dispatch at most; they adapt so that a dispatch lasts a few seconds, elsewhere than on CPU half a second."""
-    share: str = choice("auto", "map", "vmap", "unroll", default="auto")
+    slot_mode: str = choice("auto", "map", "vmap", "unroll", default="auto")
     """How pictures share a device: one after the other, side by side, or each with code of its own."""
     slots: int | None = number(None, 1)
     """Pictures that share a device; None for 1 on CPU and 8 elsewhere, fewer where there are no more or memory is short."""

@@ -13,7 +13,7 @@ def is_disk_full(error: BaseException) -> bool:
     return by_number or any(words in str(error) for words in ("No space left", "quota exceeded"))
 
 
-def sentence(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error as a line for the user."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):

@@ -2,7 +2,7 @@
 
     min over w of  loss(A f(z + s n; w), y) + tv_weight TV(f),   n ~ N(0, 1) fresh in every step,
 
-by any optimiser of optax; the loss is the mean of |A f - y|^2 unless another likelihood is chosen (`losses`).
+by any optimizer of optax; the loss is the mean of |A f - y|^2 unless another likelihood is chosen (`losses`).
 What is fitted are the weights w, the code z, or both. `fit` is handed the net and returns an `Algorithm`; it knows neither tasks
 nor when to stop. Its state is everything that the next step needs, so it can be saved and resumed.
 
@@ -25,7 +25,7 @@ from dip_jax.base import Algorithm, Array, Info, InputError, Net, Params, Proble
 from dip_jax.codes import build_code
 from dip_jax.config import FitConfig
 from dip_jax.fields import require_choice
-from dip_jax.losses import build_likelihood, negligible, total_variation
+from dip_jax.losses import build_likelihood, loss_floor, total_variation
 
 
 class Snapshot(NamedTuple):
@@ -43,7 +43,7 @@ class FitState(NamedTuple):
     """Steps made, including those undone."""
     key: Array
     """Data of the random key, `[2]` uint32; step t uses `fold_in(key, t)`."""
-    held: dict[str, Params]
+    frozen: dict[str, Params]
     """What is not fitted, of `net` (the weights w) and `code` (z, `[Hc, Wc, C_in]`)."""
     params: dict[str, Params]
     """What is fitted, of the same two."""
@@ -70,7 +70,7 @@ _UNSUITABLE = {"noisy_sgd", "optimistic_adam"}
 
 
 def optimizer_names() -> tuple[str, ...]:
-    """The optimisers of optax that need no more than a learning rate."""
+    """The optimizers of optax that need no more than a learning rate."""
     names = []
     for name in set(dir(optax)) - _UNSUITABLE:
         candidate = getattr(optax, name)
@@ -85,7 +85,7 @@ def optimizer_names() -> tuple[str, ...]:
 def build_optimizer(
     name: str, learning_rate: float, b2: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimiser of that name in optax.
+    """The optimizer of that name in optax.
 
     Args:
       name: One of `optimizer_names`.
@@ -136,10 +136,10 @@ def build_fit(
     """The fit of one picture as `init(key, problem)` and `step(problem, state)`.
 
     **Guard.** Adam at this learning rate sometimes jumps. A step whose loss is not finite, or more than
-    `guard_ratio` times the running level of the loss (or of what is negligible), is undone: params *and* optimiser state go back
+    `guard_ratio` times the running level of the loss (or of what is loss_floor), is undone: params *and* optimizer state go back
     to the last snapshot, the average does not see the bad output, and the step counts as one. A snapshot
     is made after every `guard_every` good steps in a row; until then each return halves the steps. After
-    `guard_limit` returns to the same snapshot the fit has diverged. (The 2018 code kept the optimiser's state and stepped on with the gradient
+    `guard_limit` returns to the same snapshot the fit has diverged. (The 2018 code kept the optimizer's state and stepped on with the gradient
     of the bad params; on CPU it restored nothing.)
 
     **Running average** of the accepted outputs x_1, x_2, ...: m_t = m_{t-1} + r_t (x_t - m_{t-1}) with
@@ -160,7 +160,7 @@ def build_fit(
         optimizer = build_optimizer(config.optimizer, config.learning_rate, config.b2)
     update = optax.with_extra_args_support(optimizer).update
     likelihood = build_likelihood(config.likelihood, interval_pull=config.interval_pull)
-    floor = negligible(config.likelihood)
+    floor = loss_floor(config.likelihood)
     fitted = ("net", "code") if config.optimize == "both" else (config.optimize,)
 
     def init(key: Array, problem: Problem) -> FitState:
@@ -173,7 +173,7 @@ def build_fit(
         return FitState(
             step=zero,
             key=jax.random.key_data(step_key),
-            held=parts,
+            frozen=parts,
             params=params,
             opt_state=opt_state,
             average=jnp.zeros(net.image_shape, jnp.float32),
@@ -196,7 +196,7 @@ def build_fit(
 
         def loss_fn(params: Params) -> tuple[Array, Array]:
             # Also a code that is fitted is shaken: each step anew, around where it is.
-            parts = {**state.held, **params}
+            parts = {**state.frozen, **params}
             code = parts["code"] if shake is None else parts["code"] + shake
             image = net.apply(parts["net"], code)
             if problem.region is not None:
@@ -212,7 +212,7 @@ def build_fit(
         limit = config.guard_ratio * jnp.maximum(state.level, floor)
         accepted = jnp.isfinite(loss) & (loss <= limit)
 
-        # 2. A step of the optimiser, or back to the snapshot.
+        # 2. A step of the optimizer, or back to the snapshot.
         extra: dict[str, Any] = {}
         if extra_args is not None:
             extra = extra_args(problem, loss=loss, step=state.step, key=key, shape=image.shape)

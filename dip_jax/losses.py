@@ -1,4 +1,4 @@
-"""What a fit minimises: a likelihood for the measurement, and total variation where it is asked for.
+"""What a fit minimizes: a likelihood for the measurement, and total variation where it is asked for.
 
 A likelihood compares the prediction p = A f(z) with the measurement y, value by value, by a misfit that is
 0 for a perfect prediction and never negative (the guard of `fit` compares losses by their ratio). The
@@ -13,13 +13,12 @@ import jax.numpy as jnp
 
 from dip_jax.base import Array, InputError, Problem
 from dip_jax.fields import require_choice
+from dip_jax.problem import assumed_variance, num_measurements
 
 # Added to both sides of a deviance: a prediction of no photons would make one photon impossible.
 _DARK = 1e-4
 _DARKEST = 1e-5
 _SMOOTHING = 1e-3
-LEAST_NOISE_STD = 1 / 255
-"""Samples of a measurement with less noise are drawn as if it had so much."""
 
 
 def gaussian(problem: Problem, prediction: Array) -> Array:
@@ -72,7 +71,7 @@ def poisson_gauss(problem: Problem, prediction: Array) -> Array:
 
 
 def interval(problem: Problem, prediction: Array, *, pull: float = 0.0) -> Array:
-    """max(|p - y| - tolerance, 0)^2 + pull |p - y|^2: quantised values.
+    """max(|p - y| - tolerance, 0)^2 + pull |p - y|^2: quantized values.
 
     Without a pull all values of an interval are alike, and what the network has no opinion about wanders in
     it as noise; the values themselves lie more often near its middle. Without a tolerance it is `gaussian`.
@@ -92,8 +91,8 @@ _MISFITS: dict[str, Callable[..., Array]] = {
 }
 
 
-def negligible(name: str) -> float:
-    """A loss of this likelihood below which differences mean nothing: a quarter of a grey level."""
+def loss_floor(name: str) -> float:
+    """A loss of this likelihood below which differences mean nothing: a quarter of a gray level."""
     level = 0.25 / 255
     return level if name == "laplace" else level**2
 
@@ -125,19 +124,10 @@ def build_likelihood(name: str, *, interval_pull: float = 0.0) -> Callable[[Prob
     return loss
 
 
-def num_measurements(problem: Problem) -> Array | float:
-    """How many measured values count."""
-    y = problem.measurement
-    if problem.weights is not None:
-        return jnp.sum(jnp.broadcast_to(problem.weights, y.shape))
-    share = 1.0 if problem.region is None else jnp.mean(problem.region)
-    return y.size * share
-
-
-def energy_scale(name: str, problem: Problem) -> Array | float:
+def nll_scale(name: str, problem: Problem) -> Array | float:
     """What makes the negative log likelihood of the loss: n / (2 noise_std^2), n peak, ...
 
-    Laplace noise of standard deviation noise_std has b = noise_std / sqrt(2). Quantised values are taken as
+    Laplace noise of standard deviation noise_std has b = noise_std / sqrt(2). Quantized values are taken as
     Gaussian, with noise_std.
 
     Raises:
@@ -155,23 +145,11 @@ def energy_scale(name: str, problem: Problem) -> Array | float:
     return n / (parts * variance)
 
 
-def assumed_variance(problem: Problem) -> Array:
-    """The noise's variance that `energy_scale` supposes, the same for all values.
-
-    At least that of one grey level: an exact measurement would leave nothing to sample. Photons count by their mean.
-    """
-    variance = jnp.asarray(problem.noise_std) ** 2
-    if problem.peak is not None:
-        light = jnp.mean(jnp.maximum(jnp.real(problem.measurement), 0))
-        variance = jnp.nan_to_num(variance) + light / jnp.asarray(problem.peak)
-    return jnp.maximum(variance, LEAST_NOISE_STD**2)
-
-
 def total_variation(image: Array, form: str, *, region: Array | None = None) -> Array:
     """The sum of the gradient's length over pixels and channels.
 
     isotropic: sum (d_h^2 + d_w^2)^(1/2); smooth: sum (d_h^2 + d_w^2 + e^2)^(1/2) - e with e = 1e-3, which has
-    a gradient everywhere. d_h, d_w are forward differences at the pixels that have both neighbours; of a
+    a gradient everywhere. d_h, d_w are forward differences at the pixels that have both neighbors; of a
     signal, one row high, d_w alone. (The 2018 code's gradient of the first is not a number where the image is flat; here it is 0.)
 
     Args:

@@ -22,8 +22,8 @@ def psnr(image: Array, reference: Array, *, region: Array | None = None) -> Arra
       reference: The truth `[H, W, C]`.
       region: `[H, W, 1]`, 1 where the picture is; elsewhere both images must be 0.
     """
-    share = 1.0 if region is None else jnp.mean(region)
-    return -10 * jnp.log10(mse(image, reference) / share)
+    fraction = 1.0 if region is None else jnp.mean(region)
+    return -10 * jnp.log10(mse(image, reference) / fraction)
 
 
 def psnr_on_host(image: np.ndarray, reference: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """Networks: from a config to two pure functions, `Net(init, apply)`.
 
-A network maps a code `[Hc, Wc, C_in]` to an image `[H, W, C]`. Its normalisations use the current
+A network maps a code `[Hc, Wc, C_in]` to an image `[H, W, C]`. Its normalizations use the current
 image's own statistics, so there is nothing but params: a plain tree of arrays. Batches are made from
 outside, and each image of a batch has its own params.
 """
@@ -45,8 +45,8 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
 
     Weights start as PyTorch's defaults (uniform, bound 1 / sqrt(fan_in)). Where the architecture
     cannot make the picture's size itself, the code is made larger and the image is cropped at its
-    centre: the user's picture is never cropped. The kind `identity` has no params: its code is the
-    image (without a sigmoid), for optimising pixels directly.
+    center: the user's picture is never cropped. The kind `identity` has no params: its code is the
+    image (without a sigmoid), for optimizing pixels directly.
 
     Args:
       config: The network's settings.
@@ -95,7 +95,7 @@ def _start(key: Array, config: NetConfig, shapes: Params) -> Params:
     """Draws the first params.
 
     Convolutions as PyTorch's default, weights and biases alike: U(-b, b), b = 1 / sqrt(fan in).
-    Normalisations: bias 0, scale U(0, 1) or 1.
+    Normalizations: bias 0, scale U(0, 1) or 1.
     """
     # All numbers come from one draw: a generator per array takes ten seconds to compile.
     uniform = jax.random.uniform(key, (num_params(shapes),), jnp.float32)

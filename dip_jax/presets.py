@@ -39,7 +39,7 @@ _SGLD_2019 = {
     "sgld.sampler": "paper",
     "sgld.num_chains": 1,
     "sgld.thin": 50,
-    "sgld.held_share": 0.0,
+    "sgld.held_out_fraction": 0.0,
     "sgld.point_estimate": False,
 }
 _PIXELS = {
@@ -72,9 +72,9 @@ _LIBRARY_UNET = {
     "net.kind": "unet",
     "net.input_depth": 1,
     "net.channels_down": (8, 16, 32, 64, 128),
-    "net.more_layers": 1,
+    "net.extra_scales": 1,
     "net.upsample": ("deconv",),
-    "net.normalisation": "instance",
+    "net.normalization": "instance",
     "net.padding": "zero",
     "net.activation": "relu",
     "fit.num_steps": 3000,
@@ -179,7 +179,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "dejpeg": Preset(
         "dejpeg",
-        "within the file's own quantisation intervals",
+        "within the file's own quantization intervals",
         "docs/tasks.md",
         {"fit.likelihood": "interval", "fit.num_steps": 2400, **_NARROW_NET, **_ALL_STEPS},
     ),
@@ -190,7 +190,7 @@ PRESETS: dict[str, Preset] = {
         {
             "task.jpeg": "decoded",
             "fit.num_steps": 2400,
-            # The artefacts of neighbours are alike: what is held out could be guessed with them.
+            # The artifacts of neighbors are alike: what is held out could be guessed with them.
             "stop.rule": "wmv",
             **_NARROW_NET,
         },
@@ -239,7 +239,7 @@ PRESETS: dict[str, Preset] = {
             "net.channels_up": (16, 32, 64, 128, 128),
             "net.channels_skip": (0,) * 5,
             "net.downsample": ("avg",),
-            "task.known_share": 0.02,
+            "task.known_fraction": 0.02,
             "fit.num_steps": 1000,
             "fit.perturbation": 0.0,
             **_NO_AVERAGE,

@@ -4,13 +4,13 @@ The weights w have the posterior density exp(-U(w) / T) with
 
     U(w) = k L(w) + (p / 2) |w|^2.
 
-L is the loss that `fit` minimises, a mean over n measurements, and k turns it into the negative log
+L is the loss that `fit` minimizes, a mean over n measurements, and k turns it into the negative log
 likelihood: k = n / (2 noise_std^2) for a Gaussian one. p is the precision of a normal prior of the
 weights, and T the temperature; 1 is Bayes' posterior.
 
 A sampler is a transformation of gradients as optax has them, noise included, so `fit` makes its steps as it
-makes those of any optimiser. `build_sgld` then adds up the outputs: their mean is the answer, their
-spread its uncertainty. What a sampler does at T = 0 is an optimiser of optax, exactly.
+makes those of any optimizer. `build_sgld` then adds up the outputs: their mean is the answer, their
+spread its uncertainty. What a sampler does at T = 0 is an optimizer of optax, exactly.
 
 References:
   Welling and Teh, Bayesian Learning via Stochastic Gradient Langevin Dynamics, 2011.
@@ -30,11 +30,10 @@ from dip_jax import fast_random as noise
 from dip_jax.base import Algorithm, Array, Info, Params, Problem
 from dip_jax.config import SgldConfig
 from dip_jax.fit import ExtraArgs
-from dip_jax.losses import assumed_variance, energy_scale, num_measurements
+from dip_jax.keys import sampler_key
+from dip_jax.losses import nll_scale
 from dip_jax.posterior.moments import Moments, add_sample, start_moments
-from dip_jax.tasks.noise_level import counted
-
-_SAMPLER = 1  # folded into a step's key
+from dip_jax.problem import assumed_variance, informative_mask, num_measurements
 
 
 class SamplerState(NamedTuple):
@@ -45,7 +44,7 @@ class SamplerState(NamedTuple):
     moment: Params
     """Running mean V of the squared gradients of U; empty without a preconditioner."""
     radial: Params
-    """`keep_lengths`: of each kernel the sums of |w . grad L| and |w| |grad L| so far, `[2]`; else empty."""
+    """`constrain_norm`: of each kernel the sums of |w . grad L| and |w| |grad L| so far, `[2]`; else empty."""
     optimizer: Any
     """`paper`: the state of Adam."""
     noise_var: Array
@@ -97,13 +96,13 @@ def build_sampler(
     derivative of P by w, is 0. With `freeze=False` P goes on, and `gamma` adds G from a probe of the Hessian.
 
     `csgld`: as `psgld`, in cycles: e falls from its first value to 0 by a cosine, the first
-    `explore_share` of each cycle goes at temperature 0 and gives no samples.
+    `explore_fraction` of each cycle goes at temperature 0 and gives no samples.
 
     `paper`: Adam on the mean loss, then w <- w + 2 learning_rate n on kernels alone. It is no Langevin
     dynamics: the noise is not sqrt(2 e), is not preconditioned as the drift is, and does not know
     the noise of the picture. Kept as it was, because it works.
 
-    With `keep_lengths` kernels whose length has no effect, those in front of a normalisation, keep it: the walk is
+    With `constrain_norm` kernels whose length has no effect, those in front of a normalization, keep it: the walk is
     on a sphere, with one P for each kernel. Their direction has the same posterior either way, because the
     normal prior is alike in all directions.
 
@@ -133,7 +132,7 @@ def build_sampler(
 
     def init(params: Params) -> SamplerState:
         moment = jax.tree.map(jnp.zeros_like, params) if preconditioned else ()
-        radial = jax.tree.map(lambda w: jnp.zeros(2), params) if config.keep_lengths else ()
+        radial = jax.tree.map(lambda w: jnp.zeros(2), params) if config.constrain_norm else ()
         return SamplerState(jnp.int32(0), moment, radial, (), jnp.float32(jnp.nan))
 
     def update(
@@ -166,7 +165,7 @@ def build_sampler(
         if preconditioned:
             adapting = not config.freeze or step < frozen
             squares = jax.tree.map(lambda g: g * g, grads)
-            if config.keep_lengths:  # on a sphere all directions must be alike
+            if config.constrain_norm:  # on a sphere all directions must be alike
                 squares = jax.tree.map(
                     lambda s: jnp.full_like(s, jnp.mean(s)) if s.ndim == 4 else s, squares
                 )
@@ -205,7 +204,7 @@ def build_sampler(
             lambda d, p, n: -size * d + spread * jnp.sqrt(p) * n, drift, preconditioner, shake
         )
         radial = state.radial
-        if config.keep_lengths:
+        if config.constrain_norm:
             radial = jax.tree.map(_add_radial, radial, params, loss_grads)
             updates = jax.tree.map(_keep_length, updates, params, radial)
         return updates, SamplerState(state.num_steps + 1, moment, radial, (), noise_var)
@@ -224,9 +223,9 @@ def sampler_args(likelihood: str) -> ExtraArgs:
         problem: Problem, *, loss: Array, step: Array, key: Array, shape: tuple[int, ...]
     ) -> dict[str, Any]:
         return {
-            "key": jax.random.fold_in(key, _SAMPLER),
+            "key": sampler_key(key),
             "step": step,
-            "scale": energy_scale(likelihood, problem),
+            "scale": nll_scale(likelihood, problem),
             **_noise_statistics(problem, loss, shape),
         }
 
@@ -240,7 +239,7 @@ def _noise_statistics(problem: Problem, loss: Array, shape: tuple[int, ...]) -> 
     """
     half = 1.0 if jnp.iscomplexobj(problem.measurement) else 0.5
     # Any key: it only tells what the operator makes 0.
-    count = jnp.sum(counted(jax.random.key(0), problem, shape))
+    count = jnp.sum(informative_mask(jax.random.key(0), problem, shape))
     return {
         "half_misfit": half * num_measurements(problem) * loss,
         "half_count": half * count,
@@ -266,7 +265,7 @@ def build_schedule(
         if config.sampler == "csgld":
             place = cycle_place(config, step, num_steps)
             size = learning_rate / 2 * (1 + jnp.cos(jnp.pi * place))
-            hot &= place >= config.explore_share
+            hot &= place >= config.explore_fraction
         else:
             plain = config.sampler == "sgld"
             first: Array | float = 1 / scale if plain else learning_rate
@@ -364,14 +363,14 @@ def _hessian_diagonal(
 
 
 def build_sgld(config: SgldConfig, algorithm: Algorithm, *, num_steps: int) -> Algorithm:
-    """A fit that samples, from a fit whose optimiser is a sampler.
+    """A fit that samples, from a fit whose optimizer is a sampler.
 
     The outputs of steps t > burn_in with t a multiple of `thin` are the samples, those that the guard
     rejects and those of a cycle's exploration excepted. `samples` says what is kept of them.
 
     Args:
       config: The settings.
-      algorithm: `build_fit` with a sampler for its optimiser.
+      algorithm: `build_fit` with a sampler for its optimizer.
       num_steps: Steps in all.
     """
     total = config.num_samples(num_steps)
@@ -399,5 +398,5 @@ def is_sample(config: SgldConfig, step: Array, num_steps: int) -> Array:
     _, burn_in = config.phases(num_steps)
     sampled = (step > burn_in) & (step % config.thin == 0)
     if config.sampler == "csgld":
-        sampled &= cycle_place(config, step, num_steps) >= config.explore_share
+        sampled &= cycle_place(config, step, num_steps) >= config.explore_fraction
     return sampled

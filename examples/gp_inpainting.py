@@ -2,7 +2,7 @@
 
     python -m examples.gp_inpainting --output=out/gp_inpainting.png
 
-Half of the pixels of a grey 64x64 picture are known (part of `skimage.data.camera()`, shrunk four times).
+Half of the pixels of a gray 64x64 picture are known (part of `skimage.data.camera()`, shrunk four times).
 No network is trained: `--draws` images of an hourglass network at random weights and codes (two scales, 64
 channels, no sigmoid, 96x96 of which the central 64x64 serve) give the kernel of the process that it tends to,
 taken as stationary, so that each image tells of each lag at thousands of places. The work of 2019 estimated

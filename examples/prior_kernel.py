@@ -118,7 +118,7 @@ def draw_images(path: Path, key: jax.Array, columns: int) -> None:
     figure.tight_layout(pad=0.3)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    # Noise does not compress: 16 greys are enough to see it.
+    # Noise does not compress: 16 grays are enough to see it.
     save_png(path, Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L").quantize(16))
 
 

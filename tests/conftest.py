@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from dip_jax.engine.program_cache import keep_texts
+from dip_jax.engine.program_cache import cache_exports
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -71,7 +71,7 @@ def run(monkeypatch, capsys):
             try:
                 status = command.main()
             finally:
-                keep_texts(None)  # what other tests build is traced by themselves
+                cache_exports(None)  # what other tests build is traced by themselves
         out, err = capsys.readouterr()
         return status, out, err
 

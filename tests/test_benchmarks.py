@@ -129,11 +129,11 @@ def test_passes_are_the_operation_and_its_gradients():
     dy, x, kernel = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
     y, pull = jax.vjp(jax.jit(operation.apply), x, kernel)
     everything = jax.jit(layers.build_pass(operation, "all"))(dy, x, kernel)
+    # two programs of the same arithmetic: processors differ in the last bits of each
     for made, wanted in zip(everything, (y, *pull(dy)), strict=True):
-        np.testing.assert_array_equal(made, wanted)
-    np.testing.assert_array_equal(
-        layers.build_pass(operation, "weight")(dy, x, kernel)[0], pull(dy)[1]
-    )
+        np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-6)
+    weight = layers.build_pass(operation, "weight")(dy, x, kernel)[0]
+    np.testing.assert_allclose(weight, pull(dy)[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_passes_are_the_operation_and_its_gradients():
 )
 def test_a_layer_is_computed_in_the_precision_that_is_said(precision, kind, asked):
     layer = layers.Layer("some", (6, 5, 8), (3, 3, 8, 8), 1, False)
-    operation = layers.convolution(layer, build_config().net, "vendor/separate", precision)
+    operation = layers.convolution(layer, build_config().net, "xla/separate", precision)
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in operation.shapes]
     text = jax.jit(operation.apply).lower(*shapes).as_text()
     (line,) = [line for line in text.splitlines() if "stablehlo.convolution" in line]
@@ -156,7 +156,7 @@ def test_a_layer_is_timed_for_several_images_in_bfloat16():
     (row,) = layers.measure(
         record,
         name="some",
-        operations={"vendor": layers.convolution(layer, build_config().net, "vendor")},
+        operations={"xla": layers.convolution(layer, build_config().net, "xla")},
         kinds=("all",),
         batch=2,
         precision="bfloat16",
@@ -188,14 +188,14 @@ def test_a_step_of_ours_is_measured_where_pytorchs_cannot_be(tiny):
     assert torch["error"]
 
 
-def _fit_row(label, seed, averages, answer):
+def _fit_row(label, seed, averages, estimate):
     return {
         "label": label,
         "picture": "a",
         "seed": seed,
         "every": 10,
         "psnr_average": averages,
-        "answer": answer,
+        "answer": estimate,
         "num_networks": 1,
         "network_steps": 10 * len(averages),
     }

@@ -36,7 +36,7 @@ def test_a_fourier_code_is_made_of_plane_waves_of_the_frequencies_asked_for():
     waves = code("fourier", (65, 65, 512), fourier_std=2.0).astype(np.float64)
     sines, cosines = waves[..., :256], waves[..., 256:]
     np.testing.assert_allclose(sines**2 + cosines**2, 1, atol=1e-4)
-    # the phase between neighbours is 2 pi f / 64, f ~ N(0, 2^2) for both directions
+    # the phase between neighbors is 2 pi f / 64, f ~ N(0, 2^2) for both directions
     for axis in (0, 1):
         z = cosines + 1j * sines
         step = np.angle(np.take(z, 1, axis) / np.take(z, 0, axis))[0]

@@ -97,7 +97,7 @@ def test_a_section_checks_its_values_however_it_is_made(build, words):
         ("fit.learning_rate=0", "more than 0"),
         ("fit.learning_rate=nan", "more than 0"),
         ("task.noise_std=-0.1", "at least 0"),
-        ("task.known_share=1.5", "at most 1"),
+        ("task.known_fraction=1.5", "at most 1"),
         ("stop.rule=wvm", "wmv"),
         ("net.activation=leaky", "leaky_relu"),
         ("net.downsample=strid", "stride"),

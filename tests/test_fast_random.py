@@ -16,7 +16,7 @@ def test_the_numbers_are_normal():
     assert stats.kstest(x, "norm").pvalue > 1e-4
 
 
-def test_neighbours_steps_and_keys_are_uncorrelated():
+def test_neighbors_steps_and_keys_are_uncorrelated():
     keys = [jax.random.key(1), jax.random.key(2), *jax.random.split(jax.random.key(3), 2)]
     draws = [np.asarray(normal(key, (400, 1000)), np.float64).ravel() for key in keys]
     bound = 5 / np.sqrt(draws[0].size)

@@ -60,7 +60,7 @@ def test_a_schedule_of_optax_sets_the_learning_rate_of_each_step():
 def test_the_fit_is_adam_on_the_mean_squared_misfit():
     algorithm = build_fit(config(learning_rate=0.05), linear_net())
     state, infos = run(algorithm, problem(), 4)
-    code, y = state.held["code"], problem().measurement
+    code, y = state.frozen["code"], problem().measurement
     params, optimizer = linear_net().init(None), optax.adam(0.05)
     opt_state = optimizer.init(params)
     for info in infos:
@@ -89,7 +89,7 @@ def test_the_code_is_uniform_and_every_step_shakes_it_afresh():
     algorithm = build_fit(FitConfig(perturbation=1 / 30, learning_rate=1e-9), big)
     zero = Problem(Identity(), jnp.zeros((64, 64, 8)), jnp.float32(0))
     state, infos = run(algorithm, zero, 3)
-    code = np.asarray(state.held["code"])
+    code = np.asarray(state.frozen["code"])
     assert 0 <= code.min() < 0.001 < 0.099 < code.max() <= 0.1
     shakes = [info.image - code for info in infos]
     for shake in shakes:
@@ -123,7 +123,7 @@ def test_the_lag_is_the_mean_age_of_the_average():
 
 
 def spiky(bad_steps, size):
-    """A network whose output jumps at given steps; the optimiser's state counts the steps."""
+    """A network whose output jumps at given steps; the optimizer's state counts the steps."""
     net = linear_net()
 
     def apply(params, code):
@@ -254,7 +254,7 @@ def test_both_moves_weights_and_code_and_net_holds_the_code():
         algorithm = build_fit(config(optimize=optimize, learning_rate=0.05), linear_net())
         before = algorithm.init(jax.random.key(0), problem())
         assert set(before.params) == moved
-        assert set(before.params) | set(before.held) == {"net", "code"}
+        assert set(before.params) | set(before.frozen) == {"net", "code"}
         after, _ = run(algorithm, problem(), 2)
         for part in moved:
             for a, b in zip(
@@ -263,7 +263,7 @@ def test_both_moves_weights_and_code_and_net_holds_the_code():
                 strict=True,
             ):
                 assert not np.array_equal(a, b)
-        same(before.held, after.held)
+        same(before.frozen, after.frozen)
 
 
 def test_total_variation_is_added_by_its_weight():

@@ -247,7 +247,7 @@ def test_a_mask_that_is_none_is_refused(run, photo, tmp_path, values, words):
 
 
 @pytest.mark.slow
-def test_grey_pixels_at_the_edge_of_a_mask_are_told(run, photo, tmp_path):
+def test_gray_pixels_at_the_edge_of_a_mask_are_told(run, photo, tmp_path):
     mask = np.full((40, 36), 255)
     mask[10:20, 10:20] = 0
     mask[9, 10:20] = 100
@@ -261,7 +261,7 @@ def test_grey_pixels_at_the_edge_of_a_mask_are_told(run, photo, tmp_path):
         *QUICK,
     )
     assert status == 0
-    assert "10 grey pixels" in err
+    assert "10 gray pixels" in err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage.transform import radon
 
-from dip_jax.batch.inputs import list_entries
+from dip_jax.batch.inputs import list_inputs
 from dip_jax.presets import build_config
 from tests.conftest import TINY
 
@@ -24,7 +24,7 @@ def files(tmp_path, picture, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     stored = np.rint(picture * 255).astype(np.uint8)
     iio.imwrite(tmp_path / "photo.png", stored)
-    iio.imwrite(tmp_path / "grey.png", stored[..., 0])
+    iio.imwrite(tmp_path / "gray.png", stored[..., 0])
     iio.imwrite(tmp_path / "flash.png", stored[::-1])
     Image.fromarray(stored).save(tmp_path / "photo.jpg", quality=20)
     sinogram = radon(picture[:36, :, 0], 180 * np.arange(6) / 6, circle=False)
@@ -54,7 +54,7 @@ def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
         of_file("--task=super_resolve", "--input=photo.png", "--factor=2", shape=(80, 72, 3)),
         of_file("--task=flash", "--input=photo.png", "--guide=flash.png", *FLASH, slow=True),
         of_file("--task=deblur", "--input=photo.png", "--kernel=kernel.npy", slow=True),
-        of_file("--task=demosaic", "--input=grey.png", slow=True),
+        of_file("--task=demosaic", "--input=gray.png", slow=True),
         of_file(
             "--task=ct",
             "--input=sinogram.npy",
@@ -121,7 +121,7 @@ def test_a_jpeg_that_became_a_png_is_fitted_as_it_is_and_that_is_said(run, files
         (["--task=denoise", "--input=sinogram.npy"], "takes a picture"),
         (["--task=denoise", "--factor=2", "--input=photo.png"], "belongs to super_resolve"),
         (["--task=ct", "--input=photo.png"], ".npy"),
-        (["--task=ct", "--reference=grey.png", "--set=task.saturation=1"], "of pictures"),
+        (["--task=ct", "--reference=gray.png", "--set=task.saturation=1"], "of pictures"),
         (["--task=custom", "--operator=mine.py:bad", "--reference=photo.png"], "cannot be traced"),
         (["--compare=networks"], "Nothing to restore"),
         (["--operator=mine.py:halve"], "Nothing to restore"),
@@ -173,7 +173,7 @@ def test_a_picture_too_small_for_other_tasks_can_be_made_larger(run, files, pict
 
 def test_a_changed_operator_is_another_run(files):
     config = build_config("custom", overrides=[f"task.operator={files / 'mine.py'}:halve"])
-    (entry,) = list_entries(config, inputs=[files / "photo.png"])
+    (entry,) = list_inputs(config, inputs=[files / "photo.png"])
     before = entry.digest()
     (files / "mine.py").write_text("def halve(image):\n    return 0.1 * image\n")
     assert entry.digest() != before

@@ -38,9 +38,9 @@ def config_from_2018(given: dict, lowering: str) -> NetConfig:
         return NetConfig(
             kind="unet",
             channels_down=tuple(f // given["feature_scale"] for f in (64, 128, 256, 512, 1024)),
-            more_layers=given["more_layers"],
+            extra_scales=given["more_layers"],
             concat_input=given["concat_x"],
-            normalisation={"BatchNorm2d": "batch", "InstanceNorm2d": "instance"}[
+            normalization={"BatchNorm2d": "batch", "InstanceNorm2d": "instance"}[
                 given["norm_layer"]
             ],
             upsample=(given["upsample_mode"],),
@@ -74,7 +74,7 @@ def load(name: str):
     """The arrays of a golden file, and its weights as our params (in the order of the modules)."""
     arrays = dict(np.load(GOLDEN / f"{name}.npz"))
     state = {k: v for k, v in arrays.items() if k.startswith("param/")}
-    return arrays, params_from_torch(config_from_2018(EVERY[name]["config"], "vendor"), state)
+    return arrays, params_from_torch(config_from_2018(EVERY[name]["config"], "xla"), state)
 
 
 class Golden:
@@ -107,9 +107,9 @@ ALIKE = (
 # Every network as it runs by default; the vendor's convolution where all kernels and strides occur.
 COMPARED = [(name, "auto") for name in EVERY if name not in ALIKE] + [
     *(pytest.param(name, "auto", marks=pytest.mark.slow) for name in ALIKE),
-    ("skip_kernel5_no1x1_swish_64x64", "vendor"),
+    ("skip_kernel5_no1x1_swish_64x64", "xla"),
     *(
-        pytest.param(name, "vendor", marks=pytest.mark.slow)
+        pytest.param(name, "xla", marks=pytest.mark.slow)
         for name in ("skip_bilinear_reflection_65x70", "skip_maxpool_64x64")
     ),
 ]
@@ -156,8 +156,8 @@ TRAINED = BRIEFLY[:1]
 )
 def test_five_steps_of_adam_give_the_losses_of_2018(name, double):
     # In float64, as the golden numbers: Adam's first steps are the sign of the gradient, so in float32
-    # a gradient of zero (a bias that the next normalisation removes) moves by rounding alone.
-    golden = Golden(name, "winograd" if name in INDEX else "vendor", jnp.float64)
+    # a gradient of zero (a bias that the next normalization removes) moves by rounding alone.
+    golden = Golden(name, "winograd" if name in INDEX else "xla", jnp.float64)
     evaluate = jax.jit(jax.value_and_grad(lambda params: golden.loss(params)[0]))
     leaves, structure = jax.tree.flatten(golden.params)
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
@@ -292,10 +292,10 @@ def published_skip(t: Torch, inputs: int, scale: int = 0):
 def published_unet(t: Torch, inputs: int):
     c = t.config
     added = inputs if c.concat_input else 0
-    first, last, more = c.channels_down[0], c.channels_down[-1], c.more_layers
+    first, last, more = c.channels_down[0], c.channels_down[-1], c.extra_scales
 
-    def pair(i, o, normalised):
-        norm = (lambda: t.norm(o)) if normalised else (lambda: lambda x: x)
+    def pair(i, o, normalized):
+        norm = (lambda: t.norm(o)) if normalized else (lambda: lambda x: x)
         return t.chain(t.conv(i, o), norm(), t.act, t.conv(o, o), norm(), t.act)
 
     def make_up(i, o):
@@ -304,9 +304,9 @@ def published_unet(t: Torch, inputs: int):
         return lambda x, other: merge(np.concatenate([wider(x), other], axis=-1))
 
     widths = c.channels_down + (last,) * more
-    normalised = c.normalisation == "batch"
-    encode = [pair(inputs, first - added, normalised)]
-    encode += [pair(i, o - added, normalised) for i, o in itertools.pairwise(widths)]
+    normalized = c.normalization == "batch"
+    encode = [pair(inputs, first - added, normalized)]
+    encode += [pair(i, o - added, normalized) for i, o in itertools.pairwise(widths)]
     more_ups = [make_up(last, last) for _ in range(more)]
     ups = [make_up(i, o) for o, i in reversed(list(itertools.pairwise(c.channels_down)))]
     head = t.conv(first, 3, 1)
@@ -382,8 +382,8 @@ NEAREST, DECONV = {"upsample": ("nearest",)}, {"upsample": ("deconv",)}
     [
         ("skip", (1, 37), {**SKIPS, "channels_skip": (2, 0)}),
         ("skip", (1, 37), {**SKIPS, **NEAREST, "channels_skip": (0, 2), "downsample": ("avg",)}),
-        ("unet", (1, 33), {"channels_down": (4, 6), "more_layers": 2, **DECONV}),
-        ("unet", (1, 33), {"channels_down": (4, 6), "normalisation": "none", "concat_input": True}),
+        ("unet", (1, 33), {"channels_down": (4, 6), "extra_scales": 2, **DECONV}),
+        ("unet", (1, 33), {"channels_down": (4, 6), "normalization": "none", "concat_input": True}),
         ("resnet", (1, 33), {"residual": False}),
         ("texture", (9, 14), {"depth": 3, **NEAREST}),
         ("texture", (1, 33), {"depth": 2}),
@@ -433,11 +433,11 @@ FILTERS = (16, 32, 64, 128, 256)
         (2_583_123, 3, {"input_depth": 2, "channels_down": TAPER, "channels_up": TAPER, "channels_skip": (4,) * 6, "kernel_down": (7, 7, 5, 5, 3, 3), "kernel_up": (7, 7, 5, 5, 3, 3)}),
         (2_948_567, 3, {"channels_down": TAPER, "channels_up": TAPER, "channels_skip": (0, 4, 4, 4, 4, 4), "kernel_down": (5, 3, 5, 5, 3, 5), "kernel_up": (5, 3, 5, 3, 5, 3)}),
         (1_037_375, 3, {"input_depth": 2, "channels_down": TAPER[:5], "channels_up": TAPER[:5]}),
-        (2_463_379, 3, {"kind": "unet", "input_depth": 3, "channels_down": FILTERS, "upsample": ("deconv",), "normalisation": "instance"}),
+        (2_463_379, 3, {"kind": "unet", "input_depth": 3, "channels_down": FILTERS, "upsample": ("deconv",), "normalization": "instance"}),
         (2_164_899, 3, {"kind": "unet", "channels_down": FILTERS}),
         (2_469_539, 3, {"kind": "unet", "channels_down": FILTERS, "upsample": ("deconv",)}),
         (2_432_333, 3, {"kind": "unet", "input_depth": 3, "channels_down": FILTERS, "upsample": ("deconv",), "concat_input": True}),
-        (1_616_315, 3, {"kind": "unet", "input_depth": 1, "channels_down": (8, 16, 32, 64, 128), "more_layers": 1, "upsample": ("deconv",), "normalisation": "instance"}),
+        (1_616_315, 3, {"kind": "unet", "input_depth": 1, "channels_down": (8, 16, 32, 64, 128), "extra_scales": 1, "upsample": ("deconv",), "normalization": "instance"}),
         (158_979, 3, {"kind": "resnet", "input_depth": 1, "width": 32, "depth": 8}),
         (54_131, 3, {"kind": "resnet", "width": 16, "depth": 10}),
         (129_443, 3, {"kind": "texture", "width": 8, "depth": 6}),
@@ -470,7 +470,7 @@ def test_every_picture_comes_out_at_its_own_size(downsample, skips, size):
 
 
 OTHERS = {
-    "unet": {"channels_down": (4,) * 5, "more_layers": 1},
+    "unet": {"channels_down": (4,) * 5, "extra_scales": 1},
     "unet_zero": {
         "kind": "unet",
         "channels_down": (4,) * 5,

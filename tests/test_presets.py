@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from dip_jax.base import picture_key
 from dip_jax.engine.restore import restore
+from dip_jax.keys import image_key
 from dip_jax.nets import build_net, num_params
 from dip_jax.presets import COMPARISONS, PRESETS, build_comparison, build_config
 from dip_jax.tasks.simulate import simulate_case
@@ -14,7 +14,7 @@ def cases(config, picture):
     aids = {"guide": picture[::-1]} if config.task.name == "flash" else {}
     if config.task.name == "ct":
         picture = picture[:36]
-    return [simulate_case(picture_key(0, "x"), config.task, "x", picture, **aids)]
+    return [simulate_case(image_key(0, "x"), config.task, "x", picture, **aids)]
 
 
 @pytest.mark.slow

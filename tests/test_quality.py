@@ -6,14 +6,13 @@ paper; where it is, its figures are checked too.
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from skimage import data
 
-from dip_jax import build_config, read_picture, restore, simulate_case
-from dip_jax.base import picture_key
-from dip_jax.cli.demo import baselines
+from dip_jax import build_config, read_image, restore, simulate_case
+from dip_jax.keys import image_key, simulation_key
+from dip_jax.tasks.baselines import baselines
 
 F16 = Path(__file__).parents[2] / "shared/data/denoising/F16_GT.png"
 
@@ -24,7 +23,7 @@ def psnr(image, reference):
 
 def denoise(reference, seed, *overrides, preset="denoise"):
     config = build_config(preset, overrides=[f"run.seed={seed}", *overrides])
-    key = jax.random.fold_in(picture_key(seed, "picture"), 1)
+    key = simulation_key(image_key(seed, "picture"))
     case = simulate_case(key, config.task, "picture", reference)
     return case, restore([case], config)[0]
 
@@ -32,7 +31,7 @@ def denoise(reference, seed, *overrides, preset="denoise"):
 @pytest.mark.slow
 @pytest.mark.skipif(not F16.exists(), reason="the picture of the 2018 paper is not here")
 def test_the_standard_network_reaches_the_figures_of_the_2018_code_and_stops_near_them():
-    reference = read_picture(F16).pixels[192:320, 192:320]
+    reference = read_image(F16).pixels[192:320, 192:320]
     peaks, gaps = [], []
     for seed in range(3):
         # A rule that keeps no pixel from the fit, as the 2018 code does not.
@@ -49,8 +48,8 @@ def test_a_face_is_restored_better_than_by_the_baselines_and_the_stop_is_near_th
     reference = face.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3)) / 255
     case, result = denoise(reference, 0, preset="denoise_small")
     noisy = np.asarray(case.problem.measurement)
-    answer = psnr(result.image, reference)
+    estimate = psnr(result.image, reference)
     assert result.status == "stopped"
-    assert answer > psnr(noisy, reference) + 7.5
-    assert all(answer > psnr(image, reference) for image in baselines(noisy).values())
-    assert result.curve["psnr_average"].max() - answer <= 0.5
+    assert estimate > psnr(noisy, reference) + 7.5
+    assert all(estimate > psnr(image, reference) for image in baselines(noisy).values())
+    assert result.curve["psnr_average"].max() - estimate <= 0.5

@@ -12,9 +12,9 @@ from dip_jax import fast_random as noise
 from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.config import FitConfig, SgldConfig
 from dip_jax.fit import build_fit
-from dip_jax.losses import energy_scale
+from dip_jax.losses import nll_scale
 from dip_jax.operators.basic import Identity, Mask
-from dip_jax.posterior.moments import num_kept, observe, trace_names
+from dip_jax.posterior.moments import num_kept, trace_names, trace_values
 from dip_jax.sgld import build_sampler, build_schedule, build_sgld, is_sample, sampler_args
 
 PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}
@@ -157,7 +157,7 @@ def test_the_gamma_term_mends_a_preconditioner_that_follows_the_gradient():
         ("paper", optax.chain(optax.add_decayed_weights(5e-8), optax.adam(0.01))),
     ],
 )
-def test_at_temperature_zero_a_sampler_is_the_optimiser(sampler, optimizer):
+def test_at_temperature_zero_a_sampler_is_the_optimizer(sampler, optimizer):
     config = SgldConfig(
         sampler=sampler, temperature=0, prior_precision=0, decay=0.9, damping=1e-3, burn_in=100
     )
@@ -179,7 +179,7 @@ def test_at_temperature_zero_a_sampler_is_the_optimiser(sampler, optimizer):
 def test_a_direction_has_its_law_also_when_lengths_are_kept():
     # U depends on the direction alone: the angle has a von Mises law, mean cosine I1(k) / I0(k)
     k = 2.0
-    config = SgldConfig(sampler="sgld", keep_lengths=True, step_size=0.02, burn_in=0, **PLAIN)
+    config = SgldConfig(sampler="sgld", constrain_norm=True, step_size=0.02, burn_in=0, **PLAIN)
 
     def energy(w):
         return -k * w[0, 0, 0, 0] / jnp.sqrt(jnp.sum(w**2))
@@ -204,7 +204,7 @@ def test_a_direction_has_its_law_also_when_lengths_are_kept():
 
 def test_a_kernel_whose_length_matters_does_not_keep_it():
     config = SgldConfig(
-        sampler="sgld", keep_lengths=True, temperature=0, step_size=0.1, burn_in=0, **PLAIN
+        sampler="sgld", constrain_norm=True, temperature=0, step_size=0.1, burn_in=0, **PLAIN
     )
     w = jnp.ones((1, 1, 2, 2))
     sampler = build_sampler(config, learning_rate=0.1, num_steps=10)
@@ -234,13 +234,13 @@ def test_the_scale_makes_negative_log_likelihoods_of_losses():
     y = jnp.zeros((5, 4, 1))
     problem = Problem(Identity(), y, 0.1, peak=30.0)
     # the log density of a normal variable: -r^2 / (2 s^2); of a Laplace one: -|r| sqrt(2) / s
-    assert np.isclose(energy_scale("gaussian", problem), 20 / (2 * 0.1**2))
-    assert np.isclose(energy_scale("laplace", problem), 20 * np.sqrt(2) / 0.1)
-    assert np.isclose(energy_scale("poisson", problem), 20 * 30)
+    assert np.isclose(nll_scale("gaussian", problem), 20 / (2 * 0.1**2))
+    assert np.isclose(nll_scale("laplace", problem), 20 * np.sqrt(2) / 0.1)
+    assert np.isclose(nll_scale("poisson", problem), 20 * 30)
     half = problem._replace(weights=jnp.ones_like(y).at[:, :2].set(0))
-    assert np.isclose(energy_scale("gaussian", half), 10 / (2 * 0.1**2))
+    assert np.isclose(nll_scale("gaussian", half), 10 / (2 * 0.1**2))
     margin = problem._replace(region=jnp.ones((5, 4, 1)).at[4].set(0))
-    assert np.isclose(energy_scale("gaussian", margin), 16 / (2 * 0.1**2))
+    assert np.isclose(nll_scale("gaussian", margin), 16 / (2 * 0.1**2))
 
 
 def test_the_kernels_of_paper_walk_as_the_square_root_of_the_steps():
@@ -313,7 +313,7 @@ def test_missing_pixels_tell_nothing_of_the_noise():
 
 def test_steps_fall_in_cycles_and_only_their_later_part_samples():
     config = SgldConfig(
-        sampler="csgld", num_cycles=2, explore_share=0.5, burn_in=0, warm_up=0, thin=1
+        sampler="csgld", num_cycles=2, explore_fraction=0.5, burn_in=0, warm_up=0, thin=1
     )
     size, temperature = build_schedule(config, 0.1, 20)(jnp.arange(20), 7.0)
     expected = 0.05 * (1 + np.cos(np.pi * (np.arange(20) % 10) / 10))
@@ -390,8 +390,8 @@ def test_running_moments_are_those_of_numpy():
     variance = moments.deviation / (len(chosen) - 1)
     np.testing.assert_allclose(variance, images[chosen].var(axis=0, ddof=1), rtol=1e-4)
     # before the first sample the answer is the running average, then their mean
-    np.testing.assert_array_equal(infos[5].answer, images[5])
-    np.testing.assert_array_equal(infos[-1].answer, moments.mean)
+    np.testing.assert_array_equal(infos[5].estimate, images[5])
+    np.testing.assert_array_equal(infos[-1].estimate, moments.mean)
 
 
 def test_kept_samples_are_spread_over_the_run_and_their_memory_is_bounded():
@@ -426,14 +426,14 @@ def test_traces_are_pixels_of_the_picture_and_not_of_its_margin():
     x = jnp.asarray(np.random.default_rng(0).random((12, 10, 3)), jnp.float32)
     region = jnp.zeros((12, 10, 1)).at[:7, :6].set(1)
     info = Info(jnp.float32(0.5), x, x, jnp.bool_(True))
-    found = np.asarray(observe(info, region=region))
+    found = np.asarray(trace_values(info, region=region))
     names = trace_names((7, 6, 3))
     assert len(found) == len(names)
     for name, value in zip(names[:-3], found, strict=False):
         assert value == x[tuple(int(i) for i in name[2:-1].split(","))]
     inside = np.asarray(x[:7, :6])
     np.testing.assert_allclose(found[-3:], [0.5, inside.mean(), inside.std()], rtol=1e-5)
-    plain = np.asarray(observe(info._replace(image=x[:7, :6])))
+    plain = np.asarray(trace_values(info._replace(image=x[:7, :6])))
     np.testing.assert_allclose(found, plain, rtol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.test_nets import GOLDEN, INDEX, config_from_2018
 
 torch = pytest.importorskip("torch")

@@ -1,4 +1,4 @@
-"""What the networks are made of: convolutions, normalisations, crops, and how a kind is described.
+"""What the networks are made of: convolutions, normalizations, crops, and how a kind is described.
 
 A signal is a picture of one row: kernels are then `[1, k, ...]`, and only columns are halved and
 doubled. Inside a network a height of 1 says so, for the maps of pictures never get that small.
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 from dip_jax.layers.conv import conv2d, conv2d_transposed
-from dip_jax.layers.normalization import at_least_float32, normalise, normalise_groups
+from dip_jax.layers.normalization import at_least_float32, normalize, normalize_groups
 from dip_jax.layers.resize import downsample_lanczos, pool, upsample
 
 
@@ -24,7 +24,7 @@ class Architecture(NamedTuple):
     module: Callable[[NetConfig, int], nn.Module]
     """`module(config, num_channels)`: code `[Hc, Wc, C_in]` -> image at least as large as asked for."""
     module_order: Callable[[NetConfig], Iterator[str]]
-    """Names of all convolutions (`..._conv`), transposed ones (`..._deconv`) and normalisations that
+    """Names of all convolutions (`..._conv`), transposed ones (`..._deconv`) and normalizations that
     learn (`..._norm`), in the order in which a PyTorch module lists their weights."""
     code_size: Callable[[NetConfig, int], int]
     """The side of the code for which the network makes at least so many pixels."""
@@ -37,13 +37,13 @@ def declared(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Conv(nn.Module):
-    """A convolution. Before a normalisation its bias is kept for interchange but not computed."""
+    """A convolution. Before a normalization its bias is kept for interchange but not computed."""
 
     features: int
     side: int
     config: NetConfig
     downsample: str | None = None
-    normalised: bool = True
+    normalized: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -60,7 +60,7 @@ class Conv(nn.Module):
             precision=self.config.precision,  # type: ignore[arg-type]
             batching=self.config.batching,  # type: ignore[arg-type]
         )
-        if bias is not None and not self.normalised:
+        if bias is not None and not self.normalized:
             y = y + bias[None, None]
         if self.downsample in ("avg", "max"):
             y = halve(y, self.downsample)
@@ -92,11 +92,11 @@ class Deconv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Normalisation and activation of the channels of `x`, or of several arrays beside each other."""
+    """Normalization and activation of the channels of `x`, or of several arrays beside each other."""
 
     activation: str
     num_groups: int | None = None
-    """Of channels that are normalised together; None for each alone."""
+    """Of channels that are normalized together; None for each alone."""
 
     @nn.compact
     def __call__(self, *xs: Array) -> Array:
@@ -106,12 +106,12 @@ class Norm(nn.Module):
         bias = self.param("bias", declared, (features,))
         if self.num_groups is not None:
             x = jnp.concatenate(xs, axis=-1)
-            return normalise_groups(x, scale, bias, self.activation, num_groups=self.num_groups)
-        # Each channel is normalised alone, so arrays need not lie beside each other for it.
+            return normalize_groups(x, scale, bias, self.activation, num_groups=self.num_groups)
+        # Each channel is normalized alone, so arrays need not lie beside each other for it.
         done, first = [], 0
         for x in xs:
             part = slice(first, first + x.shape[-1])
-            done.append(normalise(x, scale[part], bias[part], self.activation))
+            done.append(normalize(x, scale[part], bias[part], self.activation))
             first += x.shape[-1]
         return done[0] if len(done) == 1 else jnp.concatenate(done, axis=-1)
 
@@ -143,7 +143,7 @@ def halve(x: Array, mode: str) -> Array:
 
 
 def crop(x: Array, height: int, width: int) -> Array:
-    """The centre of `x`; an odd pixel too many is dropped at the end."""
+    """The center of `x`; an odd pixel too many is dropped at the end."""
     top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
     return x[top : top + height, left : left + width]
 
@@ -157,7 +157,7 @@ def crop_alike(*xs: Array) -> list[Array]:
 def multiple(size: int, halvings: int) -> int:
     """The least multiple of `2^halvings` that is at least `size` and leaves two pixels when halved.
 
-    One pixel has no variance to normalise by and nothing to reflect.
+    One pixel has no variance to normalize by and nothing to reflect.
     """
     step = 2**halvings
     return step * max(2, -(-size // step))

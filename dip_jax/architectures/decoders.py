@@ -17,7 +17,7 @@ from dip_jax.layers.normalization import ACTIVATIONS
 
 
 class ConvDecoder(nn.Module):
-    """Doubling, 3x3 convolution, activation, normalisation; the last layer does not double.
+    """Doubling, 3x3 convolution, activation, normalization; the last layer does not double.
 
     The paper doubles by repetition (`upsample=nearest`) with `relu`. It reaches sizes that are no
     power of two by factors other than 2; here the image is cropped.
@@ -32,16 +32,16 @@ class ConvDecoder(nn.Module):
         c = self.config
         for i in range(c.depth + 1):
             x = double(x, c.upsample[0]) if i < c.depth else x
-            x = Conv(c.width, 3, c, normalised=False, name=f"layer_{i}_conv")(x)
-            # The normalisation comes after the activation, so the bias before it has an effect.
+            x = Conv(c.width, 3, c, normalized=False, name=f"layer_{i}_conv")(x)
+            # The normalization comes after the activation, so the bias before it has an effect.
             x = Norm("none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
-        return image(Conv(self.num_channels, 1, c, normalised=False, name="head_conv")(x), c)
+        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 class DeepDecoder(nn.Module):
-    """1x1 convolution, doubling, activation, normalisation; the last layer does not double.
+    """1x1 convolution, doubling, activation, normalization; the last layer does not double.
 
-    The paper doubles bilinearly (`upsample=bilinear`) with `relu`, and has no biases. Neighbours meet
+    The paper doubles bilinearly (`upsample=bilinear`) with `relu`, and has no biases. Neighbors meet
     in the doubling alone.
     """
 
@@ -67,7 +67,7 @@ def _module_order(config: NetConfig) -> Iterator[str]:
 
 
 def _code_size(config: NetConfig, size: int) -> int:
-    """Two pixels at least: from one alone come flat maps, which normalisation makes zero."""
+    """Two pixels at least: from one alone come flat maps, which normalization makes zero."""
     return max(2, -(-size // 2**config.depth))
 
 

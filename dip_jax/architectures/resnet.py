@@ -31,7 +31,7 @@ class ResNet(nn.Module):
         # As in 2018 the padding is chosen for the two ends only, and the blocks have no biases.
         zero = dataclasses.replace(c, padding="zero")
         inner = dataclasses.replace(zero, bias=False)
-        x = Conv(c.width, 3, c, normalised=False, name="first_conv")(x)
+        x = Conv(c.width, 3, c, normalized=False, name="first_conv")(x)
         x = ACTIVATIONS[c.activation](x)
         for i in range(c.depth):
             y = Conv(c.width, 3, inner, name=f"block_{i}_first_conv")(x)
@@ -41,7 +41,7 @@ class ResNet(nn.Module):
             x = x + y if c.residual else y
         x = Conv(c.width, 3, zero, name="last_conv")(x)
         x = Norm("none", name="last_norm")(x)
-        return image(Conv(self.num_channels, 3, c, normalised=False, name="head_conv")(x), c)
+        return image(Conv(self.num_channels, 3, c, normalized=False, name="head_conv")(x), c)
 
 
 def _module_order(config: NetConfig) -> Iterator[str]:

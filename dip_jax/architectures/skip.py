@@ -25,13 +25,13 @@ class Skip(nn.Module):
         c = self.config
 
         # A group's mean does not take a channel's bias away.
-        alone = c.normalisation == "batch"
+        alone = c.normalization == "batch"
         groups = None if alone else c.num_groups
 
         def block(x, name, features, side, downsample=None):
             def compute(module, x):
                 del module
-                x = Conv(features, side, c, downsample, normalised=alone, name=f"{name}_conv")(x)
+                x = Conv(features, side, c, downsample, normalized=alone, name=f"{name}_conv")(x)
                 return Norm(c.activation, groups, name=f"{name}_norm")(x)
 
             # A block for itself, so that no more than one is computed again at a time.
@@ -52,7 +52,7 @@ class Skip(nn.Module):
             x = block(x, f"up_{i}", c.channels_up[i], c.per_scale("kernel_up")[i])
             if c.conv1x1_up:
                 x = block(x, f"mix_{i}", c.channels_up[i], 1)
-        return image(Conv(self.num_channels, 1, c, normalised=False, name="head_conv")(x), c)
+        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 def _module_order(config: NetConfig, scale: int = 0) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _code_size(config: NetConfig, size: int) -> int:
     """The least side of the code, at least `size`, of which the network makes as large an image.
 
     As large, so that place by place the code lies under the image: it may be a picture.
-    The coarsest scale must have two pixels a side (one has no variance to normalise by), and more
+    The coarsest scale must have two pixels a side (one has no variance to normalize by), and more
     than half a kernel where it is reflected. Most pictures need nothing: with strides and a skip at
     the finest scale the code has the picture's own size.
     """

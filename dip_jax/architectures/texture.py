@@ -43,7 +43,7 @@ class Texture(nn.Module):
             trunk = Norm("none", name=f"trunk_{j}_norm")(double(x, c.upsample[0]))
             branch = Norm("none", name=f"branch_{j}_norm")(branch)
             x = blocks(jnp.concatenate([trunk, branch], axis=-1), f"merge_{j}", (j + 1) * c.width)
-        return image(Conv(self.num_channels, 1, c, normalised=False, name="head_conv")(x), c)
+        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 _PARTS = (("first", 3), ("second", 3), ("mix", 1))

@@ -1,7 +1,7 @@
 """The U-Net of the 2018 code.
 
-The encoder is max pooling and pairs of normalised convolutions, the decoder has no normalisation.
-`more_layers` adds scales of the coarsest width; the 2018 code stops with an error from the second
+The encoder is max pooling and pairs of normalized convolutions, the decoder has no normalization.
+`extra_scales` adds scales of the coarsest width; the 2018 code stops with an error from the second
 one on (a misspelt attribute), here any number does what it meant.
 
 References:
@@ -25,7 +25,7 @@ from dip_jax.architectures.blocks import (
 )
 from dip_jax.base import Array, InputError
 from dip_jax.config import NetConfig
-from dip_jax.layers.normalization import ACTIVATIONS, normalise
+from dip_jax.layers.normalization import ACTIVATIONS, normalize
 
 
 class UNet(nn.Module):
@@ -39,15 +39,15 @@ class UNet(nn.Module):
         """Code `[Hc, Wc, C_in]` -> image `[Hc, Wc, C]`; sides are multiples of `2^(scales - 1)`."""
         c = self.config
 
-        def pair(x: Array, name: str, features: int, normalisation: str) -> Array:
+        def pair(x: Array, name: str, features: int, normalization: str) -> Array:
             for part in ("first", "second"):
-                normalised = normalisation != "none"
-                x = Conv(features, 3, c, None, normalised, name=f"{name}_{part}_conv")(x)
-                if normalisation == "batch":
+                normalized = normalization != "none"
+                x = Conv(features, 3, c, None, normalized, name=f"{name}_{part}_conv")(x)
+                if normalization == "batch":
                     x = Norm(c.activation, name=f"{name}_{part}_norm")(x)
-                elif normalisation == "instance":
+                elif normalization == "instance":
                     one = jnp.ones(features)
-                    x = normalise(x, one, 0 * one, c.activation)
+                    x = normalize(x, one, 0 * one, c.activation)
                 else:
                     x = ACTIVATIONS[c.activation](x)
             return x
@@ -57,7 +57,7 @@ class UNet(nn.Module):
         for i, width in enumerate(widths):
             if i:
                 x, seen = halve(x, "max"), halve(seen, "avg")
-            x = pair(x, f"encode_{i}", width - added, c.normalisation)
+            x = pair(x, f"encode_{i}", width - added, c.normalization)
             x = jnp.concatenate([x, seen], axis=-1) if added else x
             scales.append(x)
         for i in reversed(range(len(widths) - 1)):
@@ -65,14 +65,14 @@ class UNet(nn.Module):
                 x = Deconv(widths[i], c, name=f"up_{i}_deconv")(x)
             else:
                 x = double(x, c.upsample[0])
-                x = Conv(widths[i], 3, c, normalised=False, name=f"up_{i}_conv")(x)
+                x = Conv(widths[i], 3, c, normalized=False, name=f"up_{i}_conv")(x)
             x = pair(jnp.concatenate([x, scales[i]], axis=-1), f"decode_{i}", widths[i], "none")
-        return image(Conv(self.num_channels, 1, c, normalised=False, name="head_conv")(x), c)
+        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 def _widths(config: NetConfig) -> tuple[int, ...]:
     """Channels of all scales, the finest first."""
-    widths = config.channels_down + config.channels_down[-1:] * config.more_layers
+    widths = config.channels_down + config.channels_down[-1:] * config.extra_scales
     if config.concat_input and min(widths) <= config.input_depth:
         raise InputError(
             "net.concat_input needs more channels in each of net.channels_down than the code has "
@@ -86,10 +86,10 @@ def _module_order(config: NetConfig) -> Iterator[str]:
     for i in range(len(_widths(config))):
         for part in ("first", "second"):
             yield f"encode_{i}_{part}_conv"
-            if config.normalisation == "batch":
+            if config.normalization == "batch":
                 yield f"encode_{i}_{part}_norm"
     last = len(config.channels_down) - 1
-    for i in (*range(last, last + config.more_layers), *reversed(range(last))):
+    for i in (*range(last, last + config.extra_scales), *reversed(range(last))):
         yield f"up_{i}_deconv" if config.upsample[0] == "deconv" else f"up_{i}_conv"
         yield from (f"decode_{i}_first_conv", f"decode_{i}_second_conv")
     yield "head_conv"

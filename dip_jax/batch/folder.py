@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from dip_jax.batch import processes as hosts
-from dip_jax.batch.inputs import Entry, Job, list_entries
+from dip_jax.batch.inputs import LazyInput, LoadedInput, list_inputs
 from dip_jax.batch.interrupt import interruptible
+from dip_jax.batch.output_folder import prepare_folder
 from dip_jax.batch.worker import PROCESSES, FolderProgress, FolderRun
 from dip_jax.config import Config
-from dip_jax.errors import InputError, sentence
+from dip_jax.errors import InputError, describe_error
 from dip_jax.fit import build_optimizer
 from dip_jax.images.read import MAX_PIXELS
-from dip_jax.report.image import prepare_folder
 from dip_jax.report.manifest import STATE_FOLDER
 from dip_jax.report.run_pages import require_free_contact_sheets
 
@@ -50,7 +50,7 @@ def restore_files(
     Args:
       config: The settings; see `build_config`.
       output: The folder; each picture gets a folder of its name in it.
-      inputs: See `list_entries`, as for `references`, `masks` and `max_pixels`.
+      inputs: See `list_inputs`, as for `references`, `masks` and `max_pixels`.
       references: Clean pictures.
       masks: Masks, white = known.
       guides: Flash pictures.
@@ -68,14 +68,14 @@ def restore_files(
       on_message: Called with sentences for the user.
 
     Returns:
-      A summary per picture, as in the run's `summary.json`; of a process other than 0, of its own share. The
+      A summary per picture, as in the run's `summary.json`; of a process other than 0, of its own partition. The
       first Ctrl-C (or SIGTERM) ends the run: what is in work is saved for `resume` and has the status
       `interrupted`, as have those after it.
 
     Raises:
       InputError: For a mistake that shows before anything is started.
     """
-    entries = list_entries(
+    entries = list_inputs(
         config,
         inputs=inputs,
         references=references,
@@ -84,27 +84,27 @@ def restore_files(
         kernels=kernels,
         max_pixels=max_pixels,
     )
-    share = None
+    partition = None
     if distributed:
         with hosts.meeting(
             coordinator=coordinator, num_processes=num_processes, process_id=process_id
-        ) as share:
+        ) as partition:
             problem = ""
-            if share.process == 0:
+            if partition.process == 0:
                 try:
                     _prepare(entries, config, output, overwrite=overwrite, resume=resume)
                 except Exception as error:  # of whatever kind: the others wait to hear of it
-                    problem = sentence(error)
+                    problem = describe_error(error)
             if problem := hosts.agree(problem):
                 raise InputError(problem)
     elif num_processes is not None and process_id is not None:
-        share = _unmet(num_processes, process_id, resume)
-        _prepare(entries, config, output, overwrite=overwrite, resume=resume, share=share)
-    return run_entries(
+        partition = _unmet(num_processes, process_id, resume)
+        _prepare(entries, config, output, overwrite=overwrite, resume=resume, partition=partition)
+    return restore_inputs(
         entries,
         config,
         output,
-        share=share,
+        partition=partition,
         overwrite=overwrite,
         resume=resume,
         on_progress=on_progress,
@@ -112,7 +112,7 @@ def restore_files(
     )
 
 
-def _unmet(num_processes: int, process_id: int, resume: bool) -> hosts.Share:
+def _unmet(num_processes: int, process_id: int, resume: bool) -> hosts.Partition:
     if not 0 <= process_id < num_processes:
         raise InputError(
             f"--process_id must be from 0 to {num_processes - 1}, as there are --num_processes="
@@ -123,17 +123,17 @@ def _unmet(num_processes: int, process_id: int, resume: bool) -> hosts.Share:
             "Processes that do not meet cannot agree that the output folder is theirs: add --resume, or "
             "--coordinator=host:port."
         )
-    return hosts.Share(process_id, num_processes)
+    return hosts.Partition(process_id, num_processes)
 
 
 def _prepare(
-    entries: Sequence[Entry],
+    entries: Sequence[LazyInput],
     config: Config,
     output: str | Path,
     *,
     overwrite: bool,
     resume: bool,
-    share: hosts.Share | None = None,
+    partition: hosts.Partition | None = None,
 ) -> None:
     """Refuses what cannot be, and makes the output folder."""
     build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)
@@ -147,16 +147,16 @@ def _prepare(
         for name in names:
             with contextlib.suppress(OSError):
                 (folder / name / "summary.json").unlink()
-    elif share is None or share.process == 0:
+    elif partition is None or partition.process == 0:
         shutil.rmtree(folder / STATE_FOLDER / PROCESSES, ignore_errors=True)
 
 
-def run_entries(
-    entries: Sequence[Entry],
+def restore_inputs(
+    entries: Sequence[LazyInput],
     config: Config,
     output: str | Path,
     *,
-    share: hosts.Share | None = None,
+    partition: hosts.Partition | None = None,
     overwrite: bool = False,
     resume: bool = False,
     on_progress: Callable[[FolderProgress], None] | None = None,
@@ -168,36 +168,38 @@ def run_entries(
       entries: The pictures.
       config: The settings.
       output: The folder.
-      share: This process's part, where there are several; the folder is then prepared already.
+      partition: This process's part, where there are several; the folder is then prepared already.
       overwrite: Go over what is in `output`.
       resume: Go on with an earlier run.
       on_progress: Called between chunks of steps.
       on_message: Called with sentences for the user.
     """
-    if share is None:
+    if partition is None:
         # A mistake that spoils every picture is one of the command: nothing is made for it.
         entries = _with_one_that_loads(entries)
         _prepare(entries, config, output, overwrite=overwrite, resume=resume)
-    run = FolderRun(entries, config, Path(output), share or hosts.Share(), resume, on_message)
-    with interruptible(on_message) as interrupt, run.presence.signs_of_life():
+    run = FolderRun(
+        entries, config, Path(output), partition or hosts.Partition(), resume, on_message
+    )
+    with interruptible(on_message) as interrupt, run.presence.beating():
         run.restore(interrupt, on_progress)
         return run.finish(interrupt)
 
 
-def _with_one_that_loads(entries: Sequence[Entry]) -> list[Entry]:
+def _with_one_that_loads(entries: Sequence[LazyInput]) -> list[LazyInput]:
     """Tries entries until one can be read, and keeps what it read; raises the first error if none can."""
     first = None
     for i, entry in enumerate(entries):
         try:
             job = entry.load()
         except (InputError, OSError, MemoryError) as error:
-            first = first or InputError(sentence(error))
+            first = first or InputError(describe_error(error))
             continue
         again = entry._replace(load=functools.partial(_once, [job], entry.load))
         return [*entries[:i], again, *entries[i + 1 :]]
     raise first or InputError("There is no picture to restore.")
 
 
-def _once(kept: list[Job], load: Callable[[], Job]) -> Job:
+def _once(kept: list[LoadedInput], load: Callable[[], LoadedInput]) -> LoadedInput:
     """What was read already, let go as it is taken; later what `load` reads."""
     return kept.pop() if kept else load()

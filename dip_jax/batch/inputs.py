@@ -7,42 +7,42 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from dip_jax.base import Case, picture_key
+from dip_jax.base import Case
 from dip_jax.config import Config
 from dip_jax.errors import InputError
+from dip_jax.images.decode import SUFFIXES
 from dip_jax.images.jpeg_file import JpegFile, read_jpeg
 from dip_jax.images.read import (
     MAX_PIXELS,
     MIN_SIDE,
-    SUFFIXES,
-    Picture,
-    list_pictures,
+    StoredImage,
+    list_images,
     peek_shape,
+    read_image,
     read_mask,
-    read_picture,
 )
 from dip_jax.images.side_inputs import ARRAY_SUFFIX, read_array, read_guide, read_kernel
-from dip_jax.images.write import picture_like
-from dip_jax.operators.jpeg import MATCHING_SHARE, matches
+from dip_jax.images.write import stored_like
+from dip_jax.keys import image_key, simulation_key
+from dip_jax.operators.jpeg import MIN_MATCHING_FRACTION, matches
 from dip_jax.tasks.cases import build_case
 from dip_jax.tasks.simulate import simulate_case
 
 
-class Job(NamedTuple):
+class LoadedInput(NamedTuple):
     """One picture to restore: the case, and the form in which it is written."""
 
     case: Case
-    like: Picture
+    like: StoredImage
 
 
-class Entry(NamedTuple):
+class LazyInput(NamedTuple):
     """A picture of a run that is not read yet."""
 
     name: str
-    load: Callable[[], Job]
+    load: Callable[[], LoadedInput]
     """Reads it; raises `InputError` where that cannot be done."""
     digest: Callable[[], str]
     """A checksum of all its files, which tells whether they have changed."""
@@ -50,7 +50,7 @@ class Entry(NamedTuple):
     """Height, width and channels as its header says, or None."""
 
 
-def list_entries(
+def list_inputs(
     config: Config,
     *,
     inputs: Sequence[str | Path] = (),
@@ -59,7 +59,7 @@ def list_entries(
     guides: Sequence[str | Path] = (),
     kernels: Sequence[str | Path] = (),
     max_pixels: int = MAX_PIXELS,
-) -> list[Entry]:
+) -> list[LazyInput]:
     """Finds the pictures of a run; none is read but its header.
 
     Args:
@@ -84,8 +84,8 @@ def list_entries(
         suffixes = (*SUFFIXES, ARRAY_SUFFIX)
     clean = _by_stem(references) if inputs else {}
     beside = {"mask": _by_stem(masks), "guide": _by_stem(guides), "kernel": _by_stem(kernels)}
-    entries: list[Entry] = []
-    pictures = list_pictures(list(inputs or references), suffixes=suffixes)
+    entries: list[LazyInput] = []
+    pictures = list_images(list(inputs or references), suffixes=suffixes)
     for name, path in unique_names(pictures).items():
         try:
             name.encode()
@@ -105,7 +105,7 @@ def list_entries(
             Path(operator) if operator else None,
         )
         entries.append(
-            Entry(
+            LazyInput(
                 name,
                 functools.partial(_load, config, name, files, max_pixels),
                 functools.partial(_digest, files),
@@ -145,7 +145,7 @@ def _peek_array(path: Path) -> tuple[int, int, int] | None:
 def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     suffixes = (*SUFFIXES, ARRAY_SUFFIX)
-    for path in list_pictures(list(paths), suffixes=suffixes) if paths else []:
+    for path in list_images(list(paths), suffixes=suffixes) if paths else []:
         if path.stem in found:
             raise InputError(
                 f"{found[path.stem]} and {path} have the same stem, by which they are matched; leave one "
@@ -202,7 +202,7 @@ def _file_digest(path: Path, mtime_ns: int, size: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _load(config: Config, name: str, files: Files, max_pixels: int) -> Job:
+def _load(config: Config, name: str, files: Files, max_pixels: int) -> LoadedInput:
     path, task = files.picture, config.task
     if path.suffix.lower() == ARRAY_SUFFIX:
         if task.name not in ARRAY_TASKS or not files.is_damaged:
@@ -217,7 +217,7 @@ def _load(config: Config, name: str, files: Files, max_pixels: int) -> Job:
             )
         # A small picture may be smaller than what is made of it.
         enlarged = task.factor if task.name == "super_resolve" and files.is_damaged else 1
-        picture = read_picture(path, max_pixels=max_pixels, min_side=-(-MIN_SIDE // enlarged))
+        picture = read_image(path, max_pixels=max_pixels, min_side=-(-MIN_SIDE // enlarged))
         measured, notes = picture.pixels, picture.notes
     aids, aid_notes = _load_aids(files, measured, max_pixels)
     notes += aid_notes
@@ -236,14 +236,16 @@ def _load(config: Config, name: str, files: Files, max_pixels: int) -> Job:
         case = _with_reference(build_case(task, name, measured, **aids), reference, files, config)
     else:
         # Its own branch of the picture's key: the network must not start from the noise's numbers.
-        key = jax.random.fold_in(picture_key(config.run.seed, name), 1)
+        key = simulation_key(image_key(config.run.seed, name))
         case = simulate_case(key, task, name, measured, **aids)
     if picture is None:
         # No picture came in, so there is no depth to keep: 16 bits lose nothing that matters.
-        like = Picture(np.zeros(case.shape, np.float32), None, np.dtype(np.uint16), 0.0, 65535.0)
+        like = StoredImage(
+            np.zeros(case.shape, np.float32), None, np.dtype(np.uint16), 0.0, 65535.0
+        )
     else:
-        like = picture_like(picture, case.shape)
-    return Job(case._replace(notes=notes + case.notes), like)
+        like = stored_like(picture, case.shape)
+    return LoadedInput(case._replace(notes=notes + case.notes), like)
 
 
 def _load_aids(
@@ -275,15 +277,15 @@ def _load_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
     with path.open("rb") as opened:
         is_jpeg = opened.read(2) == b"\xff\xd8"
     if not is_jpeg:
-        return None, f"no JPEG file, so nothing tells its quantisation; {instead}"
+        return None, f"no JPEG file, so nothing tells its quantization; {instead}"
     try:
         file = read_jpeg(path)
     except InputError as error:
         return None, f"{error} ({instead})"
-    share = matches(file, pixels)
-    if share < MATCHING_SHARE:
+    fraction = matches(file, pixels)
+    if fraction < MIN_MATCHING_FRACTION:
         return None, (
-            f"only {share:.1%} of the decoded picture agrees with the file's own coefficients; {instead}"
+            f"only {fraction:.1%} of the decoded picture agrees with the file's own coefficients; {instead}"
         )
     return file, ""
 
@@ -305,14 +307,14 @@ def _with_reference(case: Case, reference: np.ndarray | None, files: Files, conf
     return case._replace(reference=reference)
 
 
-def _load_reference(files: Files, picture: Picture | None, max_pixels: int) -> np.ndarray:
+def _load_reference(files: Files, picture: StoredImage | None, max_pixels: int) -> np.ndarray:
     path = files.reference
     if path is None:
         raise InputError(
             f"{files.picture}: no reference has its stem {files.picture.stem!r}; rename it, or leave it "
             "out."
         )
-    clean = read_picture(path, max_pixels=max_pixels)
+    clean = read_image(path, max_pixels=max_pixels)
     reference = clean.pixels
     if picture is not None and picture.dtype.kind == "f" and clean.dtype.kind == "f":
         # Floats beyond [0, 1] are mapped by their own range, which noise widens: use the picture's.

@@ -7,7 +7,10 @@ nothing else, process 0 included. What they have in common is the output folder.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -21,7 +24,7 @@ T = TypeVar("T")
 _MESSAGE_BYTES = 4096
 
 
-class Share(NamedTuple):
+class Partition(NamedTuple):
     """A process's part of the work."""
 
     process: int = 0
@@ -35,7 +38,7 @@ class Share(NamedTuple):
 @contextlib.contextmanager
 def meeting(
     *, coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> Iterator[Share]:
+) -> Iterator[Partition]:
     """A context in which the processes know of each other; see `agree`. No array survives its end.
 
     Args:
@@ -58,7 +61,7 @@ def meeting(
             "who is who."
         ) from None
     try:
-        yield Share(jax.process_index(), jax.process_count())
+        yield Partition(jax.process_index(), jax.process_count())
     finally:
         jax.distributed.shutdown()
         backend.clear_backends()
@@ -72,3 +75,78 @@ def agree(problem: str) -> str:
     text[: len(encoded)] = np.frombuffer(encoded, np.uint8)
     heard = np.asarray(multihost_utils.broadcast_one_to_all(text))
     return heard.tobytes().rstrip(b"\0").decode(errors="ignore")
+
+
+# A process of which nothing was heard for so long is given up.
+_SILENCE_SECONDS = 120.0
+
+
+class Heartbeats:
+    """A process's own sign among those of the others; alone it gives none and waits for nobody."""
+
+    def __init__(self, folder: Path, partition: Partition):
+        """Names where the signs are, a file for each process, and this process's part."""
+        self.folder, self.partition = folder, partition
+
+    def _path(self, process: int) -> Path:
+        return self.folder / str(process)
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """A context in which the other processes see now and then that this one is there."""
+        if self.partition.num_processes == 1:
+            yield
+            return
+        ended = threading.Event()
+
+        def beat() -> None:
+            while True:
+                self._give("")
+                if ended.wait(_SILENCE_SECONDS / 10):
+                    return
+
+        thread = threading.Thread(target=beat, name="signs of life", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            if self.partition.process != 0:
+                self._give("done")
+
+    def _give(self, text: str) -> None:
+        path = self._path(self.partition.process)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def wait_for_others(
+        self,
+        has_nothing_left: Callable[[int], bool],
+        *,
+        should_stop: Callable[[], bool],
+        on_message: Callable[[str], None],
+    ) -> None:
+        """Returns when each of the other processes is done or silent.
+
+        Args:
+          has_nothing_left: Whether a process of which there is no sign has left nothing undone.
+          should_stop: Whether to wait no longer.
+          on_message: Called with a sentence about a process that is silent.
+        """
+        heard = dict.fromkeys(range(1, self.partition.num_processes), (0, time.monotonic()))
+        while heard and not should_stop():
+            for process, (last_sign, since) in list(heard.items()):
+                path = self._path(process)
+                sign = path.stat().st_mtime_ns if path.exists() else 0
+                if sign != last_sign:
+                    heard[process] = (sign, time.monotonic())
+                elif time.monotonic() - since > _SILENCE_SECONDS:
+                    on_message(f"Process {process} is silent; it is not waited for.")
+                    del heard[process]
+                    continue
+                if path.read_text() == "done" if path.exists() else has_nothing_left(process):
+                    del heard[process]
+            if heard:
+                time.sleep(0.5)

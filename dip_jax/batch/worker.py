@@ -11,22 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dip_jax.base import Case, Result, member_label
+from dip_jax.base import Case, Result, network_label
 from dip_jax.batch import processes as hosts
-from dip_jax.batch.heartbeats import Presence
-from dip_jax.batch.inputs import Entry, Job
+from dip_jax.batch.inputs import LazyInput, LoadedInput
 from dip_jax.batch.interrupt import Interrupt
+from dip_jax.batch.processes import Heartbeats
 from dip_jax.config import Config
-from dip_jax.engine.canvas import padded_side
+from dip_jax.engine.canvas import canvas_side
 from dip_jax.engine.checkpoint import CheckpointStore
-from dip_jax.engine.restore import num_members, restore_many, with_noise
+from dip_jax.engine.restore import num_networks, restore_many, with_noise
 from dip_jax.engine.scheduler import Progress
-from dip_jax.errors import is_disk_full, sentence
+from dip_jax.errors import describe_error, is_disk_full
 from dip_jax.report import run_pages as pages
-from dip_jax.report.image import failure_summary, read_summary, report_picture, write_failure
+from dip_jax.report.image import report_picture
 from dip_jax.report.manifest import STATE_FOLDER
 from dip_jax.report.posterior import report_posterior
-from dip_jax.tasks.cases import is_pointwise
+from dip_jax.report.summary import failure_summary, read_summary, write_failure
+from dip_jax.tasks.cases import is_pixelwise
 
 # A fit that diverged would do so again: same settings, same picture, same numbers.
 FINISHED = ("done", "stopped", "diverged")
@@ -40,25 +41,25 @@ class FolderProgress(NamedTuple):
 
     pictures: Progress
     """Those in work."""
-    num_pictures: int
+    num_images: int
     num_done: int
     """Restored and written, or finished by an earlier run."""
     num_failed: int
     per_hour: float
     """Pictures restored per hour since the start; 0 before the first."""
     seconds_left: float
-    """At most, if the pictures to come take as many steps as those that are done."""
+    """At max_cases, if the pictures to come take as many steps as those that are done."""
 
 
 class FolderRun:
-    """One process's run over its share."""
+    """One process's run over its partition."""
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[LazyInput],
         config: Config,
         folder: Path,
-        share: hosts.Share,
+        partition: hosts.Partition,
         resume: bool,
         on_message: Callable[[str], None],
     ):
@@ -68,27 +69,27 @@ class FolderRun:
           entries: All pictures, those of other processes too.
           config: The settings.
           folder: The output folder, prepared.
-          share: This process's part.
+          partition: This process's part.
           resume: Whether what an earlier run finished is kept.
           on_message: Called with sentences for the user.
         """
         self.all, self.config, self.folder = entries, config, folder
-        self.share, self.resume, self.tell = share, resume, on_message
-        self.mine = share.of(entries)
+        self.partition, self.resume, self.tell = partition, resume, on_message
+        self.mine = partition.of(entries)
         self.summaries: dict[str, dict[str, Any]] = {}
         self.disk_error: BaseException | None = None
-        self._jobs: dict[str, tuple[Job, str]] = {}
+        self._jobs: dict[str, tuple[LoadedInput, str]] = {}
         self._lock = threading.Lock()
         self._room = threading.Semaphore(_WAITING)
         self._begun = time.monotonic()
         self._written = self._begun
         self._steps: list[int] = []
         self._own = folder / STATE_FOLDER
-        self.presence = Presence(self._own / PROCESSES, share)
+        self.presence = Heartbeats(self._own / PROCESSES, partition)
 
     # ---- reading, in the runner's thread ----
 
-    def _waiting(self, interrupt: Interrupt) -> list[Entry]:
+    def _waiting(self, interrupt: Interrupt) -> list[LazyInput]:
         """What is still to be done, alike pictures together."""
         waiting = []
         for entry in self.mine:
@@ -105,22 +106,22 @@ class FolderRun:
             with contextlib.suppress(OSError):  # it must not speak for what is in work
                 (self.folder / entry.name / "summary.json").unlink()
 
-        def canvas(entry: Entry) -> Any:
+        def canvas(entry: LazyInput) -> Any:
             height, width, channels = entry.shape or (0, 0, 0)
-            pointwise = is_pointwise(self.config.task)
+            pointwise = is_pixelwise(self.config.task)
             per_octave = self.config.net.sides_per_octave if pointwise else 0
-            return padded_side(height, per_octave), padded_side(width, per_octave), channels
+            return canvas_side(height, per_octave), canvas_side(width, per_octave), channels
 
         return sorted(waiting, key=canvas)
 
-    def _has_changed(self, entry: Entry, summary: dict[str, Any]) -> bool:
+    def _has_changed(self, entry: LazyInput, summary: dict[str, Any]) -> bool:
         try:
             return summary.get("digest") != entry.digest()
         except OSError as error:  # it is restored, and that is all one can do without its files
-            self.tell(f"{entry.name}: its files cannot be read any more ({sentence(error)})")
+            self.tell(f"{entry.name}: its files cannot be read any more ({describe_error(error)})")
             return False
 
-    def _cases(self, waiting: Sequence[Entry], interrupt: Interrupt) -> Iterator[Case]:
+    def _cases(self, waiting: Sequence[LazyInput], interrupt: Interrupt) -> Iterator[Case]:
         for entry in waiting:
             if interrupt() or self.disk_error is not None:
                 return
@@ -128,7 +129,7 @@ class FolderRun:
                 job, digest = entry.load(), entry.digest()
                 job = job._replace(case=with_noise(job.case, self.config))
             except Exception as error:  # of whatever kind: it is this picture's
-                self._fail(entry.name, sentence(error))
+                self._fail(entry.name, describe_error(error))
                 continue
             for note in job.case.notes:
                 self.tell(f"{entry.name}: {note}")
@@ -159,7 +160,7 @@ class FolderRun:
                 for result in restore_many(
                     self._cases(waiting, interrupt),
                     self.config,
-                    most=len(waiting),
+                    max_cases=len(waiting),
                     store=store,
                     on_progress=show,
                     should_stop=lambda: interrupt() or self.disk_error is not None,
@@ -181,14 +182,14 @@ class FolderRun:
             self._write_result(result)
         except Exception as error:  # of whatever kind: it is this picture's
             if not self._note_disk(error):
-                self._fail(result.name, f"cannot be written: {sentence(error)}")
+                self._fail(result.name, f"cannot be written: {describe_error(error)}")
         finally:
             self._room.release()
 
     def _write_result(self, result: Result) -> None:
         job, digest = self._jobs.pop(result.name)
         if result.error is not None:
-            self._fail(result.name, sentence(result.error))
+            self._fail(result.name, describe_error(result.error))
             return
         for note in result.notes:
             self.tell(f"{result.name}: {note}")
@@ -202,8 +203,8 @@ class FolderRun:
             folder, job.case, result, self.config, job.like, digest=digest, more=more
         )
         if result.status != "interrupted":
-            for member in range(num_members(self.config)):
-                self._store.remove(member_label(result.name, member))
+            for member in range(num_networks(self.config)):
+                self._store.remove(network_label(result.name, member))
         if result.status in FINISHED:
             self._steps.append(result.num_steps)
         self._add(summary)
@@ -218,7 +219,7 @@ class FolderRun:
         with self._lock:
             self.summaries[summary["name"]] = summary
             now = time.monotonic()
-            if self.share.num_processes == 1 and now - self._written >= _SUMMARY_SECONDS:
+            if self.partition.num_processes == 1 and now - self._written >= _SUMMARY_SECONDS:
                 self._written = now
                 try:
                     pages.write_summary(self.folder, list(self.summaries.values()))
@@ -239,13 +240,13 @@ class FolderRun:
         hours = (time.monotonic() - self._begun) / 3600
         usual = sum(self._steps) / len(self._steps) if self._steps else pictures.num_steps
         left = [max(usual - steps, 0) for steps in pictures.steps]
-        networks = num_members(self.config)
+        networks = num_networks(self.config)
         to_come = networks * (len(self.mine) - len(statuses)) - len(left)
         steps = sum(left) + max(to_come, 0) * usual
         speed = pictures.steps_per_second * max(len(left), 1)
         return FolderProgress(
             pictures=pictures,
-            num_pictures=len(self.mine),
+            num_images=len(self.mine),
             num_done=len(statuses) - num_failed,
             num_failed=num_failed,
             per_hour=len(self._steps) / hours if hours else 0.0,
@@ -268,9 +269,9 @@ class FolderRun:
                     entry.name, self.config, reason, status="interrupted"
                 )
         everything = [self.summaries[entry.name] for entry in self.mine]
-        if self.share.process != 0:
+        if self.partition.process != 0:
             return everything
-        if self.share.num_processes > 1:
+        if self.partition.num_processes > 1:
             everything = self._gather(interrupt)
         if interrupt():  # somebody waits for the end
             pages.write_summary(self.folder, everything)
@@ -294,7 +295,7 @@ class FolderRun:
         for i, entry in enumerate(self.all):
             summary = self.summaries.get(entry.name) or read_summary(self.folder / entry.name)
             if summary is None:
-                process = i % self.share.num_processes
+                process = i % self.partition.num_processes
                 reason = f"process {process} did not get to it: run again with --resume"
                 summary = failure_summary(entry.name, self.config, reason, status="interrupted")
             everything.append(summary)
@@ -302,7 +303,7 @@ class FolderRun:
 
     def _is_finished(self, process: int) -> bool:
         """Whether all pictures of a process are restored."""
-        for entry in hosts.Share(process, self.share.num_processes).of(self.all):
+        for entry in hosts.Partition(process, self.partition.num_processes).of(self.all):
             summary = read_summary(self.folder / entry.name)
             if summary is None or summary["status"] not in FINISHED:
                 return False

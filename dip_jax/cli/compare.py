@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dip_jax.batch.folder import restore_files
-from dip_jax.batch.inputs import list_entries
+from dip_jax.batch.inputs import list_inputs
 from dip_jax.config import Config
 from dip_jax.errors import InputError
-from dip_jax.images.read import read_picture
-from dip_jax.report.figures import damaged, save_png
+from dip_jax.images.read import read_image
+from dip_jax.report.figures import degraded_image, save_png
 
 _FILES = ("inputs", "references", "masks", "guides", "kernels", "max_pixels")
 
@@ -50,13 +50,13 @@ def compare_files(configs: dict[str, Config], output: str | Path, **options: Any
         if any(summary["status"] == "interrupted" for summary in made):
             return summaries
     files = {name: options[name] for name in _FILES if name in options}
-    for entry in list_entries(next(iter(configs.values())), **files):
+    for entry in list_inputs(next(iter(configs.values())), **files):
         own = [s for s in summaries if s["name"] == entry.name and s["psnr"] is not None]
         made = own or [s for s in summaries if s["name"] == entry.name]
         made = [summary for summary in made if summary["status"] in ("done", "stopped", "diverged")]
         if made:
             case = entry.load().case
-            figure = _draw(made, output, damaged(case), case.preview_name, case.reference)
+            figure = _draw(made, output, degraded_image(case), case.preview_name, case.reference)
             save_png(output / f"comparison-{entry.name.replace('/', '-')}.png", figure)
     return summaries
 
@@ -87,7 +87,7 @@ def _draw(
     for summary in summaries:
         folder = output / summary["variant"].replace(" ", "_") / summary["name"]
         (path,) = folder.glob("restored.*")
-        panels.append((summary["variant"], read_picture(path).pixels))
+        panels.append((summary["variant"], read_image(path).pixels))
     psnrs = [None, *(summary["psnr"] for summary in summaries)]
     if reference is not None:
         panels.append(("reference", reference))
@@ -99,8 +99,8 @@ def _draw(
     for axis, (title, image), psnr in zip(
         above.subplots(1, len(panels)), panels, psnrs, strict=True
     ):
-        grey = image.shape[-1] == 1
-        axis.imshow(np.clip(image[..., 0] if grey else image, 0, 1), cmap="gray", vmin=0, vmax=1)
+        gray = image.shape[-1] == 1
+        axis.imshow(np.clip(image[..., 0] if gray else image, 0, 1), cmap="gray", vmin=0, vmax=1)
         axis.set_title(title + ("" if psnr is None else f"\n{psnr:.2f} dB"), fontsize=9)
         axis.axis("off")
     loss_axis, *more = below.subplots(1, 1 + (reference is not None), squeeze=False)[0]

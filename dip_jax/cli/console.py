@@ -21,7 +21,7 @@ from rich.table import Table
 from dip_jax.batch.worker import FolderProgress
 from dip_jax.cli.cost import forecast_seconds, network_work, probe_machine
 from dip_jax.cli.plan import Plan
-from dip_jax.engine.restore import num_members
+from dip_jax.engine.restore import num_networks
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 
 _PLAIN_SECONDS = 20.0
@@ -74,11 +74,11 @@ class ProgressDisplay:
     def show(self, progress: FolderProgress) -> None:
         """Shows where the run stands: the steps of a single picture, or the pictures of a folder."""
         pictures = progress.pictures
-        if progress.num_pictures == 1:
+        if progress.num_images == 1:
             label, total, done = pictures.names[0], pictures.num_steps, pictures.steps[0]
             where = f"step {done}/{total}"
         else:
-            label, total = "pictures", progress.num_pictures
+            label, total = "pictures", progress.num_images
             done = progress.num_done + progress.num_failed
             where = f"{done}/{total}"
         if self._live is None:
@@ -96,7 +96,7 @@ def describe(progress: FolderProgress) -> str:
     """Speed, time left and quality in one line."""
     pictures = progress.pictures
     left = f"at most {_duration(progress.seconds_left)}"
-    if progress.num_pictures == 1:
+    if progress.num_images == 1:
         parts = [f"{pictures.steps_per_second:.3g} steps/s", left, f"loss {pictures.loss:.5f}"]
     else:
         parts = [f"{len(pictures.names)} in work"]
@@ -136,7 +136,7 @@ def print_presets() -> None:
             config.net.kind,
             f"{work.num_params + pixels:,}",
             f"{config.fit.num_steps:,}",
-            f"{num_members(config) * forecast_seconds(work, machine):.2g}",
+            f"{num_networks(config) * forecast_seconds(work, machine):.2g}",
             f"{preset.about} ({preset.source})",
         )
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -167,9 +167,9 @@ def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
         height, width, channels = plan.shape
         table.add_row(
             f"{width} x {height} x {channels}",
-            str(plan.num_pictures),
-            str(min(plan.num_slots, plan.num_pictures)),
-            f"{plan.bytes_per_picture / 1e9:.2f}",
+            str(plan.num_images),
+            str(min(plan.num_slots, plan.num_images)),
+            f"{plan.bytes_per_image / 1e9:.2f}",
             f"{plan.gigabytes_per_megapixel:.1f}",
             f"{plan.peak_bytes / 1e9:.2f}",
             f"{plan.compile_seconds:.0f}",
@@ -179,7 +179,7 @@ def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     console.print(table)
-    number = sum(plan.num_pictures for plan in plans)
+    number = sum(plan.num_images for plan in plans)
     seconds = start_seconds + sum(plan.seconds for plan in plans)
     console.print(
         f"{number} picture{'s' * (number != 1)}: at most {_duration(seconds)}, "
@@ -254,7 +254,7 @@ def _stops_table(summary: dict[str, Any]) -> Table:
         table.add_row(
             rule,
             "yes" if stop["fired"] else "no",
-            str(stop["answer_step"]),
+            str(stop["estimate_step"]),
             _number(stop["psnr"], ".2f"),
             _number(stop["gap"], ".2f"),
         )

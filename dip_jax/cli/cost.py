@@ -44,7 +44,7 @@ _PRODUCTS, _TRAFFIC = 0.95, 0.58
 @functools.cache
 def network_work(config: NetConfig, shape: tuple[int, int, int]) -> Work:
     """Counts the work of a network for pictures of one shape, without compiling anything."""
-    net = build_net(dataclasses.replace(config, lowering="vendor"), shape)
+    net = build_net(dataclasses.replace(config, lowering="xla"), shape)
     params = jax.eval_shape(net.init, jax.random.key(0))
     code = jax.ShapeDtypeStruct(net.code_shape, jnp.float32)
     multiplications, numbers = _count(jax.make_jaxpr(_apply(net))(params, code).jaxpr)

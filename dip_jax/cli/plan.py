@@ -10,14 +10,14 @@ import numpy as np
 import psutil
 
 from dip_jax.base import Case
-from dip_jax.batch.inputs import Entry
+from dip_jax.batch.inputs import LazyInput
 from dip_jax.config import Config
-from dip_jax.engine.canvas import pad_case, padded_side
+from dip_jax.engine.canvas import canvas_side, pad_case
 from dip_jax.engine.memory import peak_bytes
-from dip_jax.engine.restore import num_members, with_noise
+from dip_jax.engine.restore import num_networks, with_noise
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
-from dip_jax.tasks.cases import is_pointwise
+from dip_jax.tasks.cases import is_pixelwise
 
 # The probe lasts about so long, or one step if that takes longer.
 _PROBE_SECONDS = 4.0
@@ -28,11 +28,11 @@ class Plan(NamedTuple):
 
     shape: tuple[int, int, int]
     """Height, width and channels of their canvas."""
-    num_pictures: int
+    num_images: int
     """Networks: with several for each picture, so many times more."""
     num_slots: int
     """How many are fitted side by side, on all devices of this process."""
-    bytes_per_picture: int
+    bytes_per_image: int
     """Device memory of a slot."""
     peak_bytes: int
     """On CPU the most memory of the whole process, elsewhere of a device."""
@@ -45,12 +45,12 @@ class Plan(NamedTuple):
     @property
     def gigabytes_per_megapixel(self) -> float:
         """Device memory of a slot, weights and all, for the pixels of its canvas."""
-        return self.bytes_per_picture / 1e3 / (self.shape[0] * self.shape[1])
+        return self.bytes_per_image / 1e3 / (self.shape[0] * self.shape[1])
 
     @property
     def seconds(self) -> float:
-        """At most, for all of them."""
-        rounds = math.ceil(self.num_pictures / self.num_slots)
+        """At max_cases, for all of them."""
+        rounds = math.ceil(self.num_images / self.num_slots)
         return self.compile_seconds + rounds * self.num_steps * self.seconds_per_step
 
 
@@ -59,11 +59,11 @@ def seconds_since_start() -> float:
     return time.time() - psutil.Process().create_time()
 
 
-def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
+def plan_inputs(entries: Sequence[LazyInput], config: Config) -> list[Plan]:
     """Forecasts a run over entries by compiling and probing each program that it would use.
 
     Args:
-      entries: The pictures, see `list_entries`.
+      entries: The pictures, see `list_inputs`.
       config: The settings.
 
     Returns:
@@ -73,12 +73,12 @@ def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
     Raises:
       InputError: If no picture can be read, or one would not fit into memory.
     """
-    groups: dict[tuple[int, int, int], list[Entry]] = {}
-    per_octave = config.net.sides_per_octave if is_pointwise(config.task) else 0
+    groups: dict[tuple[int, int, int], list[LazyInput]] = {}
+    per_octave = config.net.sides_per_octave if is_pixelwise(config.task) else 0
     for entry in entries:
         if entry.shape is not None:
             height, width, channels = entry.shape
-            canvas = padded_side(height, per_octave), padded_side(width, per_octave), channels
+            canvas = canvas_side(height, per_octave), canvas_side(width, per_octave), channels
             groups.setdefault(canvas, []).append(entry)
     plans, fault = [], None
     for group in groups.values():
@@ -88,21 +88,21 @@ def plan_entries(entries: Sequence[Entry], config: Config) -> list[Plan]:
             except InputError as error:
                 fault = error
                 continue
-            plans.append(_probe(case, len(group) * num_members(config), config))
+            plans.append(_probe(case, len(group) * num_networks(config), config))
             break
     if not plans:
         raise fault or InputError("None of the pictures can be read.")
     return plans
 
 
-def _probe(case: Case, num_pictures: int, config: Config) -> Plan:
+def _probe(case: Case, num_images: int, config: Config) -> Plan:
     """Compiles the program and runs a few steps."""
-    slots = Slots(case, config, most=num_pictures)
+    slots = Slots(case, config, max_cases=num_images)
     peak = slots.bytes_per_device
     if jax.default_backend() == "cpu":
         resident = psutil.Process().memory_info().rss
         peak = max(peak_bytes(), resident + peak * len(slots.devices))
-    for index in range(min(len(slots), num_pictures)):
+    for index in range(min(len(slots), num_images)):
         slots.put(index, case)
     slots.advance(1)  # the first touch of all memory is not what a step takes
     clock = time.perf_counter()
@@ -114,9 +114,9 @@ def _probe(case: Case, num_pictures: int, config: Config) -> Plan:
     seconds = (time.perf_counter() - clock) / max(1, int(status.num_steps.max()) - 2)
     return Plan(
         shape=case.shape,
-        num_pictures=num_pictures,
+        num_images=num_images,
         num_slots=len(slots),
-        bytes_per_picture=slots.bytes_per_device // slots.per_device,
+        bytes_per_image=slots.bytes_per_device // slots.per_device,
         peak_bytes=peak,
         compile_seconds=slots.compile_seconds,
         seconds_per_step=seconds,

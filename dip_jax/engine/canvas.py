@@ -2,7 +2,7 @@
 
 A picture is put into the top left corner of a slightly larger canvas. The network fills the canvas, the
 loss, the stopping rule and the PSNR see only the picture (`Problem.region`), and the answer is cropped. What
-a picture's canvas is depends on the picture alone, so its result does not depend on its neighbours.
+a picture's canvas is depends on the picture alone, so its result does not depend on its neighbors.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from dip_jax.base import Array, Case
 
 
-def padded_side(side: int, per_octave: int) -> int:
+def canvas_side(side: int, per_octave: int) -> int:
     """Rounds a side up to a multiple of the largest power of two p with `per_octave` p <= side.
 
     Between a length and its double there are then at most `per_octave` sides, and the picture grows by
@@ -32,7 +32,7 @@ def pad_case(case: Case, per_octave: int) -> Case:
     if per_octave == 0 or pad is None:
         return case
     height, width, channels = case.shape
-    canvas = padded_side(height, per_octave), padded_side(width, per_octave)
+    canvas = canvas_side(height, per_octave), canvas_side(width, per_octave)
 
     margins = [(0, canvas[0] - height), (0, canvas[1] - width), (0, 0)]
 

@@ -1,6 +1,6 @@
 """Pictures in work on disk, so that a run can be stopped, killed and taken up again.
 
-A picture's checkpoint holds everything that its next step needs: weights, optimiser, random key,
+A picture's checkpoint holds everything that its next step needs: weights, optimizer, random key,
 averages, the stopping rule's window, the guard, and the curve so far. Orbax writes it under a temporary
 name and renames it, so it is there whole or not at all. This is the only file that knows orbax.
 

@@ -10,7 +10,7 @@ _CHUNK_SECONDS = {"cpu": 3.0}
 _CHUNK_SECONDS_ELSEWHERE = 0.5
 
 
-class Pace:
+class ChunkSizer:
     """How many steps the next chunk makes, so that it lasts as long as it should."""
 
     def __init__(self, most: int, block: int = 1):

@@ -9,15 +9,15 @@ from typing import Any
 from dip_jax.base import Case
 
 # Pictures that are read before their turn.
-READ_AHEAD = 8
+MAX_PREFETCH = 8
 
 
 @contextlib.contextmanager
-def read_ahead(
+def prefetch(
     cases: Iterable[Case], should_stop: Callable[[], bool]
 ) -> Iterator[Callable[..., Case | None]]:
     """Reads in a thread; gives `take(wait)`, the next case, None at the end, or what went wrong."""
-    ready: queue.Queue[Any] = queue.Queue(READ_AHEAD)
+    ready: queue.Queue[Any] = queue.Queue(MAX_PREFETCH)
     closed = threading.Event()
 
     def offer(item: Any) -> None:

@@ -4,7 +4,7 @@ What JAX compiles it keeps (see `compilation`), but it finds it by the program's
 2.5 seconds for the standard network. So the text is kept as well, under a checksum of all that it depends on: this
 package's source, the versions of Python and the libraries, JAX's settings, the devices, and the form of the program that the caller
 gives. A form that holds what is neither this package's nor a library's (an operator of the user's, whose source
-may change) is not kept, nor is anything unless `keep_texts` was called. The folder is trusted, as JAX's own is: a
+may change) is not kept, nor is anything unless `cache_exports` was called. The folder is trusted, as JAX's own is: a
 file in it is a pickle.
 """
 
@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import platformdirs
 from jax import export
 
-from dip_jax.images.write import part_of
+from dip_jax.images import atomic
 
-_MOST_BYTES = 200_000_000
+_MAX_EXPORT_BYTES = 200_000_000
+_MAX_COMPILED_BYTES = 2_000_000_000
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "opt_einsum", "ml_dtypes")
 # What a form may hold things of.
 _PACKAGE = __name__.partition(".")[0]
@@ -89,7 +91,7 @@ class _Lowered(NamedTuple):
     about: Any
 
 
-def keep_texts(folder: Path | None) -> None:
+def cache_exports(folder: Path | None) -> None:
     """Has texts kept in a folder, up to 200 MB, the longest unused go first; None for not at all."""
     global _folder
     _folder = folder
@@ -203,12 +205,8 @@ def _write(path: Path, text: _Text) -> None:
     if _source() != _SOURCE:
         return  # the files are not what runs here
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
-    try:
-        part.write_bytes(zlib.compress(pickle.dumps(text), 1))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    data = zlib.compress(pickle.dumps(text), 1)
+    atomic.write(path, lambda file: file.write(data))
     with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
         _tidy(path.parent)
 
@@ -218,7 +216,42 @@ def _tidy(folder: Path) -> None:
     files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.iterdir())
     total = sum(size for _, size, _ in files)
     for _, size, file in files:
-        if total <= _MOST_BYTES:
+        if total <= _MAX_EXPORT_BYTES:
             return
         file.unlink(missing_ok=True)
         total -= size
+
+
+def cache_folder() -> Path:
+    """Where programs are kept unless the user says otherwise, e.g. `~/.cache/dip_jax/compiled`."""
+    return Path(platformdirs.user_cache_dir("dip_jax", appauthor=False)) / "compiled"
+
+
+def keep_compiled(folder: Path | None = None) -> None:
+    """Has JAX keep what it compiles, up to 2 GB, and its texts kept; what has not been used for longest goes first.
+
+    A folder that the user has told JAX itself (`JAX_COMPILATION_CACHE_DIR`) stays, and so does a no
+    (`JAX_ENABLE_COMPILATION_CACHE=0`). Where nothing can be written, nothing is kept, and JAX compiles as without.
+
+    Args:
+      folder: Where; None for `cache_folder`.
+    """
+    if not jax.config.values["jax_enable_compilation_cache"]:
+        return
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None and given is not None:
+        if given and "://" not in given:  # neither JAX's way to say no nor a bucket
+            cache_exports(Path(given) / "traced")
+        return
+    folder = folder or cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    cache_exports(folder / "traced")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", _MAX_COMPILED_BYTES)
+    # Of the many small programs, too: together they take seconds.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

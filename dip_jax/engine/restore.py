@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from dip_jax.base import Case, InputError, Posterior, Result
+from dip_jax.base import Case, InputError, Result
 from dip_jax.config import Config, StopConfig
 from dip_jax.engine.scheduler import Progress, Store, restore_each
-from dip_jax.losses import LEAST_NOISE_STD
-from dip_jax.tasks.cases import finish
+from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
+from dip_jax.problem import MIN_NOISE_STD
+from dip_jax.tasks.cases import restore_known_values
 from dip_jax.tasks.noise_level import with_noise_std
 
 
-def num_members(config: Config) -> int:
+def num_networks(config: Config) -> int:
     """Networks for each picture: chains of a sampler, or seeds of a fit."""
     return config.sgld.num_chains if config.fit.method == "sgld" else config.fit.num_seeds
 
@@ -29,7 +30,7 @@ def restore_many(
     config: Config,
     *,
     devices: Sequence[Any] | None = None,
-    most: int | None = None,
+    max_cases: int | None = None,
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -41,7 +42,7 @@ def restore_many(
         that loads them need not hold them. Alike pictures should come one after the other.
       config: The settings.
       devices: Where to compute; by default all devices of this process.
-      most: How many cases there are at most, where that is known (the length of a list is): no more slots are made
+      max_cases: How many cases there are at max_cases, where that is known (the length of a list is): no more slots are made
         than there are networks.
       store: Where pictures in work are saved now and then, and looked for before they are started.
       on_progress: Called between chunks.
@@ -55,12 +56,12 @@ def restore_many(
     Raises:
       InputError: If samples are wanted of a picture whose noise level is neither known nor can be estimated.
     """
-    number = num_members(config)
-    if most is None and isinstance(cases, Sized):
-        most = len(cases)
+    number = num_networks(config)
+    if max_cases is None and isinstance(cases, Sized):
+        max_cases = len(cases)
     watch: dict[str, Any] = {
         "devices": devices,
-        "most": None if most is None else most * number,
+        "max_cases": None if max_cases is None else max_cases * number,
         "store": store,
         "on_progress": on_progress,
         "should_stop": should_stop,
@@ -75,7 +76,7 @@ def restore_many(
             case = with_noise(case, config)
             in_work[case.name] = case
             for member in range(number):
-                yield case._replace(member=member)
+                yield case._replace(network_index=member)
 
     waiting: dict[str, list[Result]] = {}
     for result in restore_each(members(), config, keep_finished=number > 1, **watch):
@@ -141,8 +142,8 @@ def with_noise(case: Case, config: Config) -> Case:
             raise InputError(
                 "Sampling needs the noise level: say it with --noise_std=... (of 255)."
             )
-        if noise_std < LEAST_NOISE_STD and not has_photons:
-            note = f"sampled as if it had noise of {255 * LEAST_NOISE_STD:.2g} grey levels"
+        if noise_std < MIN_NOISE_STD and not has_photons:
+            note = f"sampled as if it had noise of {255 * MIN_NOISE_STD:.2g} gray levels"
             case = case._replace(notes=(*case.notes, note))
         return case
     if config.fit.method == "sgld" or rule not in ("discrepancy", "sure", "all"):
@@ -164,14 +165,14 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     seeds: the mean of the answers, outliers left out. Networks that diverged are left out too, and those that were
     interrupted beside finished ones, unless there are no others.
     """
-    results = sorted(results, key=lambda result: result.member)
+    results = sorted(results, key=lambda result: result.network_index)
     for result in results:
         if result.error is not None:
             return result
-    diverged = [result.member for result in results if result.status == "diverged"]
+    diverged = [result.network_index for result in results if result.status == "diverged"]
     if len(diverged) == len(results):
         diverged = []
-    sound = [result for result in results if result.member not in diverged]
+    sound = [result for result in results if result.network_index not in diverged]
     notes = [f"network {member + 1} diverged and is left out" for member in diverged]
     finished = [result for result in sound if result.status != "interrupted"]
     if 0 < len(finished) < len(sound):
@@ -179,20 +180,20 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     is_whole = len(finished) == len(sound)
     sound = finished or sound
     if config.fit.method == "sgld":
-        posterior = _of_chains(sound)
-        answer = np.mean([result.raw for result in sound], axis=0)
+        posterior = pool_chains(sound)
+        estimate = np.mean([result.raw for result in sound], axis=0)
         if posterior.num_samples:
-            answer = posterior.mean
+            estimate = posterior.mean
     else:
-        answers = np.stack([result.raw for result in sound])
-        strange = outliers(answers)
+        estimates = np.stack([result.raw for result in sound])
+        strange = outliers(estimates)
         notes += [
-            f"network {sound[i].member + 1} is unlike the others and is left out of the mean"
+            f"network {sound[i].network_index + 1} is unlike the others and is left out of the mean"
             for i in strange
         ]
-        posterior = _of_seeds(np.delete(answers, strange, axis=0), answers)
-        answer = posterior.mean
-    image, told = finish(config.task, case, answer)
+        posterior = pool_seeds(np.delete(estimates, strange, axis=0), estimates)
+        estimate = posterior.mean
+    image, told = restore_known_values(config.task, case, estimate)
     statuses = [result.status for result in sound]
     worst = next((s for s in ("interrupted", "diverged", "done") if s in statuses), "stopped")
     worst = worst if is_whole else "interrupted"
@@ -200,66 +201,14 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     return first._replace(
         status=worst,
         image=image,
-        raw=answer,
+        raw=estimate,
         num_steps=max(result.num_steps for result in results),
         stop_step=round(float(np.median([result.stop_step for result in sound]))),
         num_rollbacks=sum(result.num_rollbacks for result in results),
         seconds=sum(result.seconds for result in results),
         notes=(*told, *notes),
         posterior=posterior,
-        members=tuple(result.curve for result in results),
-    )
-
-
-def outliers(answers: np.ndarray) -> list[int]:
-    """Which of several answers `[M, H, W, C]` are unlike the others; none of fewer than three.
-
-    Those more than twice as far from the median image as the answers are on the whole (their median
-    distance, root mean square over pixels). No reference is needed.
-    """
-    if len(answers) < 3:
-        return []
-    distances = np.sqrt(np.mean((answers - np.median(answers, axis=0)) ** 2, axis=(1, 2, 3)))
-    return [int(i) for i in np.flatnonzero(distances > 2 * np.median(distances))]
-
-
-def _of_chains(results: Sequence[Result]) -> Posterior:
-    """The samples of several chains as those of one.
-
-    References:
-      Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
-    """
-    parts = [result.posterior for result in results if result.posterior is not None]
-    counts = np.array([part.num_samples for part in parts], np.float64)
-    total = int(counts.sum())
-    share = (counts / max(total, 1))[:, None, None, None]
-    means = np.concatenate([part.chain_means for part in parts])
-    mean = np.sum(share * means, axis=0)
-    within = sum(max(part.num_samples - 1, 0) * part.std.astype(np.float64) ** 2 for part in parts)
-    between = np.sum(counts[:, None, None, None] * (means - mean) ** 2, axis=0)
-    length = min(part.traces.shape[1] for part in parts)  # the guard may have rejected samples
-    return Posterior(
-        mean=mean.astype(np.float32),
-        std=np.sqrt((within + between) / max(total - 1, 1)).astype(np.float32),
-        chain_means=means,
-        num_samples=total,
-        traces=np.concatenate([part.traces[:, :length] for part in parts]),
-        trace_names=parts[0].trace_names,
-        samples=np.concatenate([part.samples for part in parts]),
-    )
-
-
-def _of_seeds(kept: np.ndarray, answers: np.ndarray) -> Posterior:
-    """The spread of several answers; `samples` are all of them."""
-    many = len(kept) > 1
-    return Posterior(
-        mean=kept.mean(axis=0),
-        std=kept.std(axis=0, ddof=1) if many else np.zeros_like(kept[0]),
-        chain_means=answers,
-        num_samples=len(kept),
-        traces=np.zeros((len(answers), 0, 0), np.float32),
-        trace_names=(),
-        samples=answers,
+        network_curves=tuple(result.curve for result in results),
     )
 
 
@@ -273,8 +222,8 @@ def _with_point_estimate(
     """The result with what a fit of as many steps makes of the picture; the slots stand still meanwhile."""
     fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
     config = dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
-    found = list(restore_each([case], config, **{**watch, "store": None, "most": 1}))
+    found = list(restore_each([case], config, **{**watch, "store": None, "max_cases": 1}))
     if found and found[0].status == "done":
-        return merged._replace(point=found[0])
+        return merged._replace(point_estimate=found[0])
     note = "the fit to compare with was not finished, so it is left out"
     return merged._replace(notes=(*merged.notes, note))

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dip_jax.base import Case, Posterior, Result, member_label
+from dip_jax.base import Case, Posterior, Result, network_label
 from dip_jax.config import Config
 from dip_jax.engine.canvas import pad_case
-from dip_jax.engine.chunk_size import Pace
-from dip_jax.engine.prefetch import READ_AHEAD, read_ahead
+from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.engine.prefetch import MAX_PREFETCH, prefetch
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, Status, block_length
 from dip_jax.nets import num_params
 from dip_jax.posterior.moments import num_kept, trace_names
-from dip_jax.tasks.cases import finish
+from dip_jax.tasks.cases import restore_known_values
 
 
 class Progress(NamedTuple):
@@ -94,7 +94,7 @@ class _Work:
     @property
     def label(self) -> str:
         """What to call it, and its checkpoint."""
-        return member_label(self.case.name, self.case.member)
+        return network_label(self.case.name, self.case.network_index)
 
     @property
     def curve(self) -> dict[str, np.ndarray]:
@@ -110,7 +110,7 @@ def restore_each(
     config: Config,
     *,
     devices: Sequence[Any] | None = None,
-    most: int | None = None,
+    max_cases: int | None = None,
     store: Store | None = None,
     keep_finished: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -123,7 +123,7 @@ def restore_each(
         that loads them need not hold them. Alike pictures should come one after the other.
       config: The settings.
       devices: Where to compute; by default all devices of this process.
-      most: How many cases there are at most, where that is known: no more slots are made.
+      max_cases: How many cases there are at max_cases, where that is known: no more slots are made.
       store: Where pictures in work are saved now and then, and looked for before they are started.
       keep_finished: Save also those that are finished, for whoever waits for others.
       on_progress: Called between chunks.
@@ -137,7 +137,7 @@ def restore_each(
     slots: Slots | None = None
     program: Any = None  # the signature of what `slots` serve
     faults: dict[Any, Exception] = {}
-    with read_ahead(cases, should_stop) as take:
+    with prefetch(cases, should_stop) as take:
         pending: list[tuple[Case, Case, Any]] = []
         ended = False
 
@@ -149,7 +149,7 @@ def restore_each(
                     if signature is None or own == signature:
                         del pending[i]
                         return case, padded
-                if ended or len(pending) >= READ_AHEAD:
+                if ended or len(pending) >= MAX_PREFETCH:
                     return None
                 try:
                     taken = take(wait=wait)
@@ -166,7 +166,10 @@ def restore_each(
             if signature != program and signature not in faults:
                 slots = None  # before there are others: they are what takes the memory
                 try:
-                    slots, program = Slots(first[1], config, devices=devices, most=most), signature
+                    slots, program = (
+                        Slots(first[1], config, devices=devices, max_cases=max_cases),
+                        signature,
+                    )
                 except Exception as error:  # of whatever kind: it is these pictures'
                     program, faults[signature] = None, _bare(error)
             if signature in faults or slots is None:
@@ -194,7 +197,7 @@ def _run(
 ) -> Generator[Result, None, str]:
     """Serves the pictures that `more(wait)` finds; returns `served`, `stopped` or `broken`."""
     work: dict[int, _Work] = {}
-    pace = Pace(config.run.chunk, block_length())
+    pace = ChunkSizer(config.run.chunk, block_length())
 
     def fill() -> None:
         if work and not config.run.refill:
@@ -274,10 +277,10 @@ def _save(item: _Work, slots: Slots, index: int) -> Saved:
 def _result(item: _Work, slots: Slots, index: int, status: Status, config: Config) -> Result:
     case = item.case
     height, width, _ = case.shape
-    raw = slots.answer(index)[:height, :width]
+    raw = slots.estimate(index)[:height, :width]
     curve, moments = item.curve, slots.moments(index)
     traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
-    image, notes = finish(config.task, case, raw)
+    image, notes = restore_known_values(config.task, case, raw)
     if status.diverged[index]:
         word = "diverged"
     elif status.stopped[index]:
@@ -301,9 +304,9 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
             rule: (int(step[index]), bool(done[index]))
             for rule, (step, done) in status.stops.items()
         },
-        held=_held(slots.held(index), case),
+        held_out=_held_out(slots.held_out(index), case),
         posterior=None if moments is None else _posterior(moments, traces, case.shape, config),
-        member=case.member,
+        network_index=case.network_index,
     )
 
 
@@ -325,7 +328,7 @@ def _posterior(
     )
 
 
-def _held(held: np.ndarray | None, case: Case) -> np.ndarray | None:
+def _held_out(held: np.ndarray | None, case: Case) -> np.ndarray | None:
     """Which measurements were kept back, without the margin of the canvas."""
     shape = np.shape(case.problem.measurement)
     if held is None or held.ndim != len(shape):
@@ -351,19 +354,19 @@ def _failed(case: Case, error: Exception) -> Result:
         0.0,
         0.0,
         error,
-        member=case.member,
+        network_index=case.network_index,
     )
 
 
-def _progress(work: dict[int, _Work], config: Config, pace: Pace) -> Progress:
+def _progress(work: dict[int, _Work], config: Config, pace: ChunkSizer) -> Progress:
     items = list(work.values())
     last = [
         {name: item.logs[-1][name][-1] for name in item.logs[-1] if name != "trace"}
         for item in items
         if item.logs[-1]["step"].size
     ]
-    answers = [log.get("psnr_mean", log["psnr_average"]) for log in last]
-    psnr = float(np.mean(answers)) if last else float("nan")
+    estimates = [log.get("psnr_mean", log["psnr_average"]) for log in last]
+    psnr = float(np.mean(estimates)) if last else float("nan")
     return Progress(
         names=tuple(item.label for item in items),
         steps=tuple(item.num_steps for item in items),

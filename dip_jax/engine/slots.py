@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dip_jax.base import Array, Case, picture_key
+from dip_jax.base import Array, Case
 from dip_jax.config import Config, RunConfig
+from dip_jax.engine.estimator import build_algorithm, choose_stopper
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
 from dip_jax.engine.program_cache import build_program
 from dip_jax.engine.step_loop import (
@@ -29,18 +30,17 @@ from dip_jax.engine.step_loop import (
     Input,
     Slot,
     Status,
-    build_algorithm,
     build_chunk,
-    choose_stopper,
     start_slot,
 )
+from dip_jax.keys import image_key
 from dip_jax.nets import build_net
 from dip_jax.posterior.moments import Moments
 from dip_jax.sgld import SgldState
-from dip_jax.stopping.rules import UnseenState
+from dip_jax.stopping.held_out import HiddenState
 
 
-def slots_per_device(config: Config, most: int | None, num_devices: int) -> int:
+def slots_per_device(config: Config, max_cases: int | None, num_devices: int) -> int:
     """How many images share a device if memory allows: `run.slots`, by default 1 on CPU, else 8.
 
     Side by side a slot costs as much when it rests, so there are none by default for which there is nothing to do.
@@ -49,7 +49,7 @@ def slots_per_device(config: Config, most: int | None, num_devices: int) -> int:
         return config.run.slots
     if jax.default_backend() == "cpu":
         return 1
-    return 8 if most is None else min(8, max(1, math.ceil(most / num_devices)))
+    return 8 if max_cases is None else min(8, max(1, math.ceil(max_cases / num_devices)))
 
 
 class Slots:
@@ -61,7 +61,7 @@ class Slots:
         config: Config,
         *,
         devices: Sequence[Any] | None = None,
-        most: int | None = None,
+        max_cases: int | None = None,
     ):
         """Compiles the program.
 
@@ -69,7 +69,7 @@ class Slots:
           case: An example: the images in these slots have its shape, operator and kind of reference.
           config: The settings.
           devices: Where the slots are; by default all devices of this process.
-          most: How many images there are at most, where that is known.
+          max_cases: How many images there are at max_cases, where that is known.
 
         Raises:
           InputError: If not even one slot per device would fit into memory, with the amount.
@@ -81,7 +81,7 @@ class Slots:
         given = _given(case, config)
         self._empty = jax.tree.map(np.zeros_like, given)
         clock = time.perf_counter()
-        self.per_device = slots_per_device(config, most, len(self.devices))
+        self.per_device = slots_per_device(config, max_cases, len(self.devices))
         self._compile(case)
         self.compile_seconds = time.perf_counter() - clock
         self.reset()
@@ -112,7 +112,7 @@ class Slots:
         """Compiles for the most slots that fit into memory, `per_device` at most."""
         while True:
             # Nothing else of how the work is laid out makes another program.
-            run = RunConfig(chunk=self.config.run.chunk, share=self.config.run.share)
+            run = RunConfig(chunk=self.config.run.chunk, slot_mode=self.config.run.slot_mode)
             form = (
                 dataclasses.replace(self.config, run=run),
                 case.shape,
@@ -134,7 +134,7 @@ class Slots:
                 self.config = dataclasses.replace(self.config, net=net)
                 continue
             if self.per_device == 1 or self.config.run.slots is not None:
-                raise too_large(needed, available, self.slot_shapes.answer.image.shape, len(self))
+                raise too_large(needed, available, self.slot_shapes.estimate.image.shape, len(self))
             self.per_device = max(1, int(self.per_device * available / needed))
 
     def _arguments(self, slot_shapes: Slot) -> tuple[Any, ...]:
@@ -191,19 +191,21 @@ class Slots:
         self._orders[self._orders == START] = GO_ON
         return told
 
-    def answer(self, index: int) -> np.ndarray:
+    def estimate(self, index: int) -> np.ndarray:
         """The image that the slot would hand out now."""
-        return self._host(index, self._slots.answer.image)
+        return self._host(index, self._slots.estimate.image)
 
     def moments(self, index: int) -> Moments | None:
         """What the slot has sampled; None of a fit."""
         state = self._slots.state
         return self._host(index, state.moments) if isinstance(state, SgldState) else None
 
-    def held(self, index: int) -> np.ndarray | None:
+    def held_out(self, index: int) -> np.ndarray | None:
         """Of the measurement's shape, whether a value was kept from the sampler; None of a fit."""
         stop = self._slots.stop
-        return self._host(index, stop.hidden.held) > 0 if isinstance(stop, UnseenState) else None
+        return (
+            self._host(index, stop.hidden.held_out) > 0 if isinstance(stop, HiddenState) else None
+        )
 
     def save(self, index: int) -> Slot:
         """All of a slot as numpy."""
@@ -267,7 +269,7 @@ class Slots:
 
 def _given(case: Case, config: Config) -> Input:
     key = np.asarray(
-        jax.random.key_data(picture_key(config.run.seed, case.name, member=case.member))
+        jax.random.key_data(image_key(config.run.seed, case.name, network_index=case.network_index))
     )
     problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
     return Input(key, problem, None if case.reference is None else np.asarray(case.reference))

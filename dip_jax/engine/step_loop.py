@@ -1,6 +1,6 @@
 """A chunk of steps of all slots of a device: the one program that a run consists of.
 
-A slot holds what one picture has between chunks. The slots of a device are moved on by `run.share`: `map` (one after the
+A slot holds what one picture has between chunks. The slots of a device are moved on by `run.slot_mode`: `map` (one after the
 other: right on CPU, where one image fills the machine), `vmap` (side by side: right on GPU and TPU) or
 `unroll` (one after the other, each with code of its own). No slot sees another one.
 
@@ -8,7 +8,6 @@ Under `map` the loop over the slots has a bound that the compiler does not know.
 would rewrite the loop of a single slot, and a picture's last bits would depend on how many slots there are.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,21 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dip_jax.base import Algorithm, Array, Info, Net, Operator, Problem, Stopper
+from dip_jax.base import Algorithm, Array, Info, Problem, Stopper
 from dip_jax.config import Config
-from dip_jax.fit import FitState, average_lag, build_fit
-from dip_jax.losses import build_likelihood
+from dip_jax.fit import FitState
 from dip_jax.metrics import psnr
-from dip_jax.operators.basic import Identity, Mask
-from dip_jax.operators.bayer import Bayer
-from dip_jax.posterior.moments import observe
-from dip_jax.sgld import SgldState, build_sampler, build_sgld, sampler_args
-from dip_jax.stopping.rules import build_stopper, fixed, unseen
+from dip_jax.posterior.moments import trace_values
+from dip_jax.sgld import SgldState
 
 REST, GO_ON, START = 0, 1, 2  # what a slot is told to do in the next chunk
 
 
-class Answer(NamedTuple):
+class Estimate(NamedTuple):
     """The image that the stopping rule would hand out now."""
 
     image: Array
@@ -45,7 +40,7 @@ class Slot(NamedTuple):
 
     state: FitState | SgldState
     stop: Any
-    answer: Answer
+    estimate: Estimate
 
 
 class Input(NamedTuple):
@@ -84,7 +79,7 @@ class Chunk(NamedTuple):
 def start_slot(algorithm: Algorithm, stopper: Stopper, given: Input) -> Slot:
     """A slot at the start of its image."""
     state = algorithm.init(jax.random.wrap_key_data(jnp.asarray(given.key)), given.problem)
-    nothing = Answer(jnp.zeros_like(state.average), jnp.int32(0))
+    nothing = Estimate(jnp.zeros_like(state.average), jnp.int32(0))
     # The same key: a rule may start a second fit alike.
     key = jax.random.wrap_key_data(jnp.asarray(given.key))
     return Slot(state, stopper.init(key, given.problem, state.average.shape), nothing)
@@ -99,7 +94,7 @@ def build_chunk(
       start: `start_slot` of both.
       algorithm: The estimator.
       stopper: The stopping rule.
-      config: For `fit.num_steps`, `run.chunk` and `run.share`.
+      config: For `fit.num_steps`, `run.chunk` and `run.slot_mode`.
 
     Returns:
       A function of trees with a leading axis of slots. `orders[N]` says what each does (`REST`, `GO_ON`,
@@ -108,13 +103,13 @@ def build_chunk(
 
     def log(step: Array, info: Info, stop: Any, given: Input) -> dict[str, Array]:
         values = {"step": step, "loss": info.loss}
-        for name, verdict in stopper.verdicts(stop).items():
+        for name, verdict in stopper.reports(stop).items():
             values[f"signal_{name}"] = verdict.signal
         images = {"psnr": info.image, "psnr_average": info.average}
         if info.sampled is not None:
-            images["psnr_mean"] = info.answer
+            images["psnr_mean"] = info.estimate
             values["sampled"] = info.sampled.astype(jnp.float32)
-            values["trace"] = observe(info, region=given.problem.region)
+            values["trace"] = trace_values(info, region=given.problem.region)
         for name, image in images.items():
             values[name] = jnp.float32(jnp.nan)
             if given.reference is not None:
@@ -130,8 +125,8 @@ def build_chunk(
         visible = stopper.view(slot.stop, given.problem)
         state, info = algorithm.step(visible, slot.state)
         stop, improved = stopper.update(slot.stop, given.problem, step, info)
-        answer = lax.cond(improved, lambda: Answer(info.answer, step), lambda: slot.answer)
-        return Slot(state, stop, answer), log(step, info, stop, given)
+        estimate = lax.cond(improved, lambda: Estimate(info.estimate, step), lambda: slot.estimate)
+        return Slot(state, stop, estimate), log(step, info, stop, given)
 
     def no_logs(slot: Slot, given: Input, length: int) -> dict[str, Array]:
         """Logs of no steps, in the form of those that `make_step` makes."""
@@ -187,13 +182,13 @@ def build_chunk(
         return Status(
             goes_on=goes_on(slot, order),
             num_steps=state.step,
-            stop_step=slot.answer.step,
+            stop_step=slot.estimate.step,
             num_rollbacks=state.num_rollbacks,
             stopped=slot.stop.done,
             diverged=state.diverged,
             stops={
-                name: (verdict.answer_step, verdict.done)
-                for name, verdict in stopper.verdicts(slot.stop).items()
+                name: (verdict.estimate_step, verdict.done)
+                for name, verdict in stopper.reports(slot.stop).items()
             },
         )
 
@@ -217,7 +212,7 @@ def build_chunk(
         # What one picture makes, for all of them; it is written over, or belongs to a slot that rests.
         nothing = jax.tree.map(lambda x: jnp.zeros((number, *x.shape), x.dtype), shapes)
         chunk = nothing._replace(slots=slots)
-        if share(config) == "unroll":
+        if slot_mode(config) == "unroll":
             for i in range(number):
                 chunk = turn(i, chunk)
             return chunk
@@ -228,7 +223,7 @@ def build_chunk(
         slots, logs = move_on(slots, inputs, orders, count, side_by_side=True)
         return Chunk(slots, jax.vmap(tell)(slots, orders), logs)
 
-    return side_by_side if share(config) == "vmap" else one_after_the_other
+    return side_by_side if slot_mode(config) == "vmap" else one_after_the_other
 
 
 def choose(condition: Array, new: Any, old: Any) -> Any:
@@ -245,34 +240,8 @@ def block_length() -> int:
     return 1 if jax.default_backend() == "cpu" else 10
 
 
-def build_algorithm(config: Config, net: Net) -> Algorithm:
-    """The estimator of a config: a fit, or one whose optimiser is a sampler."""
-    fit, sgld, num_steps = config.fit, config.sgld, config.fit.num_steps
-    if fit.method == "fit":
-        return build_fit(fit, net)
-    if sgld.sampler != "paper":
-        fit = dataclasses.replace(fit, perturbation=sgld.perturbation)
-    sampler = build_sampler(sgld, learning_rate=fit.learning_rate, num_steps=num_steps)
-    arguments = sampler_args(fit.likelihood)
-    inner = build_fit(fit, net, optimizer=sampler, extra_args=arguments)
-    return build_sgld(sgld, inner, num_steps=num_steps)
-
-
-def choose_stopper(config: Config, algorithm: Algorithm, operator: Operator) -> Stopper:
-    """The stopping rule; samples need none, but some measurements may be kept from them to check them by."""
-    if config.fit.method == "sgld":
-        hides = config.sgld.held_share and isinstance(operator, Identity | Mask | Bayer)
-        return unseen(config.sgld.held_share) if hides else fixed()
-    return build_stopper(
-        config.stop,
-        lag=average_lag(config.fit),
-        algorithm=algorithm,
-        loss=build_likelihood(config.fit.likelihood, interval_pull=config.fit.interval_pull),
-    )
-
-
-def share(config: Config) -> str:
-    """How images share a device: `run.share`, by default `map` on CPU and `vmap` elsewhere."""
-    if config.run.share != "auto":
-        return config.run.share
+def slot_mode(config: Config) -> str:
+    """How images share a device: `run.slot_mode`, by default `map` on CPU and `vmap` elsewhere."""
+    if config.run.slot_mode != "auto":
+        return config.run.slot_mode
     return "map" if jax.default_backend() == "cpu" else "vmap"

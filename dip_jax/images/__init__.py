@@ -1,1 +1,5 @@
 """Image files in and out; the only room that knows the image libraries."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

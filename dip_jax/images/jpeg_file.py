@@ -1,4 +1,4 @@
-"""What a JPEG file says beyond its pixels: quantised coefficients, tables, how it is turned.
+"""What a JPEG file says beyond its pixels: quantized coefficients, tables, how it is turned.
 
 A JPEG file holds, of every 8x8 block of every component, the 64 cosine coefficients c in multiples of a
 step q: k = round(c / q). `read_jpeg` reads k and q; `save_again` says what k another picture would have
@@ -37,31 +37,31 @@ _lock = threading.Lock()  # jpeglib does not promise to bear threads
 
 
 class JpegFile(NamedTuple):
-    """What a JPEG file says, as it is stored; K components are grey, or luma and two of chroma."""
+    """What a JPEG file says, as it is stored; K components are gray, or luma and two of chroma."""
 
     height: int
     """Rows of the stored picture; the upright one's columns, where the orientation swaps them."""
     width: int
     """Columns of the stored picture."""
     subsampling: str
-    """One of `SUBSAMPLINGS`; `4:4:4` for grey."""
+    """One of `SUBSAMPLINGS`; `4:4:4` for gray."""
     orientation: int
     """As Exif numbers them; 1 is upright."""
     tables: np.ndarray
-    """q, the quantisation steps, int `[K, 8, 8]` in grey levels; vertical frequency first."""
+    """q, the quantization steps, int `[K, 8, 8]` in gray levels; vertical frequency first."""
     coefficients: tuple[np.ndarray, ...]
     """k of each component, int16 `[rows of blocks, columns of blocks, 8, 8]`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the upright picture, as `read_picture` gives it."""
+        """`(H, W, C)` of the upright picture, as `read_image` gives it."""
         swapped = _TURNS[self.orientation][0]
         sides = (self.width, self.height) if swapped else (self.height, self.width)
         return (*sides, len(self.tables))
 
 
 def read_jpeg(path: str | Path) -> JpegFile:
-    """Reads the quantised coefficients of a JPEG file, baseline or progressive, grey or YCbCr.
+    """Reads the quantized coefficients of a JPEG file, baseline or progressive, gray or YCbCr.
 
     Raises:
       InputError: If the file is missing, damaged, or of a kind whose coefficients are not read.
@@ -85,7 +85,7 @@ def _read(path: str | Path, orientation: int) -> JpegFile:
         stored = jpeglib.read_dct(str(path))
         kind = stored.jpeg_color_space.name.removeprefix("JCS_")
         if kind not in ("GRAYSCALE", "YCbCr"):
-            raise _refusal(path, f"its colours are {kind}")
+            raise _refusal(path, f"its colors are {kind}")
         stored.load()
     components = (stored.Y,) if kind == "GRAYSCALE" else (stored.Y, stored.Cb, stored.Cr)
     subsampling = "4:4:4"
@@ -114,7 +114,7 @@ def _jpeglib() -> Any:
 
 def _refusal(path: str | Path, came: str) -> InputError:
     return InputError(
-        f"{path}: expected a JPEG file of 8 bits, grey or YCbCr with chroma "
+        f"{path}: expected a JPEG file of 8 bits, gray or YCbCr with chroma "
         f"{', '.join(SUBSAMPLINGS)}, but {came}; use `--set task.jpeg=decoded` or save it anew"
     )
 

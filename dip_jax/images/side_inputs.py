@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dip_jax.errors import InputError
-from dip_jax.images.read import MAX_PIXELS, read_picture, read_values
+from dip_jax.images.read import MAX_PIXELS, read_image, read_values
 
 ARRAY_SUFFIX = ".npy"
 
@@ -46,15 +46,15 @@ def read_guide(
     Args:
       path: The file.
       shape: `(H, W)` of the picture it belongs to.
-      max_pixels: As in `images.read_picture`.
+      max_pixels: As in `images.read_image`.
 
     Returns:
-      float32 `[H, W, 3]` in [0, 1], grey repeated, and notes for the user.
+      float32 `[H, W, 3]` in [0, 1], gray repeated, and notes for the user.
 
     Raises:
       InputError: If it cannot be read or has another size.
     """
-    picture = read_picture(path, max_pixels=max_pixels)
+    picture = read_image(path, max_pixels=max_pixels)
     height, width, channels = picture.pixels.shape
     if (height, width) != tuple(shape):
         raise InputError(
@@ -88,6 +88,6 @@ def read_kernel(
     total = float(kernel.sum())
     if total <= 0:
         raise InputError(f"{path}: expected a kernel, it is all black")
-    # Grey levels mean nothing by themselves, so there is nothing to refuse.
+    # Gray levels mean nothing by themselves, so there is nothing to refuse.
     note = f"kernel of {kernel.shape[0]} x {kernel.shape[1]} scaled to sum 1"
     return (kernel / total).astype(np.float32), (*notes, note)

@@ -4,8 +4,6 @@ Each file appears whole or not at all: it is written under a name of its own and
 """
 
 import io
-import os
-import uuid
 import zlib
 from pathlib import Path
 
@@ -14,10 +12,12 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from dip_jax.images.read import PNG_HEADER_END, Picture
+from dip_jax.images import atomic
+from dip_jax.images.decode import PNG_HEADER_END
+from dip_jax.images.read import StoredImage
 
 
-def picture_like(picture: Picture, shape: tuple[int, int, int]) -> Picture:
+def stored_like(picture: StoredImage, shape: tuple[int, int, int]) -> StoredImage:
     """How to store an image of another size or number of channels as `picture` was stored.
 
     Alpha is resized with it (bicubic).
@@ -35,7 +35,7 @@ def picture_like(picture: Picture, shape: tuple[int, int, int]) -> Picture:
     return picture._replace(pixels=pixels, alpha=alpha, icc_profile=icc_profile)
 
 
-def to_stored(pixels: np.ndarray, like: Picture) -> np.ndarray:
+def to_stored(pixels: np.ndarray, like: StoredImage) -> np.ndarray:
     """Turn pixels into the values a file holds.
 
     Args:
@@ -61,13 +61,13 @@ def to_stored(pixels: np.ndarray, like: Picture) -> np.ndarray:
     return np.concatenate([values, like.alpha[..., np.newaxis]], axis=-1)
 
 
-def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
+def write_image(path: str | Path, pixels: np.ndarray, like: StoredImage) -> None:
     """Write a picture as another one was stored, whole or not at all.
 
     Args:
         path: Where to; ends in `like.suffix`.
         pixels: `[H, W, C]`; clipped to [0, 1].
-        like: The picture whose form, depth, range, alpha and colour profile to take.
+        like: The picture whose form, depth, range, alpha and color profile to take.
 
     Raises:
         OSError: If the file cannot be written. No part of it is left behind.
@@ -77,38 +77,15 @@ def write_picture(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
     if path.suffix != like.suffix:
         raise ValueError(f"expected a name ending in {like.suffix}, got {path}")
     data = _encode(to_stored(pixels, like), like)
-    temporary = part_of(path)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut can leave the final name on an empty file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic.write(path, lambda file: file.write(data), durable=True)
 
 
-def part_of(path: Path) -> Path:
-    """A name of its own under which a file is written, before it is renamed to `path`.
-
-    In the same folder, as a rename is atomic only within one file system. Not by `tempfile`, which would
-    keep other users from reading it.
-    """
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-
-
-def remove_parts(folder: Path) -> None:
-    """Removes what a killed process left half-written in `folder`."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
-def _encode(values: np.ndarray, like: Picture) -> bytes:
+def _encode(values: np.ndarray, like: StoredImage) -> bytes:
     channels = values.shape[-1]
     values = values[..., 0] if channels == 1 else values
     buffer = io.BytesIO()
     if like.suffix == ".png":
-        data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit colour
+        data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit color
         buffer.write(data[:PNG_HEADER_END])
         if like.icc_profile:
             profile = zlib.compress(like.icc_profile)

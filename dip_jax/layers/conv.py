@@ -6,7 +6,7 @@ Arrays are `[H, W, C]`, kernels `[k, k, C_in, C_out]` (HWIO); a batch of network
 * `winograd` (CPU, 3x3, stride 1): a quarter of the multiplications; see `winograd`.
 * `patches` (CPU, everything else): the k*k shifted copies of the image beside each other, times the
   kernel as a matrix.
-* `vendor` (GPU, TPU): cuDNN or the matrix unit, in the module `vendor`.
+* `xla` (GPU, TPU): the convolution of XLA (cuDNN, or the matrix unit), in the module `xla_conv`.
 
 A transposed convolution on CPU is made of patches too, the even and the odd output pixels apart.
 
@@ -24,16 +24,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from dip_jax.base import Array
-from dip_jax.layers.padding import Padding, fold, pad, pad_fused
-from dip_jax.layers.resize import interleave
+from dip_jax.layers.padding import Padding, pad_fused
+from dip_jax.layers.patches import conv_patches, margin, sub_pixels
 from dip_jax.layers.winograd import winograd
-from dip_jax.layers.xla_conv import BATCHINGS, PRECISIONS, Batching, image_patches, vendor
-from dip_jax.layers.xla_conv import Precision as VendorPrecision
+from dip_jax.layers.xla_conv import BATCHINGS, PRECISIONS, Batching, xla_conv
+from dip_jax.layers.xla_conv import Precision as XlaPrecision
 
-Lowering = Literal["auto", "winograd", "patches", "vendor"]
+Lowering = Literal["auto", "winograd", "patches", "xla"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
-LOWERINGS = ("auto", "winograd", "patches", "vendor")
+LOWERINGS = ("auto", "winograd", "patches", "xla")
 # Bits of the mantissa that the operands of products keep.
 _MANTISSA = {"tf32": 10, "bfloat16": 7}
 
@@ -67,7 +67,7 @@ def conv2d(
       lowering: How it is computed; `auto` chooses per platform.
       precision: Of the products; sums are float32. `auto` is float32 on CPU and tf32 elsewhere. On CPU the
         others are emulated: operands are rounded as a GPU would.
-      batching: What `vmap` makes of the vendor's convolution; see `vendor`.
+      batching: How `vmap` computes the convolution of XLA; see `xla_conv`.
 
     Returns:
       `[ceil(H / stride), ceil(W / stride), C_out]`, bfloat16 with precision `bfloat16`.
@@ -95,15 +95,15 @@ def conv2d(
         return _emulated(make, x, kernel, precision)
 
     def platform(x: Array, kernel: Array) -> Array:
-        chosen: VendorPrecision = "tf32" if precision == "auto" else precision
-        padded = pad_fused(x, _margin(kernel), padding)
-        return vendor(padded, kernel, stride, precision=chosen, batching=batching)
+        chosen: XlaPrecision = "tf32" if precision == "auto" else precision
+        padded = pad_fused(x, margin(kernel), padding)
+        return xla_conv(padded, kernel, stride, precision=chosen, batching=batching)
 
     if lowering == "auto":
         serves = (_WINOGRAD_MIN_PIXELS, _WINOGRAD_MIN_CHANNELS)
         on_cpu = functools.partial(products, threshold=serves)
         return _per_platform(on_cpu, platform, x, kernel)
-    if lowering == "vendor":
+    if lowering == "xla":
         return platform(x, kernel)
     return products(x, kernel, (0, 0) if lowering == "winograd" else None)
 
@@ -176,68 +176,10 @@ def _matrix_products(
         and x.shape[0] * x.shape[1] >= threshold[0]
         and min(kernel.shape[2:]) >= threshold[1]
     )
-    return winograd(x, kernel, padding) if serves else _patches(x, kernel, stride, padding)
+    return winograd(x, kernel, padding) if serves else conv_patches(x, kernel, stride, padding)
 
 
 # --- Matrix products ----------------------------------------------------------------------------
-
-
-def _margin(kernel: Array) -> tuple[int, int]:
-    """How far a kernel of odd sides reaches beyond the pixel in its middle."""
-    return kernel.shape[0] // 2, kernel.shape[1] // 2
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _patches(x: Array, kernel: Array, stride: int, padding: Padding | None) -> Array:
-    """Convolution as one matrix product over patches; without a padding, of what it is given."""
-    return _patches_forward(x, kernel, stride, padding)[0]
-
-
-def _patches_forward(x: Array, kernel: Array, stride: int, padding: Padding | None):
-    x = lax.optimization_barrier(x)  # see winograd
-    padded = x if padding is None else pad(x, _margin(kernel), padding)
-    patches = image_patches(padded, kernel.shape[:2], stride)
-    return jnp.einsum("hwk,ko->hwo", patches, kernel.reshape(-1, kernel.shape[3])), (x, kernel)
-
-
-def _patches_backward(
-    stride: int, padding: Padding | None, residuals: tuple[Array, Array], dy: Array
-):
-    x, kernel = residuals
-    dy = lax.optimization_barrier(dy)
-    sides = kernel.shape[:2]
-    x = x if padding is None else pad(x, _margin(kernel), padding)
-    # The patches are made again: keeping them would cost k * k times the memory of the image.
-    patches = image_patches(x, sides, stride)
-    dkernel = _weight_gradient(
-        patches.reshape(-1, patches.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    ).reshape(kernel.shape)
-    if stride == 1 and sides != (1, 1):
-        # The input's gradient is a convolution again: with the kernel turned by half a turn.
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        around = jnp.pad(dy, ((sides[0] - 1,) * 2, (sides[1] - 1,) * 2, (0, 0)))
-        dx = _patches(around, turned, 1, None)
-    else:
-        dpatches = jnp.einsum("hwo,ko->hwk", dy, kernel.reshape(-1, kernel.shape[3]))
-        (dx,) = jax.linear_transpose(lambda v: image_patches(v, sides, stride), x)(dpatches)
-    return dx if padding is None else fold(dx, _margin(kernel), padding), dkernel
-
-
-_patches.defvjp(_patches_forward, _patches_backward)
-
-
-def _weight_gradient(x: Array, dy: Array) -> Array:
-    """x^T dy, `[n, C], [n, O] -> [C, O]`, in blocks of rows: XLA:CPU is faster at short sums."""
-    if dy.shape[1] < x.shape[1]:  # and faster with the wider factor on the right
-        return _weight_gradient(dy, x).T
-    block = 8192
-    blocks = x.shape[0] // block
-    total = jnp.einsum("nc,no->co", x[blocks * block :], dy[blocks * block :])
-    if blocks:
-        rows = (blocks, block)
-        head = (v[: blocks * block].reshape(*rows, -1) for v in (x, dy))
-        total += jnp.einsum("bnc,bno->bco", *head).sum(axis=0)
-    return total
 
 
 # --- Transposed convolution -------------------------------------------------------------------------
@@ -253,7 +195,7 @@ def conv2d_transposed(
     Args:
       x: Image `[H, W, C_in]`.
       kernel: `[4, 4, C_in, C_out]`, or `[1, 4, ...]` for signals that are one row.
-      lowering: `vendor`, or anything else for sub-pixel products; `auto` chooses per platform.
+      lowering: `xla`, or anything else for sub-pixel products; `auto` chooses per platform.
       precision: As for `conv2d`.
 
     Returns:
@@ -271,17 +213,17 @@ def conv2d_transposed(
     _require_known(lowering, precision)
 
     def products(x: Array, kernel: Array) -> Array:
-        return _emulated(_sub_pixels, x, kernel, precision)
+        return _emulated(sub_pixels, x, kernel, precision)
 
     def platform(x: Array, kernel: Array) -> Array:
-        return _vendor_transposed(x, kernel, "tf32" if precision == "auto" else precision)
+        return _xla_transposed(x, kernel, "tf32" if precision == "auto" else precision)
 
     if lowering == "auto":
         return _per_platform(products, platform, x, kernel)
-    return (platform if lowering == "vendor" else products)(x, kernel)
+    return (platform if lowering == "xla" else products)(x, kernel)
 
 
-def _vendor_transposed(x: Array, kernel: Array, precision: VendorPrecision) -> Array:
+def _xla_transposed(x: Array, kernel: Array, precision: XlaPrecision) -> Array:
     """The platform's own: a convolution of the image with zeros between its pixels."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else kernel.dtype
     doubled = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
@@ -295,26 +237,3 @@ def _vendor_transposed(x: Array, kernel: Array, precision: VendorPrecision) -> A
         precision=PRECISIONS[precision],
     )
     return y[0]
-
-
-def _sub_pixels(x: Array, kernel: Array) -> Array:
-    """Even and odd output pixels apart: each sees 2 of the 4 taps, so nothing is multiplied by zero.
-
-    Along an axis y[2 m] = x[m - 1] k[3] + x[m] k[1] and y[2 m + 1] = x[m] k[2] + x[m + 1] k[0].
-    """
-    padded = jnp.pad(x, (*((side // 4, side // 4) for side in kernel.shape[:2]), (0, 0)))
-
-    def make(x: Array, kernel: Array, axis: int) -> Array:
-        if axis == 2:
-            return _patches(x, kernel, 1, None)
-        if kernel.shape[axis] == 1:
-            return make(x, kernel, axis + 1)
-        last = x.shape[axis] - 1
-        taps = (jnp.take(kernel, jnp.array([3 - odd, 1 - odd]), axis) for odd in (0, 1))
-        even, odd = (
-            make(lax.slice_in_dim(x, first, last + first, axis=axis), k, axis + 1)
-            for first, k in enumerate(taps)
-        )
-        return interleave(even, odd, axis)
-
-    return make(padded, kernel, 0)

@@ -1,7 +1,7 @@
-"""Normalisation of each channel by its own statistics, with the activation behind it.
+"""Normalization of each channel by its own statistics, with the activation behind it.
 
-The 2018 networks use batch normalisation with a batch of one image and never switch it to running
-statistics, so it is a normalisation by the current image's own mean and variance: there is no state.
+The 2018 networks use batch normalization with a batch of one image and never switch it to running
+statistics, so it is a normalization by the current image's own mean and variance: there is no state.
 Statistics are made in one pass and the gradient is written in closed form, which spares the
 memory traffic that these layers consist of.
 """
@@ -32,8 +32,8 @@ def at_least_float32(x: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
-    """Normalises each channel over the image, then scales, shifts and activates.
+def normalize(x: Array, scale: Array, bias: Array, activation: str) -> Array:
+    """Normalizes each channel over the image, then scales, shifts and activates.
 
     y = f(scale (x - mean) / sqrt(var + 1e-5) + bias), mean and (biased) variance over the pixels.
 
@@ -49,13 +49,13 @@ def normalise(x: Array, scale: Array, bias: Array, activation: str) -> Array:
     References:
       Ioffe and Szegedy, Batch Normalization, 2015; Ulyanov et al., Instance Normalization, 2016.
     """
-    return _normalise_forward(x, scale, bias, activation)[0]
+    return _normalize_forward(x, scale, bias, activation)[0]
 
 
-def normalise_groups(
+def normalize_groups(
     x: Array, scale: Array, bias: Array, activation: str, *, num_groups: int
 ) -> Array:
-    """As `normalise`, with the statistics of channels together, in gcd(C, num_groups) groups.
+    """As `normalize`, with the statistics of channels together, in gcd(C, num_groups) groups.
 
     References:
       Wu and He, Group Normalization, 2018.
@@ -69,7 +69,7 @@ def normalise_groups(
     return y.astype(x.dtype)
 
 
-def _normalise_forward(x: Array, scale: Array, bias: Array, activation: str):
+def _normalize_forward(x: Array, scale: Array, bias: Array, activation: str):
     kept, x = x, at_least_float32(x)
     mean = x.mean(axis=(0, 1), keepdims=True)
     # E[x^2] - E[x]^2 in one pass; rounding can make it negative where a channel is constant.
@@ -83,7 +83,7 @@ def _affine(x: Array, scale: Array, bias: Array, mean: Array, rstd: Array) -> Ar
     return (x - mean) * (scale * rstd) + bias
 
 
-def _normalise_backward(activation: str, residuals: tuple[Array, ...], dy: Array):
+def _normalize_backward(activation: str, residuals: tuple[Array, ...], dy: Array):
     kept, *rest = residuals
     scale, _, mean, rstd = rest
     x = at_least_float32(kept)
@@ -97,4 +97,4 @@ def _normalise_backward(activation: str, residuals: tuple[Array, ...], dy: Array
     return dx.astype(kept.dtype), dscale[0, 0], dbias[0, 0]
 
 
-normalise.defvjp(_normalise_forward, _normalise_backward)
+normalize.defvjp(_normalize_forward, _normalize_backward)

@@ -26,7 +26,7 @@ def upsample(x: Array, mode: str, axes: Axes = (0, 1)) -> Array:
 
     Args:
       x: Image `[H, W, C]`.
-      mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centres, border repeated, as
+      mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centers, border repeated, as
         `jax.image.resize` has it).
       axes: Only these are doubled; `(1,)` for signals that are one row.
     """
@@ -41,7 +41,7 @@ def _repeat(x: Array, axis: int) -> Array:
     return interleave(x, x, axis)
 
 
-def _neighbours(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
+def _neighbors(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
     """`odd` one place later and `even` one place earlier; each fills the other's gap at the border."""
     n = even.shape[axis]
     cut = functools.partial(lax.slice_in_dim, axis=axis)
@@ -52,14 +52,14 @@ def _neighbours(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _lerp(x: Array, axis: int) -> Array:
-    before, after = _neighbours(x, x, axis)
+    before, after = _neighbors(x, x, axis)
     return interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
 
 
 def _lerp_backward(axis: int, _: None, dy: Array) -> tuple[Array]:
     pairs = dy.reshape(*dy.shape[:axis], -1, 2, *dy.shape[axis + 1 :])
     even, odd = jnp.take(pairs, 0, axis + 1), jnp.take(pairs, 1, axis + 1)
-    before, after = _neighbours(even, odd, axis)
+    before, after = _neighbors(even, odd, axis)
     return (0.75 * (even + odd) + 0.25 * (before + after),)
 
 

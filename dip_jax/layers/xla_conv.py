@@ -37,6 +37,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dip_jax.base import Array
+from dip_jax.layers.patches import image_patches
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 Batching = Literal["auto", "grouped", "separate", "product"]
@@ -65,7 +66,7 @@ class _Layer(NamedTuple):
     batching: Batching
 
 
-def vendor(
+def xla_conv(
     x: Array,
     kernel: Array,
     stride: int,
@@ -185,17 +186,6 @@ def _convolve_weight(layer: _Layer, x: Array, dy: Array) -> Array:
     narrow = jax.ShapeDtypeStruct((*many, *layer.kernel.shape), x.dtype)
     transpose = jax.linear_transpose(lambda kernel: forward(x, kernel), narrow)
     return transpose(dy)[0].astype(layer.kernel.dtype)
-
-
-def image_patches(x: Array, sides: tuple[int, ...], stride: int) -> Array:
-    """`[Ho, Wo, a * b * C]`: for each output pixel the inputs that it sums."""
-    height, width = ((n - side) // stride + 1 for n, side in zip(x.shape[:2], sides, strict=True))
-    windows = [
-        x[a : a + stride * (height - 1) + 1 : stride, b : b + stride * (width - 1) + 1 : stride]
-        for a in range(sides[0])
-        for b in range(sides[1])
-    ]
-    return windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
 
 
 def _multiply(layer: _Layer, x: Array, kernel: Array) -> Array:

@@ -1,1 +1,32 @@
-"""Forward models y = A x, one kind per file."""
+"""Forward models y = A x, one kind per file; all of them are names of this package."""
+
+from dip_jax.operators.basic import Identity, Mask
+from dip_jax.operators.bayer import Bayer, Gray
+from dip_jax.operators.blur import Blur
+from dip_jax.operators.checks import adjoint, check_operator
+from dip_jax.operators.compose import Chain, Stack
+from dip_jax.operators.downsample import Downsample
+from dip_jax.operators.from_file import CustomOperator, load_operator
+from dip_jax.operators.jpeg import Coefficients, Jpeg
+from dip_jax.operators.radon import Radon
+from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
+
+__all__ = [
+    "Bayer",
+    "Blur",
+    "Chain",
+    "Coefficients",
+    "CustomOperator",
+    "Downsample",
+    "Gray",
+    "Identity",
+    "Jpeg",
+    "Mask",
+    "Radon",
+    "RandomMatrix",
+    "Stack",
+    "SubsampledFourier",
+    "adjoint",
+    "check_operator",
+    "load_operator",
+]

@@ -1,6 +1,6 @@
 """Blur by a known point spread, and the kernels that a simulation draws.
 
-A kernel is `[p, q]`, its centre at `[p // 2, q // 2]`; every channel is blurred alike.
+A kernel is `[p, q]`, its center at `[p // 2, q // 2]`; every channel is blurred alike.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
     """A straight, even motion: a line of `length` pixels, anti-aliased.
 
     kernel[a, b] ~ max(0, 1 - d), d the distance of the pixel from the segment of length `length - 1`
-    through the centre; sum 1. A length of 1 is no motion; along an axis, an odd whole length is a mean of so
+    through the center; sum 1. A length of 1 is no motion; along an axis, an odd whole length is a mean of so
     many pixels.
 
     Args:
@@ -122,12 +122,12 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def check_kernel(kernel: np.ndarray, *, normalise: bool = False) -> np.ndarray:
+def check_kernel(kernel: np.ndarray, *, normalize: bool = False) -> np.ndarray:
     """Refuses a kernel that cannot be a point spread.
 
     Args:
       kernel: `[p, q]`.
-      normalise: Scale it to sum 1; otherwise its sum must be 1 within 0.001.
+      normalize: Scale it to sum 1; otherwise its sum must be 1 within 0.001.
 
     Returns:
       The kernel, float32.
@@ -152,11 +152,11 @@ def check_kernel(kernel: np.ndarray, *, normalise: bool = False) -> np.ndarray:
             f"The sum of the blur kernel must be 1, came {total:.6g}; it cannot be scaled to 1. "
             "Give a kernel that keeps the brightness."
         )
-    if normalise:
+    if normalize:
         kernel = kernel / total
     elif abs(total - 1) > 1e-3:
         raise InputError(
             f"The sum of the blur kernel must be 1 within 0.001, came {total:.6g}, which would change "
-            "the brightness. To scale it to 1: --set task.normalise_kernel=true."
+            "the brightness. To scale it to 1: --set task.normalize_kernel=true."
         )
     return kernel.astype(np.float32)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from PIL import Image
 
 from dip_jax.base import Array, InputError
 
@@ -23,7 +22,7 @@ class Downsample:
     """A x = the picture `factor` times smaller: `[H, W, C] -> [ceil(H / f), ceil(W / f), C]`.
 
     Along each axis, y[i] = sum_t w((t - (f - 1) / 2) / f) x[i f + t], sum w = 1: a window w, stretched by
-    the factor f and centred on the i-th block of f pixels.
+    the factor f and centered on the i-th block of f pixels.
 
     * `lanczos2`, `lanczos3`: w(d) = sinc(d) sinc(d / a) for |d| < a; the border is repeated.
     * `box`: the mean of the block.
@@ -56,7 +55,7 @@ class Downsample:
 
 
 def _shrink(x: Array, axis: int, factor: int, name: str) -> Array:
-    """Shrinks one axis: blocks of `factor`, weighted and summed, then sums of neighbouring blocks.
+    """Shrinks one axis: blocks of `factor`, weighted and summed, then sums of neighboring blocks.
 
     So nothing picture-sized is made but the picture itself, neither here nor in the gradient.
     """
@@ -67,7 +66,7 @@ def _shrink(x: Array, axis: int, factor: int, name: str) -> Array:
     x = _pad(x, axis, reach * factor, reach * factor, "constant" if name == "bicubic" else "edge")
     lead = x.shape[:axis]
     blocks = x.reshape(*lead, size + 2 * reach, factor, -1)
-    # sums[b]: what every block gives as the b-th neighbour. (A GPU would round the factors to 10 bits.)
+    # sums[b]: what every block gives as the b-th neighbor. (A GPU would round the factors to 10 bits.)
     sums = jnp.einsum("...nfc,bf->b...nc", blocks, weights, precision="highest")
     parts = [lax.slice_in_dim(sums[b], b, b + size, axis=axis) for b in range(len(weights))]
     y = functools.reduce(jnp.add, parts).reshape(*lead, size, *x.shape[axis + 1 :])
@@ -108,32 +107,3 @@ def _weights(factor: int, name: str) -> np.ndarray:
     else:
         window = np.where(d < reach, np.sinc(d) * np.sinc(d / reach), 0)
     return (window / window.sum()).reshape(-1, factor).astype(np.float32)
-
-
-def upsample_bicubic(image: np.ndarray, factor: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Enlarges a picture by Pillow's BICUBIC, without rounding or clipping.
-
-    Args:
-      image: `[h, w, C]`.
-      factor: How many times larger.
-      shape: `(H, W)` or `(H, W, C)` to which the result is cropped, at the bottom and right.
-
-    Returns:
-      `[H, W, C]` float32.
-
-    Raises:
-      InputError: If the enlarged picture is smaller than `shape`.
-    """
-    image = np.asarray(image, np.float32)
-    rows, columns = image.shape[0] * factor, image.shape[1] * factor
-    height, width = shape[:2]
-    if rows < height or columns < width:
-        raise InputError(
-            f"A picture of {image.shape[0]} x {image.shape[1]}, {factor} times larger, is {rows} x "
-            f"{columns}, which does not cover {height} x {width}; check task.factor."
-        )
-    enlarged = [
-        np.asarray(Image.fromarray(channel).resize((columns, rows), Image.Resampling.BICUBIC))
-        for channel in np.moveaxis(image, -1, 0)
-    ]
-    return np.stack(enlarged, axis=-1)[:height, :width]

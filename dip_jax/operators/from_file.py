@@ -17,7 +17,7 @@ from dip_jax.base import Array, InputError
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Custom:
+class CustomOperator:
     """A x = function(x)."""
 
     function: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
@@ -30,7 +30,7 @@ class Custom:
         return self.function(image)
 
 
-def build_custom(text: str, shape: tuple[int, int, int]) -> Custom:
+def load_operator(text: str, shape: tuple[int, int, int]) -> CustomOperator:
     """The operator of a file of the user's; the file is run.
 
     A function that has an attribute `is_linear` says so itself; of others it is found out by a trial, as
@@ -47,7 +47,7 @@ def build_custom(text: str, shape: tuple[int, int, int]) -> Custom:
     is_linear = getattr(function, "is_linear", None)
     if is_linear is None:
         is_linear = _seems_linear(function, shape)
-    return Custom(function, is_linear, digest)
+    return CustomOperator(function, is_linear, digest)
 
 
 @functools.cache  # every picture of a run has the same one, and so the same compiled program

@@ -2,14 +2,14 @@
 
 A JPEG file holds, of every 8x8 block of every component, the 64 cosine coefficients c in multiples of a
 step q: k = round(c / q). So the picture that was saved is known up to intervals, |c - q k| <= q / 2, and
-decoding takes their centres. `jpeg_file` reads k and q, `Coefficients` is the linear map A from a picture to
-c, `intervals` gives centres and half widths in its order: |A x - y| <= tolerance. `project` moves a picture
-into the intervals and `share_kept` saves it again to count what came back. `Jpeg` is the whole way, picture
+decoding takes their centers. `jpeg_file` reads k and q, `Coefficients` is the linear map A from a picture to
+c, `intervals` gives centers and half widths in its order: |A x - y| <= tolerance. `project` moves a picture
+into the intervals and `fraction_kept` saves it again to count what came back. `Jpeg` is the whole way, picture
 to decoded picture, with a gradient.
 
-One unit everywhere: a pixel of 1 is 255 grey levels, and so are the coefficients, as the transform is
+One unit everywhere: a pixel of 1 is 255 gray levels, and so are the coefficients, as the transform is
 orthonormal (T.81's own is the same). Sources: ITU-T T.81 (1992), Annex A (components, transform,
-quantisation) and K (tables); JFIF 1.02 (Y = 0.299 R + 0.587 G + 0.114 B, chroma about 128); Wallace 1992,
+quantization) and K (tables); JFIF 1.02 (Y = 0.299 R + 0.587 G + 0.114 B, chroma about 128); Wallace 1992,
 "The JPEG still picture compression standard"; the margins and filters are those of the Independent JPEG
 Group's libjpeg, which the standard leaves free.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from dip_jax.base import Array, InputError
 from dip_jax.images.jpeg_file import SUBSAMPLINGS, JpegFile, save_again, to_stored, to_upright
 
-MATCHING_SHARE = 0.995
+MIN_MATCHING_FRACTION = 0.995
 """Pixels below this share in `matches` are not those of the file."""
 
 _TO_YCC = np.array(
@@ -45,7 +45,7 @@ _CHROMA = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 9
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
-    """A x = all cosine coefficients of a picture, before quantisation and without level shift.
+    """A x = all cosine coefficients of a picture, before quantization and without level shift.
 
     `[H, W, C]` in [0, 1] -> float32 `[n]` in the same unit: component after component, block after block,
     64 each, as in `JpegFile.coefficients`. Chroma is the mean over the pixels that share a value. Blocks
@@ -73,22 +73,22 @@ def coefficients_of(file: JpegFile) -> Coefficients:
 def intervals(file: JpegFile) -> tuple[np.ndarray, np.ndarray]:
     """What a file says of the picture it was made from: |A x - y| <= tolerance.
 
-    The encoder works on integers: colours and means of chroma are rounded to grey levels before the
-    transform. So a few coefficients lie outside: 99.9 % are within 1.5 grey levels of their interval (0.2
-    for grey pictures, 2.5 for 4:4:0, whose means libjpeg rounds up), the rest within 4.
+    The encoder works on integers: colors and means of chroma are rounded to gray levels before the
+    transform. So a few coefficients lie outside: 99.9 % are within 1.5 gray levels of their interval (0.2
+    for gray pictures, 2.5 for 4:4:0, whose means libjpeg rounds up), the rest within 4.
 
     Returns:
-      y, the centres q k (+ the level shift, which a linear operator cannot make), and tolerance, q / 2,
+      y, the centers q k (+ the level shift, which a linear operator cannot make), and tolerance, q / 2,
       both float32 `[n]` in [0, 1] units and in the order of `Coefficients`.
     """
-    centres, widths = [], []
+    centers, widths = [], []
     for k, (blocks, table) in enumerate(zip(file.coefficients, file.tables, strict=True)):
-        centre = blocks * (table / 255)
+        center = blocks * (table / 255)
         if k == 0:
-            centre[..., 0, 0] += 8 * _LEVEL_SHIFT
-        centres.append(centre.ravel())
+            center[..., 0, 0] += 8 * _LEVEL_SHIFT
+        centers.append(center.ravel())
         widths.append(np.broadcast_to(table / 510, blocks.shape).ravel())
-    return np.concatenate(centres).astype(np.float32), np.concatenate(widths).astype(np.float32)
+    return np.concatenate(centers).astype(np.float32), np.concatenate(widths).astype(np.float32)
 
 
 def project(
@@ -113,11 +113,11 @@ def project(
     y, tolerance = intervals(file)
     room = np.maximum(tolerance - np.float32(margin), 0.2 * tolerance)
     operator = coefficients_of(file)
-    answer = _project(operator, jnp.asarray(image, jnp.float32), y - room, y + room, rounds)
-    return np.asarray(answer)
+    estimate = _project(operator, jnp.asarray(image, jnp.float32), y - room, y + room, rounds)
+    return np.asarray(estimate)
 
 
-def share_kept(file: JpegFile, image: np.ndarray) -> float:
+def fraction_kept(file: JpegFile, image: np.ndarray) -> float:
     """Which share of a file's coefficients comes back if `image` is rounded to 8 bits and saved as the file was.
 
     Args:
@@ -130,12 +130,12 @@ def share_kept(file: JpegFile, image: np.ndarray) -> float:
 
 
 def matches(file: JpegFile, pixels: np.ndarray) -> float:
-    """Which share of a file's luma coefficients lies, for these pixels, within its interval or a grey level.
+    """Which share of a file's luma coefficients lies, for these pixels, within its interval or a gray level.
 
     To ask whether pixels from elsewhere (a PNG made of the file, say) still are what the file says. Asked are
     whole blocks without pixels at 0 or 1, where decoders clip, and luma alone, as decoders interpolate chroma.
     The file's own pixels reach 0.9973 or more (1.0000 up to a quality of 75). Shifted by a row or brightened
-    by 3 % they fall below `MATCHING_SHARE` from a quality of 30 on; at 10 they may pass, as the coarse steps
+    by 3 % they fall below `MIN_MATCHING_FRACTION` from a quality of 30 on; at 10 they may pass, as the coarse steps
     would have swallowed the change. A retouch costs at most its share of the area.
 
     Args:
@@ -164,10 +164,10 @@ def standard_tables(quality: int, channels: int = 3) -> np.ndarray:
 
     Args:
       quality: Q of 1 to 100; s = 5000 // Q below 50, 200 - 2 Q from there on.
-      channels: 1 for grey, 3 for colours.
+      channels: 1 for gray, 3 for colors.
 
     Returns:
-      int `[channels, 8, 8]` in grey levels.
+      int `[channels, 8, 8]` in gray levels.
 
     Raises:
       InputError: For another quality.
@@ -184,14 +184,14 @@ def standard_tables(quality: int, channels: int = 3) -> np.ndarray:
 class Jpeg:
     """The picture `[H, W, C]` that is left after saving `image` as a JPEG and decoding it.
 
-    Colours, means of chroma, transform, rounding to multiples of the steps, and back; chroma is interpolated
-    as libjpeg does it (a triangle filter). Encoders and decoders round to grey levels in between, this does
-    not: on average it is within 1.2 grey levels of Pillow (0.5 for grey), and within 3 everywhere if no
+    Colors, means of chroma, transform, rounding to multiples of the steps, and back; chroma is interpolated
+    as libjpeg does it (a triangle filter). Encoders and decoders round to gray levels in between, this does
+    not: on average it is within 1.2 gray levels of Pillow (0.5 for gray), and within 3 everywhere if no
     coefficient is so near to the border of two intervals that the rounding decides.
     """
 
     tables: Array
-    """q, float32 `[C, 8, 8]` in grey levels; see `standard_tables`."""
+    """q, float32 `[C, 8, 8]` in gray levels; see `standard_tables`."""
     subsampling: str = dataclasses.field(default="4:2:0", metadata={"static": True})
     """One of `SUBSAMPLINGS`."""
     soft: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -216,7 +216,7 @@ class Jpeg:
             for axis in range(2):
                 plane = _enlarge(plane, axis) if share[axis] == 2 else plane
             planes.append(plane[:rows, :columns])
-        return jnp.clip(_colours(planes), 0, 1)
+        return jnp.clip(_colors(planes), 0, 1)
 
     def _round(self, values: Array) -> Array:
         whole = jax.lax.stop_gradient(jnp.round(values))
@@ -233,7 +233,7 @@ def _planes(image: Array, ratio: tuple[int, int]) -> list[Array]:
     return [_shrink(components[k], ratio if k else (1, 1)) for k in range(3)]
 
 
-def _colours(planes: list[Array]) -> Array:
+def _colors(planes: list[Array]) -> Array:
     """The image `[H, W, C]` of components `[H, W]`."""
     if len(planes) == 1:
         return planes[0][..., None]
@@ -302,7 +302,7 @@ def _project(operator: Coefficients, image: Array, low: Array, high: Array, roun
                 plane = jnp.concatenate([inner, margin.mean(axis, keepdims=True)], axis)
             plane = jnp.repeat(jnp.repeat(plane, v, axis=0), h, axis=1)
             planes.append(plane[:rows, :columns])
-        return _colours(planes)
+        return _colors(planes)
 
     def improved(_: Array, x: Array) -> Array:
         c = flat(x)

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from skimage.transform import iradon
 
 from dip_jax.base import Array, InputError
 
@@ -67,18 +66,18 @@ def _directions(num_angles: int) -> Array:
 def _project(image: Array, side: int, num_angles: int) -> Array:
     """The sinogram `[P, num_angles, C]` of an image `[side, side, C]`.
 
-    With r, c, i, j counted from the centre, point (r, c) of the turned picture lies at row
+    With r, c, i, j counted from the center, point (r, c) of the turned picture lies at row
     i = r cos - c sin and column j = r sin + c cos of the picture.
     """
     detectors = num_detectors(side)
-    # In a frame of zeros every point beyond the picture reads zero. Each pixel with its neighbours to
+    # In a frame of zeros every point beyond the picture reads zero. Each pixel with its neighbors to
     # the right and below: one read for four values.
     width = side + 2
     framed = jnp.pad(image, ((1, 2), (1, 2), (0, 0)))
     corners = [framed[a : a + width, b : b + width] for a in (0, 1) for b in (0, 1)]
     squares = jnp.stack(corners, axis=2).reshape(width * width, 4, image.shape[2])
-    centred = jnp.arange(detectors, dtype=jnp.float32) - detectors // 2
-    r, c = centred[:, None], centred[None, :]
+    centered = jnp.arange(detectors, dtype=jnp.float32) - detectors // 2
+    r, c = centered[:, None], centered[None, :]
 
     def at_angle(direction: Array) -> Array:
         cos, sin = direction
@@ -111,10 +110,10 @@ def _project_forward(image: Array, side: int, num_angles: int) -> tuple[Array, N
 
 def _project_backward(side: int, num_angles: int, _: None, dy: Array) -> tuple[Array]:
     """Back projection, the exact transpose: each pixel collects from the detectors it touches."""
-    detectors, centre = num_detectors(side), num_detectors(side) // 2
-    centred = jnp.arange(side, dtype=jnp.float32) - side // 2
-    i, j = centred[:, None], centred[None, :]
-    margin = 3  # a corner's neighbours may lie beyond the detector; they read zero there
+    detectors, center = num_detectors(side), num_detectors(side) // 2
+    centered = jnp.arange(side, dtype=jnp.float32) - side // 2
+    i, j = centered[:, None], centered[None, :]
+    margin = 3  # a corner's neighbors may lie beyond the detector; they read zero there
     sinogram = jnp.pad(dy, ((margin, margin), (0, 0), (0, 0))).swapaxes(0, 1)
 
     def add_angle(image: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
@@ -126,10 +125,10 @@ def _project_backward(side: int, num_angles: int, _: None, dy: Array) -> tuple[A
             weight = jnp.zeros_like(c)
             for dr in (-1, 0, 1):
                 r = row + dr
-                inside = (r >= -centre) & (r < detectors - centre)
+                inside = (r >= -center) & (r < detectors - center)
                 touch = _tent(cos * r - sin * c - i) * _tent(sin * r + cos * c - j)
                 weight += jnp.where(inside, touch, 0)
-            index = c.astype(jnp.int32) + (centre + margin)
+            index = c.astype(jnp.int32) + (center + margin)
             image += weight[..., None] * values.at[index].get(mode="promise_in_bounds")
         return image, None
 
@@ -138,30 +137,3 @@ def _project_backward(side: int, num_angles: int, _: None, dy: Array) -> tuple[A
 
 
 _project.defvjp(_project_forward, _project_backward)
-
-
-def filtered_back_projection(sinogram: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The classical reconstruction, by scikit-image with its ramp filter; not clipped.
-
-    Args:
-      sinogram: `[P, num_angles, C]`, as `Radon` measures it.
-      shape: `(N, N)` or `(N, N, C)` of the picture.
-
-    Returns:
-      `[N, N, C]` float32.
-
-    Raises:
-      InputError: If the sinogram is not that of a square picture of `shape`.
-    """
-    sinogram = np.asarray(sinogram, np.float32)
-    expected = num_detectors(shape[0])
-    if shape[0] != shape[1] or sinogram.ndim != 3 or sinogram.shape[0] != expected:
-        raise InputError(
-            f"A sinogram [{expected}, angles, C] of a square picture is needed for {list(shape)}, came "
-            f"{list(sinogram.shape)}."
-        )
-    channels = [
-        iradon(sinogram[..., c], output_size=shape[0], circle=False)
-        for c in range(sinogram.shape[2])
-    ]
-    return np.stack(channels, axis=-1).astype(np.float32)

@@ -86,7 +86,7 @@ def random_matrix(key: Array, num_measurements: int, shape: tuple[int, int, int]
     return entries / np.float32(np.sqrt(num_measurements))
 
 
-def random_frequencies(key: Array, shape: tuple[int, ...], share: float) -> np.ndarray:
+def random_frequencies(key: Array, shape: tuple[int, ...], fraction: float) -> np.ndarray:
     """Which frequencies to measure: the lowest for certain, higher ones more and more rarely.
 
     A quarter of the measurements are the lowest frequencies. The others are drawn without replacement
@@ -95,21 +95,23 @@ def random_frequencies(key: Array, shape: tuple[int, ...], share: float) -> np.n
     Args:
       key: Random key.
       shape: `(H, W)`, or `(H, W, C)` whose channels are measured alike.
-      share: Share of the frequencies to measure, in (0, 1].
+      fraction: Share of the frequencies to measure, in (0, 1].
 
     Returns:
-      `[H, W]` float32 with round(share H W) ones (at least one), the zero frequency at `[0, 0]`.
+      `[H, W]` float32 with round(fraction H W) ones (at least one), the zero frequency at `[0, 0]`.
 
     Raises:
-      InputError: If `share` is not in (0, 1].
+      InputError: If `fraction` is not in (0, 1].
 
     References:
       Lustig, Donoho and Pauly, Sparse MRI, 2007, section "Incoherent sampling" (variable density).
     """
-    if not 0 < share <= 1:
-        raise InputError(f"The share of measured frequencies must be in (0, 1], came {share}.")
+    if not 0 < fraction <= 1:
+        raise InputError(
+            f"The fraction of measured frequencies must be in (0, 1], came {fraction}."
+        )
     height, width = shape[:2]
-    count = max(1, round(share * height * width))
+    count = max(1, round(fraction * height * width))
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]).ravel()
     by_radius = np.argsort(radius, kind="stable")
     core, others = np.split(by_radius, [-(-count // 4)])

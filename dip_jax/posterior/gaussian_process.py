@@ -295,7 +295,7 @@ def fit_hyperparameters(
     *,
     start: tuple[float, ...] = (),
 ) -> Hyperparameters:
-    """Maximises log N(y | m 1, s (R + g I)) over m, s, g and the arguments of R, all but m positive.
+    """Maximizes log N(y | m 1, s (R + g I)) over m, s, g and the arguments of R, all but m positive.
 
     For given R and g, with S = R + g I and n values, the best are m = 1' S^-1 y / 1' S^-1 1 and
     s = (y - m)' S^-1 (y - m) / n; the others are found by Nelder and Mead's method in their logarithms.

@@ -63,13 +63,14 @@ def num_kept(config: SgldConfig, count: int, num_steps: int) -> int:
 
 def _places(height: Array | int, width: Array | int, channels: int) -> Any:
     """Rows, columns and channels of the traced pixels."""
-    share = np.random.default_rng(0).random((3, _PLACES), np.float32)
+    fraction = np.random.default_rng(0).random((3, _PLACES), np.float32)
     return [
-        (share[axis] * size).astype("int32") for axis, size in enumerate((height, width, channels))
+        (fraction[axis] * size).astype("int32")
+        for axis, size in enumerate((height, width, channels))
     ]
 
 
-def observe(info: Info, *, region: Array | None = None) -> Array:
+def trace_values(info: Info, *, region: Array | None = None) -> Array:
     """What is traced of a step, `[Q]`: pixels of its output, then `SUMMARIES`.
 
     Args:
@@ -87,6 +88,6 @@ def observe(info: Info, *, region: Array | None = None) -> Array:
 
 
 def trace_names(shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """What `observe` traces of a picture of this shape."""
+    """What `trace_values` traces of a picture of this shape."""
     places = np.stack(_places(*shape), axis=-1)
     return (*(f"x[{row},{column},{channel}]" for row, column, channel in places), *SUMMARIES)

@@ -1,6 +1,5 @@
 """A picture's curve and sheet, drawn for a person."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +7,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from dip_jax.base import Case, Result
-from dip_jax.images.write import part_of
+from dip_jax.images import atomic
 from dip_jax.metrics import psnr_on_host
 
 
 def save_png(path: Path, picture: Figure | Image.Image) -> None:
     """Writes a figure or a Pillow image as PNG, whole or not at all."""
-    part = part_of(path)
-    try:
-        if isinstance(picture, Figure):
-            picture.savefig(part, format="png", dpi=110, metadata={"Software": None})
-        else:
-            picture.save(part, format="png")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    if isinstance(picture, Figure):
+        metadata = {"Software": None}
+        atomic.write(
+            path, lambda file: picture.savefig(file, format="png", dpi=110, metadata=metadata)
+        )
+    else:
+        atomic.write(path, lambda file: picture.save(file, format="png"))
 
 
 def draw_curve(path: Path, case: Case, result: Result) -> None:
@@ -42,11 +39,11 @@ def draw_curve(path: Path, case: Case, result: Result) -> None:
         axis = axes[0, 0]
         axis.plot(curve["step"], curve["psnr"], color="C0", lw=0.6, alpha=0.6, label="each output")
         axis.plot(curve["step"], curve["psnr_average"], color="C3", lw=1.4, label="running average")
-        if result.point is not None:
-            point = result.point.curve
+        if result.point_estimate is not None:
+            point = result.point_estimate.curve
             label = "running average of a fit"
             axis.plot(point["step"], point["psnr_average"], color="0.5", lw=1.2, label=label)
-        for i, member in enumerate(result.members if "psnr_mean" in curve else ()):
+        for i, member in enumerate(result.network_curves if "psnr_mean" in curve else ()):
             first = int(np.argmax(member["sampled"]))  # before it there is nothing to average
             axis.plot(
                 member["step"][first:],
@@ -57,7 +54,7 @@ def draw_curve(path: Path, case: Case, result: Result) -> None:
                 label="mean of the samples" if i == 0 else None,
             )
         if "psnr_mean" in curve and case.reference is not None:
-            label = "mean of all chains" if len(result.members) > 1 else "the answer"
+            label = "mean of all chains" if len(result.network_curves) > 1 else "the answer"
             axis.axhline(
                 psnr_on_host(result.raw, case.reference), color="k", lw=0.8, ls=":", label=label
             )
@@ -80,7 +77,7 @@ def draw_curve(path: Path, case: Case, result: Result) -> None:
 
 def draw_sheet(path: Path, case: Case, result: Result) -> None:
     """Draws the damaged picture, the restored one and, where known, the reference, pixel for pixel."""
-    panels = [(case.preview_name, damaged(case)), ("restored", result.image)]
+    panels = [(case.preview_name, degraded_image(case)), ("restored", result.image)]
     if case.reference is not None:
         panels = [(f"{t}, {psnr_on_host(x, case.reference):.2f} dB", x) for t, x in panels]
         panels.append(("reference", case.reference))
@@ -97,11 +94,11 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
         axis = figure.add_axes(
             (left, 0, width * zoom / (size[0] * dpi), height * zoom / (size[1] * dpi))
         )
-        grey = image.shape[-1] == 1
-        shown = image[..., 0] if grey else image
+        gray = image.shape[-1] == 1
+        shown = image[..., 0] if gray else image
         axis.imshow(
             np.clip(shown, 0, 1),
-            cmap="gray" if grey else None,
+            cmap="gray" if gray else None,
             vmin=0,
             vmax=1,
             interpolation="none",
@@ -111,6 +108,6 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
     save_png(path, figure)
 
 
-def damaged(case: Case) -> np.ndarray:
+def degraded_image(case: Case) -> np.ndarray:
     """The damaged picture, or what stands for it, `[H, W, C]`."""
     return np.asarray(case.problem.measurement) if case.preview is None else case.preview

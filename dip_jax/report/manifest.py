@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from dip_jax.images.write import part_of
+from dip_jax.images.atomic import write_text
 
 STATE_FOLDER = ".dip_jax"  # where a run keeps its own state; no image has this name
 _NAME = "manifest.json"
@@ -46,9 +46,4 @@ class Manifest:
 
     def _save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(self._path)
-        try:
-            part.write_text(json.dumps(sorted(self._files), indent=0) + "\n", encoding="utf-8")
-            part.replace(self._path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_text(self._path, json.dumps(sorted(self._files), indent=0) + "\n")

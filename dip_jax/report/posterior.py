@@ -14,31 +14,23 @@ from scipy import stats
 
 from dip_jax.base import Case, Posterior, Result
 from dip_jax.config import Config
-from dip_jax.images.read import Picture
-from dip_jax.images.write import write_picture
+from dip_jax.images.atomic import write_array
+from dip_jax.images.read import StoredImage
+from dip_jax.images.write import write_image
 from dip_jax.metrics import psnr
-from dip_jax.posterior.convergence import (
-    PredictiveCheck,
-    calibrate,
-    calibrate_scaled,
-    check_prediction,
-    diagnose,
-)
-from dip_jax.report.posterior_figures import (
-    draw_calibration,
-    draw_std,
-    draw_traces,
-    posterior_summary,
-    write_array,
-)
-from dip_jax.tasks.noise_level import noise_variance
+from dip_jax.posterior.calibration import calibrate, calibrate_scaled
+from dip_jax.posterior.convergence import diagnose
+from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
+from dip_jax.problem import noise_variance
+from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_traces
+from dip_jax.report.summary import posterior_summary
 
 _LEVEL = 0.9  # of the interval that is written
 _FILES = ("std.*", "interval.npy", "traces.png", "calibration.png", "median.*", "samples/*")
 
 
 def report_posterior(
-    folder: Path, case: Case, result: Result, config: Config, like: Picture
+    folder: Path, case: Case, result: Result, config: Config, like: StoredImage
 ) -> dict[str, Any]:
     """Writes what is known beyond the answer into a picture's `folder`.
 
@@ -81,7 +73,7 @@ def report_posterior(
     check = _check_held(case, result, posterior, config.fit.likelihood)
     for number, sample in enumerate(posterior.samples, start=1):
         (folder / "samples").mkdir(exist_ok=True)
-        write_picture(folder / "samples" / f"{number:04d}{like.suffix}", sample, like)
+        write_image(folder / "samples" / f"{number:04d}{like.suffix}", sample, like)
     notes = [] if diagnosis.converged else [diagnosis.sentence]
     notes += [check.sentence] if check is not None else []
     fields = posterior_summary(posterior, diagnosis, calibration, scaled, check)
@@ -89,10 +81,10 @@ def report_posterior(
 
 
 def _report_seeds(
-    folder: Path, case: Case, result: Result, posterior: Posterior, like: Picture
+    folder: Path, case: Case, result: Result, posterior: Posterior, like: StoredImage
 ) -> dict[str, Any]:
     median = np.median(posterior.chain_means, axis=0)
-    write_picture(folder / f"median{like.suffix}", median, like)
+    write_image(folder / f"median{like.suffix}", median, like)
     fields: dict[str, Any] = {
         "num_seeds": len(posterior.chain_means),
         "num_averaged": posterior.num_samples,
@@ -106,14 +98,14 @@ def _report_seeds(
 
 def _against_point(case: Case, result: Result) -> dict[str, Any]:
     """What a fit of as many steps has as PSNR: at its end, and at best."""
-    if result.point is None or case.reference is None:
+    if result.point_estimate is None or case.reference is None:
         return {}
-    known = result.point.curve["psnr_average"]
+    known = result.point_estimate.curve["psnr_average"]
     return {
         "psnr_point": float(known[-1]),
         "psnr_point_best": float(known.max()),
-        "point_best_step": int(result.point.curve["step"][np.argmax(known)]),
-        "psnr_sample": float(np.mean([member["psnr"][-1] for member in result.members])),
+        "point_best_step": int(result.point_estimate.curve["step"][np.argmax(known)]),
+        "psnr_sample": float(np.mean([member["psnr"][-1] for member in result.network_curves])),
     }
 
 
@@ -121,7 +113,7 @@ def _check_held(
     case: Case, result: Result, posterior: Posterior, likelihood: str
 ) -> PredictiveCheck | None:
     """Of the measurements that no chain saw; None where there were none, or their noise is not normal."""
-    problem, held = case.problem, result.held
+    problem, held = case.problem, result.held_out
     if held is None or not held.any() or likelihood in ("laplace", "interval"):
         return None
     # Each measured value is one of the picture's, so what is true of the picture is true of it.

@@ -4,10 +4,8 @@ Each file appears whole or not at all.
 """
 
 import math
-import os
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dip_jax.base import Posterior
-from dip_jax.images.write import part_of
-from dip_jax.posterior.convergence import Calibration, Diagnosis, PredictiveCheck, describe_quantity
+from dip_jax.posterior.calibration import Calibration
+from dip_jax.posterior.convergence import Diagnosis, describe_quantity
 from dip_jax.report.figures import save_png
 
 _DPI = 110  # that of `save_png`
@@ -24,27 +22,16 @@ _MAX_SUMMARIES = 4  # traces drawn beside those of two pixels
 _MAX_LEGEND, _PER_ROW = 12, 6  # chains named in the figure, and beside each other
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes an array as `.npy`, whole or not at all."""
-    part = part_of(path)
-    try:
-        with part.open("wb") as file:  # given a name, numpy would add a suffix to it
-            np.save(file, array, allow_pickle=False)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def draw_std(path: Path, std: np.ndarray) -> None:
     """Draws a standard deviation, its root mean square over the channels, pixel for pixel.
 
     Args:
       path: The PNG to write.
-      std: `[H, W, C]`, in [0, 1] units; the figure has grey levels of 255.
+      std: `[H, W, C]`, in [0, 1] units; the figure has gray levels of 255.
     """
     levels = 255 * np.sqrt(np.mean(np.square(std, dtype=np.float64), axis=-1))
     known = levels[np.isfinite(levels)]
-    # A few pixels must not darken all others; the colour bar's arrow says that there are some.
+    # A few pixels must not darken all others; the color bar's arrow says that there are some.
     top = float(np.quantile(known, 0.998)) if known.size else 0.0
     beyond = bool(known.size) and float(known.max()) > top > 0
     height, width = levels.shape
@@ -52,7 +39,7 @@ def draw_std(path: Path, std: np.ndarray) -> None:
     zoom = max(1, round(400 / max(height, width)))
     shown = (width * zoom, height * zoom)
     bar, band, edge, gap, labels = 14, 30, 10, 12, 64
-    # A colour bar lower than that has no room for its label.
+    # A color bar lower than that has no room for its label.
     inner = max(shown[1], 200)
     size = (edge + max(shown[0] + gap + bar + labels, 360), band + inner + edge)
     figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI))
@@ -64,10 +51,10 @@ def draw_std(path: Path, std: np.ndarray) -> None:
     drawn = axis.imshow(levels, cmap="magma", vmin=0, vmax=top or 1.0, interpolation="none")
     axis.axis("off")
     bar_axis = figure.add_axes(place(edge + shown[0] + gap, edge, bar, inner))
-    colours = figure.colorbar(drawn, cax=bar_axis, extend="max" if beyond else "neither")
-    colours.set_label("grey levels of 255", fontsize=9)
-    colours.ax.tick_params(labelsize=8)
-    mean = f"{np.sqrt(np.mean(known**2)):.1f} grey levels" if known.size else "unknown"
+    colors = figure.colorbar(drawn, cax=bar_axis, extend="max" if beyond else "neither")
+    colors.set_label("gray levels of 255", fontsize=9)
+    colors.ax.tick_params(labelsize=8)
+    mean = f"{np.sqrt(np.mean(known**2)):.1f} gray levels" if known.size else "unknown"
     figure.text(
         edge / size[0],
         1 - 20 / size[1],
@@ -95,9 +82,9 @@ def draw_traces(path: Path, posterior: Posterior, diagnosis: Diagnosis) -> None:
             label = f"chain {chain + 1}" if num_chains > 1 else "the only chain"
             dots = {"marker": ".", "ms": 3} if num_samples < 50 else {}
             steps = np.arange(1, num_samples + 1)
-            colour = f"C{chain % 10}"
+            color = f"C{chain % 10}"
             axis.plot(
-                steps, traces[chain, :, place], lw=0.8, color=colour, label=label, alpha=0.8, **dots
+                steps, traces[chain, :, place], lw=0.8, color=color, label=label, alpha=0.8, **dots
             )
         if not np.isnan(diagnosis.rhat[place]):  # else too few samples to tell
             title += (
@@ -169,10 +156,10 @@ _Drawn = list[tuple[Calibration, str, str, str]]
 
 def _draw_coverage(axis: Axes, drawn: _Drawn) -> None:
     axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--", label="calibrated")
-    for figures, colour, marker, label in drawn:
+    for figures, color, marker, label in drawn:
         text = f"{label}: {figures.coverage_90:.3f} at 0.9"
         axis.plot(
-            figures.levels, figures.coverage, color=colour, marker=marker, ms=3, lw=1.2, label=text
+            figures.levels, figures.coverage, color=color, marker=marker, ms=3, lw=1.2, label=text
         )
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axis.set_xlabel("probability of the central interval", fontsize=9)
@@ -193,67 +180,21 @@ def _draw_sparsification(axis: Axes, before: Calibration) -> None:
 
 
 def _draw_bins(axis: Axes, drawn: _Drawn) -> None:
-    """Root mean squares, in grey levels: their diagonal is that of the squares, and easier to read."""
+    """Root mean squares, in gray levels: their diagonal is that of the squares, and easier to read."""
     largest = 1e-3
-    for figures, colour, marker, label in drawn:
+    for figures, color, marker, label in drawn:
         filled = np.isfinite(figures.bin_variance)
         std = 255 * np.sqrt(figures.bin_variance[filled])
         error = 255 * np.sqrt(figures.bin_error[filled])
         largest = max(largest, *std, *error) if filled.any() else largest
         # Bins are equally wide, so the last hold few values: the area of a mark says how many.
-        area = 8 + 160 * figures.bin_share[filled]
-        axis.plot(std, error, color=colour, lw=0.7, alpha=0.6)
+        area = 8 + 160 * figures.bin_fraction[filled]
+        axis.plot(std, error, color=color, lw=0.7, alpha=0.6)
         text = f"{label}: UCE {figures.uce:.1e}"
-        axis.scatter(std, error, s=area, color=colour, marker=marker, alpha=0.7, lw=0, label=text)
+        axis.scatter(std, error, s=area, color=color, marker=marker, alpha=0.7, lw=0, label=text)
     end = 1.08 * largest
     axis.plot([0, end], [0, end], color="0.6", lw=0.8, ls="--", label="calibrated")
     axis.set(xlim=(0, end), ylim=(0, end), aspect="equal")
-    axis.set_xlabel("predicted deviation (grey levels)", fontsize=9)
-    axis.set_ylabel("root mean squared error (grey levels)", fontsize=9)
+    axis.set_xlabel("predicted deviation (gray levels)", fontsize=9)
+    axis.set_ylabel("root mean squared error (gray levels)", fontsize=9)
     axis.set_title("Error in bins of predicted variance", fontsize=10)
-
-
-def posterior_summary(
-    posterior: Posterior,
-    diagnosis: Diagnosis,
-    calibration: Calibration | None,
-    scaled_calibration: Calibration | None,
-    check: PredictiveCheck | None,
-) -> dict[str, Any]:
-    """The numbers of a posterior for `summary.json`; None for what is not known.
-
-    Args:
-      posterior: What was sampled.
-      diagnosis: Of its traces.
-      calibration: Against the reference, or None where there is none.
-      scaled_calibration: The same after scaling.
-      check: Against held-out measurements, or None where there were none.
-    """
-    plain, scaled, held = calibration, scaled_calibration, check
-    return {
-        "num_samples": posterior.num_samples,
-        "num_chains": posterior.traces.shape[0],
-        "rhat_max": _number(diagnosis.rhat_max),
-        "ess_min": _number(diagnosis.ess_min),
-        "converged": diagnosis.converged,
-        "std_mean": _number(float(np.sqrt(np.mean(np.square(posterior.std, dtype=np.float64))))),
-        "nll": plain and _number(plain.nll),
-        "coverage_90": plain and _number(plain.coverage_90),
-        "width_90": plain and _number(plain.width_90),
-        "uce": plain and _number(plain.uce),
-        "ause": plain and _number(plain.ause),
-        "std_scale": scaled and _number(scaled.applied_scale),
-        "nll_scaled": scaled and _number(scaled.nll),
-        "coverage_90_scaled": scaled and _number(scaled.coverage_90),
-        "width_90_scaled": scaled and _number(scaled.width_90),
-        "uce_scaled": scaled and _number(scaled.uce),
-        "num_held": held and held.num_held,
-        "held_z_rms": held and _number(held.z_rms),
-        "held_coverage_90": held and _number(held.coverage_90),
-        "held_nll": held and _number(held.nll),
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no infinity and no NaN."""
-    return float(value) if math.isfinite(value) else None

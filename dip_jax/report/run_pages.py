@@ -17,8 +17,8 @@ import jinja2
 from PIL import Image, ImageDraw, ImageFont
 
 from dip_jax.errors import InputError
+from dip_jax.images.atomic import write_text
 from dip_jax.report.figures import save_png
-from dip_jax.report.image import write_text
 from dip_jax.report.manifest import Manifest
 
 _COLUMNS = [

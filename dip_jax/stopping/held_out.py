@@ -10,32 +10,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dip_jax.base import Algorithm, Array, Info, Problem, Stopper, Verdict
+from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
 from dip_jax.config import StopConfig
-from dip_jax.stopping.minimum import Minimum, start_minimum, verdict, warm_up, watch
-from dip_jax.stopping.variance_rules import see_all
-from dip_jax.tasks.noise_level import counted, noise_variance, visible_weights
-
-# Folded into the image's key, which the estimator uses as it is.
-_PLACES, _DRAW, _SIGNS = 2, 3, 4
-
-
-class DiscrepancyState(NamedTuple):
-    """What `discrepancy` needs of the past."""
-
-    counts: Array
-    """Of the measurement's shape, 1 where a value says something."""
-    ratio: Array
-    """Misfit over noise at the last step."""
-    answer_step: Array
-    done: Array
+from dip_jax.keys import held_out_key, informative_key
+from dip_jax.losses import build_likelihood
+from dip_jax.problem import informative_mask, visible_weights
+from dip_jax.stopping.fixed import FixedState, fixed
+from dip_jax.stopping.minimum import Minimum, report, start_minimum, track_minimum, warm_up
 
 
 class HeldOutState(NamedTuple):
     """What `held_out` needs of the past."""
 
     minimum: Minimum
-    held: Array
+    held_out: Array
     """Of the measurement's shape, 1 where a value is kept out of the fit."""
 
     @property
@@ -44,173 +32,91 @@ class HeldOutState(NamedTuple):
         return self.minimum.done
 
 
-class SureState(NamedTuple):
-    """What `sure` needs of the past."""
-
-    minimum: Minimum
-    twin: Any
-    """The state of the fit to the perturbed measurement."""
-    probe: Array
-    """The directions b, of the measurement's shape: random signs (of complex numbers, one for each part, over
-    sqrt(2)), 0 where a value says nothing."""
-
-    @property
-    def done(self) -> Array:
-        """Whether it has fired."""
-        return self.minimum.done
-
-
-def discrepancy(config: StopConfig) -> Stopper:
-    """The first step at which the answer's misfit is that of the noise.
-
-    mean |A m - y|^2 <= discrepancy_factor mean v,  v = noise_std^2, or A m / peak + noise_std^2 for photons.
-
-    The factor is 0.9 by default, not 1: the answer has always taken a share of the noise with it, so at its best
-    its misfit is below that of the noise: on eight pictures of scikit-image at 64 x 64 (coins, ihc, moon, retina; noise
-    of 25 grey levels, and 30 photons; a network of 32 channels) by a factor of 0.89 to 0.95, but 1.01 on
-    one. There 0.9 stops within 0.2 dB of the best step on seven and 3 dB too late on that one, and 1 too early by 0.1 to
-    4 dB on seven.
-
-    Means are over the values that say something. The ratio of the means, not the mean of the ratios: that
-    one would hang on how dark the darkest pixels are. There is no warm-up, as the threshold means the same
-    at all steps. Without a known noise (NaN, or 0) it never fires.
-
-    References:
-      Morozov, On the solution of functional equations by the method of regularization, 1966.
-
-    Args:
-      config: `discrepancy_factor`.
-    """
-
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> DiscrepancyState:
-        counts = counted(jax.random.fold_in(key, _PLACES), problem, shape)
-        return DiscrepancyState(counts, jnp.float32(jnp.nan), jnp.int32(0), jnp.bool_(False))
-
-    def update(
-        state: DiscrepancyState, problem: Problem, step: Array, info: Info
-    ) -> tuple[DiscrepancyState, Array]:
-        prediction = problem.operator(info.answer)
-        misfit = jnp.sum(state.counts * jnp.square(jnp.abs(prediction - problem.measurement)))
-        noise = jnp.sum(state.counts * noise_variance(problem, prediction))
-        ratio = jnp.where(noise > 0, misfit / noise, jnp.nan)
-        improved = info.accepted & ~state.done
-        fired = improved & (ratio <= config.discrepancy_factor)
-        answer_step = jnp.where(improved, step, state.answer_step)
-        return DiscrepancyState(state.counts, ratio, answer_step, state.done | fired), improved
-
-    def verdicts(state: DiscrepancyState) -> dict[str, Verdict]:
-        return {"discrepancy": Verdict(state.ratio, state.answer_step, state.done)}
-
-    return Stopper(init, see_all, update, verdicts)
-
-
 def held_out(config: StopConfig, *, lag: int, loss: Callable[[Problem, Array], Array]) -> Stopper:
     """The minimum of the answer's loss on measurements that the fit does not see.
 
-    A share `held_share` of the values that say something is drawn, and weighs nothing in the fit. Of a
+    A share `held_out_fraction` of the values that say something is drawn, and weighs nothing in the fit. Of a
     measurement with rows, columns and channels all channels of a place are drawn together, because noise and
-    picture are alike in them; of others single values. The guard is that of `minimum.watch`. What the
-    network makes of a hidden pixel it has from its neighbours, so nothing need be known of the noise but
-    that neighbours do not share it.
+    picture are alike in them; of others single values. The guard is that of `minimum.track_minimum`. What the
+    network makes of a hidden pixel it has from its neighbors, so nothing need be known of the noise but
+    that neighbors do not share it.
 
     Args:
-      config: `held_share`, `patience`.
+      config: `held_out_fraction`, `patience`.
       lag: Steps by which the running average is behind the outputs.
-      loss: What the fit minimises, `loss(problem, prediction)`, a mean by weights.
+      loss: What the fit minimizes, `loss(problem, prediction)`, a mean by weights.
     """
 
     def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> HeldOutState:
-        counts = counted(jax.random.fold_in(key, _PLACES), problem, shape)
+        counts = informative_mask(informative_key(key), problem, shape)
         together = counts.max(axis=-1, keepdims=True) if counts.ndim == 3 else counts
-        order = jax.random.uniform(jax.random.fold_in(key, _DRAW), together.shape)
+        order = jax.random.uniform(held_out_key(key), together.shape)
         order = jnp.where(together > 0, order, jnp.inf)
-        num = jnp.maximum(jnp.round(config.held_share * jnp.sum(together)), 1).astype(jnp.int32)
+        num = jnp.maximum(jnp.round(config.held_out_fraction * jnp.sum(together)), 1).astype(
+            jnp.int32
+        )
         last = jnp.sort(order, axis=None)[num - 1]
         return HeldOutState(start_minimum(), counts * (order <= last))
 
     def view(state: HeldOutState, problem: Problem) -> Problem:
-        return problem._replace(weights=visible_weights(problem) * (1 - state.held))
+        return problem._replace(weights=visible_weights(problem) * (1 - state.held_out))
 
     def update(
         state: HeldOutState, problem: Problem, step: Array, info: Info
     ) -> tuple[HeldOutState, Array]:
-        hidden = problem._replace(weights=state.held)
-        signal = loss(hidden, problem.operator(info.answer))
+        hidden = problem._replace(weights=state.held_out)
+        signal = loss(hidden, problem.operator(info.estimate))
         first = warm_up(info.image.shape)
-        minimum, improved = watch(state.minimum, signal, step, info, config, first=first, lag=lag)
-        return HeldOutState(minimum, state.held), improved
+        minimum, improved = track_minimum(
+            state.minimum, signal, step, info, config, first=first, lag=lag
+        )
+        return HeldOutState(minimum, state.held_out), improved
 
-    def verdicts(state: HeldOutState) -> dict[str, Verdict]:
-        return {"held_out": verdict(state.minimum)}
+    def reports(state: HeldOutState) -> dict[str, RuleReport]:
+        return {"held_out": report(state.minimum)}
 
-    return Stopper(init, view, update, verdicts)
+    return Stopper(init, view, update, reports)
 
 
-def sure(config: StopConfig, *, lag: int, algorithm: Algorithm) -> Stopper:
-    """The minimum of Stein's unbiased estimate of the risk, with a Monte-Carlo divergence.
+class HiddenState(NamedTuple):
+    """`fixed`, and what is kept from the estimator."""
 
-    R_t = mean |A m - y|^2 - mean v + 2 mean(v b (A m' - A m) / e),   e = sure_epsilon sqrt(v).
+    fixed: FixedState
+    hidden: Any
 
-    Its mean is that of |A m - A x|^2, whatever the estimator. m' is the answer of a *twin*, a second fit with
-    the same weights at the start, code and shakes, to y + e b with random signs b: what it makes of
-    e b is the divergence of A m. So each step costs two, in time and in memory. v is the variance of
-    the noise: noise_std^2 for Gaussian noise (Stein); for photons y / peak + noise_std^2, which is the
-    first-order form of the Poisson unbiased risk estimate.
+    @property
+    def done(self) -> Array:
+        """Never."""
+        return self.fixed.done
 
-    `sure_epsilon`: Fits are chaotic, and the twin ends up as far away as another seed would. That
-    difference has nothing to do with b and adds 2 sqrt(v) |A m' - A m| / (n sure_epsilon) of noise, n
-    values; the larger e, the less. But with e in it the twin has more noise than the fit, by a factor
-    (1 + sure_epsilon^2)^(1/2), and the divergence is that of a fit to more noise: with 1 it stops early. On the
-    pictures named at `discrepancy` the minimum with 0.3 is within 0.1 dB of the best step on seven of eight (0.7 on the
-    other), with 0.1 up to 2.5 dB late and with 1 up to 1 dB early.
 
-    Unknown noise (NaN) is no signal, and the rule never fires. Pictures clipped to [0, 1] have less noise
-    than is said, which lifts the divergence's share.
+def hold_out_from_sampler(fraction: float) -> Stopper:
+    """`fixed`, with a share of the measurements kept from the estimator, to check its predictions on.
+
+    The same ones for every network, or one chain would have seen what another did not.
 
     Args:
-      config: `sure_epsilon`, `patience`.
-      lag: Steps by which the running average is behind the outputs.
-      algorithm: The estimator.
-
-    References:
-      Stein, Estimation of the mean of a multivariate normal distribution, 1981.
-      Ramani, Blu and Unser, Monte-Carlo SURE, 2008.
-      Luisier, Blu and Unser, Fast interscale wavelet denoising of Poisson-corrupted images, 2010;
-      Le Montagner, Angelini and Olivo-Marin, An unbiased risk estimator for image denoising in the presence
-      of mixed Poisson-Gaussian noise, 2014 (by first order and Monte Carlo).
+      fraction: Of the measurements that say something.
     """
-    epsilon = config.sure_epsilon
+    plain = fixed()
+    hiding = held_out(
+        StopConfig(held_out_fraction=fraction), lag=0, loss=build_likelihood("gaussian")
+    )
 
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> SureState:
-        y = problem.measurement
-        counts = counted(jax.random.fold_in(key, _PLACES), problem, shape)
-        signs = jax.random.rademacher(
-            jax.random.fold_in(key, _SIGNS), (2, *y.shape), dtype=counts.dtype
-        )
-        b = (signs[0] + 1j * signs[1]) / jnp.sqrt(2.0) if jnp.iscomplexobj(y) else signs[0]
-        return SureState(start_minimum(), algorithm.init(key, problem), counts * b)
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> HiddenState:
+        hidden = hiding.init(jax.random.key(0), problem, shape)
+        return HiddenState(plain.init(key, problem, shape), hidden)
+
+    def view(state: HiddenState, problem: Problem) -> Problem:
+        return hiding.view(state.hidden, problem)
 
     def update(
-        state: SureState, problem: Problem, step: Array, info: Info
-    ) -> tuple[SureState, Array]:
-        y, b = problem.measurement, state.probe
-        std = jnp.sqrt(noise_variance(problem, y))
-        # Nothing of an unknown noise may reach the twin's weights.
-        shifted = y + epsilon * jnp.nan_to_num(std) * b
-        twin, other = algorithm.step(problem._replace(measurement=shifted), state.twin)
-        prediction = problem.operator(info.answer)
-        change = problem.operator(other.answer) - prediction
-        counts = (jnp.abs(b) > 0).astype(std.dtype)
-        residual = counts * (jnp.square(jnp.abs(prediction - y)) - std**2)
-        # v / e = std / epsilon, where b is a sign.
-        divergence = std * jnp.real(jnp.conj(b) * change) / epsilon
-        risk = jnp.sum(residual + 2 * divergence) / jnp.sum(counts)
-        signal = jnp.where(twin.diverged, jnp.nan, risk)
-        first = warm_up(info.image.shape)
-        minimum, improved = watch(state.minimum, signal, step, info, config, first=first, lag=lag)
-        return SureState(minimum, twin, b), improved
+        state: HiddenState, problem: Problem, step: Array, info: Info
+    ) -> tuple[HiddenState, Array]:
+        new, improved = plain.update(state.fixed, problem, step, info)
+        return HiddenState(new, state.hidden), improved
 
-    def verdicts(state: SureState) -> dict[str, Verdict]:
-        return {"sure": verdict(state.minimum)}
+    def reports(state: HiddenState) -> dict[str, RuleReport]:
+        return plain.reports(state.fixed)
 
-    return Stopper(init, see_all, update, verdicts)
+    return Stopper(init, view, update, reports)

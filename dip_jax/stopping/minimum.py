@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.base import Array, Info, Verdict
+from dip_jax.base import Array, Info, RuleReport
 from dip_jax.config import StopConfig
 
 
@@ -17,7 +17,7 @@ class Minimum(NamedTuple):
 
     best_step: Array
     """Its step; the last step until there is one."""
-    answer_step: Array
+    estimate_step: Array
     """The step whose answer was kept."""
     least: Array
     """The signal there; infinite until there is one."""
@@ -30,7 +30,7 @@ def start_minimum() -> Minimum:
     """Before the first step."""
     return Minimum(
         best_step=jnp.int32(0),
-        answer_step=jnp.int32(0),
+        estimate_step=jnp.int32(0),
         least=jnp.float32(jnp.inf),
         signal=jnp.float32(jnp.nan),
         done=jnp.bool_(False),
@@ -47,7 +47,7 @@ def warm_up(shape: tuple[int, ...], *, window: int = 0) -> int:
     return max(2 * window, round(float(np.sqrt(shape[0] * shape[1]))))
 
 
-def watch(
+def track_minimum(
     minimum: Minimum,
     signal: Array,
     step: Array,
@@ -88,7 +88,7 @@ def watch(
     confirmed = available & jnp.isfinite(minimum.least) & (step - best >= patience)
     new = Minimum(
         best_step=jnp.where(minimum.done, minimum.best_step, best),
-        answer_step=jnp.where(improved, step, minimum.answer_step),
+        estimate_step=jnp.where(improved, step, minimum.estimate_step),
         least=jnp.where(lower & ~minimum.done, signal, minimum.least),
         signal=signal,
         done=minimum.done | confirmed,
@@ -96,6 +96,6 @@ def watch(
     return new, improved
 
 
-def verdict(minimum: Minimum) -> Verdict:
+def report(minimum: Minimum) -> RuleReport:
     """What a rule that waits for this minimum says."""
-    return Verdict(minimum.signal, minimum.answer_step, minimum.done)
+    return RuleReport(minimum.signal, minimum.estimate_step, minimum.done)

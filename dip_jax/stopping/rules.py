@@ -9,36 +9,20 @@ what is watched.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from dip_jax.base import Algorithm, Array, Info, InputError, Problem, Stopper, Verdict
+from dip_jax.base import Algorithm, Array, Info, InputError, Problem, RuleReport, Stopper
 from dip_jax.config import StopConfig
 from dip_jax.fields import require_choice
 from dip_jax.losses import build_likelihood
-from dip_jax.stopping.held_out import discrepancy, held_out, sure
-from dip_jax.stopping.variance_rules import emv, see_all, wmv
+from dip_jax.stopping.discrepancy import discrepancy
+from dip_jax.stopping.emv import emv
+from dip_jax.stopping.fixed import fixed
+from dip_jax.stopping.held_out import held_out
+from dip_jax.stopping.sure import sure
+from dip_jax.stopping.wmv import wmv
 
 _DEFAULT = StopConfig().rule  # whose answer `all` hands out
-
-
-class FixedState(NamedTuple):
-    """`fixed` remembers only which step it saw last."""
-
-    answer_step: Array
-    done: Array
-
-
-class UnseenState(NamedTuple):
-    """`fixed`, and what is kept from the estimator."""
-
-    fixed: FixedState
-    hidden: Any
-
-    @property
-    def done(self) -> Array:
-        """Never."""
-        return self.fixed.done
 
 
 class AllState(NamedTuple):
@@ -64,7 +48,7 @@ def build_stopper(
       config: The rule and its settings.
       lag: Steps by which the answer (a running average) is behind the outputs.
       algorithm: The estimator, which `sure` needs.
-      loss: What it minimises, for `held_out`; by default the mean of |p - y|^2.
+      loss: What it minimizes, for `held_out`; by default the mean of |p - y|^2.
 
     Raises:
       InputError: For an unknown rule, or `sure` or `all` without the estimator.
@@ -86,56 +70,6 @@ def build_stopper(
     if config.rule == "all":
         return side_by_side({name: build() for name, build in rules.items()})
     return rules[config.rule]()
-
-
-def fixed() -> Stopper:
-    """All steps are run and the last answer counts."""
-
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> FixedState:
-        del key, problem, shape
-        return FixedState(jnp.int32(0), jnp.bool_(False))
-
-    def update(
-        state: FixedState, problem: Problem, step: Array, info: Info
-    ) -> tuple[FixedState, Array]:
-        del problem
-        answer_step = jnp.where(info.accepted, step, state.answer_step)
-        return FixedState(answer_step, state.done), info.accepted
-
-    def verdicts(state: FixedState) -> dict[str, Verdict]:
-        return {"fixed": Verdict(jnp.float32(jnp.nan), state.answer_step, state.done)}
-
-    return Stopper(init, see_all, update, verdicts)
-
-
-def unseen(share: float) -> Stopper:
-    """`fixed`, with a share of the measurements kept from the estimator, to check its predictions on.
-
-    The same ones for every network, or one chain would have seen what another did not.
-
-    Args:
-      share: Of the measurements that say something.
-    """
-    plain = fixed()
-    hiding = held_out(StopConfig(held_share=share), lag=0, loss=build_likelihood("gaussian"))
-
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> UnseenState:
-        hidden = hiding.init(jax.random.key(0), problem, shape)
-        return UnseenState(plain.init(key, problem, shape), hidden)
-
-    def view(state: UnseenState, problem: Problem) -> Problem:
-        return hiding.view(state.hidden, problem)
-
-    def update(
-        state: UnseenState, problem: Problem, step: Array, info: Info
-    ) -> tuple[UnseenState, Array]:
-        new, improved = plain.update(state.fixed, problem, step, info)
-        return UnseenState(new, state.hidden), improved
-
-    def verdicts(state: UnseenState) -> dict[str, Verdict]:
-        return plain.verdicts(state.fixed)
-
-    return Stopper(init, view, update, verdicts)
 
 
 def side_by_side(rules: dict[str, Stopper]) -> Stopper:
@@ -168,10 +102,10 @@ def side_by_side(rules: dict[str, Stopper]) -> Stopper:
             states[name], improved[name] = rule.update(state.rules[name], seen, step, info)
         return AllState(states, state.done), improved[_DEFAULT]
 
-    def verdicts(state: AllState) -> dict[str, Verdict]:
-        found: dict[str, Verdict] = {}
+    def reports(state: AllState) -> dict[str, RuleReport]:
+        found: dict[str, RuleReport] = {}
         for name, rule in rules.items():
-            found |= rule.verdicts(state.rules[name])
+            found |= rule.reports(state.rules[name])
         return found
 
-    return Stopper(init, view, update, verdicts)
+    return Stopper(init, view, update, reports)

@@ -16,20 +16,22 @@ from dip_jax.config import TASKS, TaskConfig
 from dip_jax.fields import require_choice
 from dip_jax.images.jpeg_file import JpegFile
 from dip_jax.operators import jpeg as jpegs
-from dip_jax.operators.basic import Identity, Mask, adjoint, check_operator
-from dip_jax.operators.bayer import Bayer, demosaic_bilinear
+from dip_jax.operators.basic import Identity, Mask
+from dip_jax.operators.bayer import Bayer
 from dip_jax.operators.blur import Blur, check_kernel, gaussian_kernel, motion_kernel
-from dip_jax.operators.downsample import Downsample, upsample_bicubic
-from dip_jax.operators.from_file import build_custom
-from dip_jax.operators.radon import Radon, filtered_back_projection, num_detectors
+from dip_jax.operators.checks import adjoint, check_operator
+from dip_jax.operators.downsample import Downsample
+from dip_jax.operators.from_file import load_operator
+from dip_jax.operators.radon import Radon, num_detectors
 from dip_jax.operators.sensing import SubsampledFourier
+from dip_jax.tasks.baselines import demosaic_bilinear, filtered_back_projection, upsample_bicubic
 
 MIN_SIDE = 33  # the networks halve a picture five times
 
 Shape = tuple[int, int, int]
 
 
-class Aids(NamedTuple):
+class SideInputs(NamedTuple):
     """What belongs to a measurement, where its task wants it."""
 
     mask: np.ndarray | None = None
@@ -53,7 +55,7 @@ _WANTED_BY = {
 }
 
 
-def image_shape(config: TaskConfig, measured: tuple[int, ...], aids: Aids) -> Shape:
+def image_shape(config: TaskConfig, measured: tuple[int, ...], aids: SideInputs) -> Shape:
     """Height, width and channels of the image behind a measurement of shape `measured`.
 
     Raises:
@@ -77,7 +79,7 @@ def image_shape(config: TaskConfig, measured: tuple[int, ...], aids: Aids) -> Sh
     if name == "demosaic":
         if channels != 1:
             raise InputError(
-                f"{name} takes a picture of one channel, came {channels}; save it as grey, or give it as a "
+                f"{name} takes a picture of one channel, came {channels}; save it as gray, or give it as a "
                 "--reference to simulate from."
             )
         return height, width, 3
@@ -86,7 +88,7 @@ def image_shape(config: TaskConfig, measured: tuple[int, ...], aids: Aids) -> Sh
     return height, width, channels
 
 
-def build_operator(config: TaskConfig, shape: Shape, aids: Aids) -> Operator:
+def build_operator(config: TaskConfig, shape: Shape, aids: SideInputs) -> Operator:
     """The forward model of a task for images of one shape.
 
     Raises:
@@ -121,7 +123,7 @@ def build_operator(config: TaskConfig, shape: Shape, aids: Aids) -> Operator:
         case "custom" if not config.operator:
             raise InputError("custom needs an operator: --operator=path.py:function.")
         case "custom":
-            return build_custom(config.operator, shape)
+            return load_operator(config.operator, shape)
     return Identity()
 
 
@@ -143,7 +145,7 @@ def build_case(
       config: The task and what is known of its noise.
       name: The picture's name; its random numbers follow from it.
       measurement: A picture `[H, W, C]` in [0, 1], or what the task's operator makes.
-      mask: See `Aids`, as for `guide`, `kernel`, `jpeg` and `operator`.
+      mask: See `SideInputs`, as for `guide`, `kernel`, `jpeg` and `operator`.
       guide: The flash picture.
       kernel: The point spread.
       jpeg: The JPEG file, whose decoded picture is the measurement.
@@ -154,7 +156,7 @@ def build_case(
       InputError: For an unknown task, or something that is missing, not wanted or does not fit.
     """
     require_choice("task", config.name, TASKS)
-    aids = Aids(mask, guide, kernel, jpeg, operator)
+    aids = SideInputs(mask, guide, kernel, jpeg, operator)
     _check_aids(config, aids)
     measurement = np.asarray(measurement)
     if not np.isfinite(measurement).all():
@@ -162,7 +164,7 @@ def build_case(
     if measurement.ndim == 2 and config.name in ("ct", "compressed_sensing"):
         measurement = measurement[..., None]
     if config.name not in ("ct", "compressed_sensing", "custom"):
-        _check_picture(measurement)
+        _check_image(measurement)
     shape = shape or image_shape(config, measurement.shape, aids)
     if min(shape[:2]) < MIN_SIDE:
         raise InputError(f"An image needs at least {MIN_SIDE} pixels a side, came {shape[:2]}.")
@@ -206,7 +208,9 @@ def build_case(
     )
 
 
-def finish(config: TaskConfig, case: Case, image: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def restore_known_values(
+    config: TaskConfig, case: Case, image: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Puts into an answer what is known exactly, where `task.paste_known` says so.
 
     Inpainting and demosaicing without noise: x + A^T (y - A x), the known values themselves, saturated
@@ -225,9 +229,9 @@ def finish(config: TaskConfig, case: Case, image: np.ndarray) -> tuple[np.ndarra
         return image, ()
     if case.jpeg is not None:
         image = jpegs.project(case.jpeg, image)
-        share = jpegs.share_kept(case.jpeg, image)
+        fraction = jpegs.fraction_kept(case.jpeg, image)
         return image, (
-            f"compressed again with the file's tables, {share:.2%} of its coefficients come back",
+            f"compressed again with the file's tables, {fraction:.2%} of its coefficients come back",
         )
     is_exact = config.noise == "gaussian" and float(case.problem.noise_std) == 0
     if isinstance(operator, Mask | Bayer) and is_exact:
@@ -238,7 +242,7 @@ def finish(config: TaskConfig, case: Case, image: np.ndarray) -> tuple[np.ndarra
     return image, ()
 
 
-def is_pointwise(config: TaskConfig) -> bool:
+def is_pixelwise(config: TaskConfig) -> bool:
     """Whether the task's operator acts on each pixel alone, so that alike sizes may share a canvas."""
     if config.name == "dejpeg":
         return config.jpeg == "decoded"
@@ -258,12 +262,12 @@ def _range_notes(config: TaskConfig, preview: np.ndarray | None) -> tuple[str, .
     )
 
 
-def _check_picture(image: np.ndarray) -> None:
+def _check_image(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise InputError(f"An image must be [H, W, 1] or [H, W, 3], came {image.shape}.")
 
 
-def _check_aids(config: TaskConfig, aids: Aids) -> None:
+def _check_aids(config: TaskConfig, aids: SideInputs) -> None:
     for aid, tasks in _WANTED_BY.items():
         if getattr(aids, aid) is not None and config.name not in tasks:
             raise InputError(f"A {aid} belongs to {' or '.join(tasks)}, the task is {config.name}.")
@@ -305,9 +309,9 @@ def _known(mask: np.ndarray | None, shape: Shape) -> np.ndarray:
     return (mask > 0).astype(np.float32)
 
 
-def _kernel(config: TaskConfig, aids: Aids) -> np.ndarray:
+def _kernel(config: TaskConfig, aids: SideInputs) -> np.ndarray:
     if aids.kernel is not None:
-        return check_kernel(aids.kernel, normalise=config.normalise_kernel)
+        return check_kernel(aids.kernel, normalize=config.normalize_kernel)
     if config.kernel == "file":
         raise InputError("task.kernel=file needs the file (--kernel=...).")
     if config.kernel == "gaussian":
@@ -315,7 +319,7 @@ def _kernel(config: TaskConfig, aids: Aids) -> np.ndarray:
     return motion_kernel(config.kernel_length, config.kernel_angle)
 
 
-def _guide(config: TaskConfig, aids: Aids, shape: Shape) -> jax.Array | None:
+def _guide(config: TaskConfig, aids: SideInputs, shape: Shape) -> jax.Array | None:
     if config.name != "flash":
         return None
     if aids.guide is None:

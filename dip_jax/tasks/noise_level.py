@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from skimage.restoration import estimate_sigma
 
-from dip_jax.base import Array, Case, Problem
+from dip_jax.base import Case
+from dip_jax.problem import informative_mask
 
 _LEAST_SIDE = 16
 _LEAST_BLOCKS = 256
@@ -17,62 +18,16 @@ _LEAST_BLOCKS = 256
 _MEDIAN = 0.6744898
 
 
-def counted(key: Array, problem: Problem, shape: tuple[int, ...]) -> Array:
-    """Which measured values say something of the picture.
-
-    Not those of weight 0, nor of the margin of a padded picture, nor those that a linear operator makes 0
-    of whatever picture (missing pixels, frequencies that were not measured): a random one tells.
-
-    Args:
-      key: Random key.
-      problem: The measurement.
-      shape: `(H, W, C)` of the image.
-
-    Returns:
-      Of the measurement's shape, 1 where a value counts and 0 where it does not.
-    """
-    counts = visible_weights(problem) > 0
-    if problem.operator.is_linear:
-        image = jax.random.uniform(key, shape, minval=0.5, maxval=1.5)
-        if problem.region is not None:
-            image = image * problem.region
-        counts = counts & (problem.operator(image) != 0)
-    return counts.astype(jnp.float32)
-
-
-def visible_weights(problem: Problem) -> Array:
-    """The weight of each measured value, of the measurement's shape, where none may be given."""
-    shape = problem.measurement.shape
-    if problem.weights is not None:
-        return jnp.broadcast_to(problem.weights, shape)
-    if problem.region is not None:
-        return jnp.broadcast_to(problem.region, shape)
-    return jnp.ones(shape, jnp.float32)
-
-
-def noise_variance(problem: Problem, values: Array) -> Array:
-    """The noise's variance at each of `values`: noise_std^2, and with photons max(value, 0) / peak more.
-
-    NaN where `noise_std` is unknown; beside photons an unknown read-out noise is none, as in
-    `losses.poisson_gauss`. Of complex numbers it is the mean of |noise|^2.
-    """
-    noise_std = jnp.asarray(problem.noise_std)
-    if problem.peak is None:
-        return jnp.broadcast_to(noise_std**2, values.shape)
-    photons = jnp.maximum(jnp.real(values), 0) / jnp.asarray(problem.peak)
-    return photons + jnp.nan_to_num(noise_std) ** 2
-
-
 def estimate_noise_std(case: Case) -> float:
     """The standard deviation of white Gaussian noise in a measurement, from the measurement alone.
 
     From the finest diagonal wavelet coefficients w, where a picture has least and white noise as much as
     everywhere: median |w| / 0.6745, channels averaged (scikit-image's `estimate_sigma`). Where values are
-    missing, w = (a - b - c + d) / 2 of the blocks of 2 x 2 neighbours that are all known.
+    missing, w = (a - b - c + d) / 2 of the blocks of 2 x 2 neighbors that are all known.
 
-    Texture reads as noise: of clean photographs inside scikit-image the estimate is 0.4 to 4.4 grey levels, and
+    Texture reads as noise: of clean photographs inside scikit-image the estimate is 0.4 to 4.4 gray levels, and
     5 to 11 of grass and gravel, where the truth is 0. Variances add, so it matters less the more noise there is:
-    for 15 grey levels it is 14.6 to 16.3 (17 to 20 of grass and gravel), for 25 it is 23 to 28. Values that
+    for 15 gray levels it is 14.6 to 16.3 (17 to 20 of grass and gravel), for 25 it is 23 to 28. Values that
     were clipped to [0, 1] have less noise and read so: for 50 it is 40 to 50. Noise that is smooth (in denoised,
     resized or JPEG pictures) hardly shows, and the estimate says nothing of single bad pixels (salt and
     pepper), which cannot be known from the problem.
@@ -82,17 +37,17 @@ def estimate_noise_std(case: Case) -> float:
 
     Returns:
       In [0, 1] units; NaN where it cannot be told: the measurement is no picture (frequencies, sinograms,
-      coefficients, mosaics), its noise follows the light (photons), or too few neighbours are known.
+      coefficients, mosaics), its noise follows the light (photons), or too few neighbors are known.
 
     References:
       Donoho and Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, section 4.2.
     """
     problem = case.problem
     y = np.asarray(problem.measurement)
-    if problem.peak is not None or not _is_picture(case):
+    if problem.peak is not None or not _is_image(case):
         return float("nan")
     key = jax.random.key(0)
-    counts = jax.jit(counted, static_argnums=2)(key, problem, case.shape)
+    counts = jax.jit(informative_mask, static_argnums=2)(key, problem, case.shape)
     known = np.broadcast_to(np.asarray(counts) > 0, y.shape)
     if known.all() and min(y.shape[:2]) >= _LEAST_SIDE:
         return float(np.mean(estimate_sigma(y, channel_axis=-1)))
@@ -108,14 +63,14 @@ def with_noise_std(case: Case) -> Case:
     if np.isnan(noise_std):
         return case
     problem = case.problem._replace(noise_std=jnp.float32(noise_std))
-    note = f"noise estimated: {255 * noise_std:.1f} grey levels"
+    note = f"noise estimated: {255 * noise_std:.1f} gray levels"
     return case._replace(problem=problem, notes=(*case.notes, note))
 
 
-def _is_picture(case: Case) -> bool:
+def _is_image(case: Case) -> bool:
     """Whether the measurement has the channels of the image, and its sides or the same fraction of both.
 
-    Then neighbours in it are taken for neighbours in the picture, also of an operator of the user's own.
+    Then neighbors in it are taken for neighbors in the picture, also of an operator of the user's own.
     """
     y = case.problem.measurement
     if y.ndim != 3 or jnp.iscomplexobj(y) or y.shape[-1] != case.shape[-1]:

@@ -19,9 +19,9 @@ from dip_jax.base import Array, Case, InputError
 from dip_jax.config import TASKS, TaskConfig
 from dip_jax.fields import require_choice
 from dip_jax.images.jpeg_file import read_jpeg
-from dip_jax.operators.basic import check_operator
+from dip_jax.operators.checks import check_operator
 from dip_jax.operators.sensing import RandomMatrix, random_frequencies, random_matrix
-from dip_jax.tasks.cases import Aids, build_case, build_operator
+from dip_jax.tasks.cases import SideInputs, build_case, build_operator
 
 # Standard deviation where none is given, in [0, 1] units; 0 for the other tasks.
 DEFAULT_NOISE_STD = {"denoise": 25 / 255, "flash": 25 / 255, "deblur": 2 / 255}
@@ -44,9 +44,9 @@ def simulate_case(
     * `gaussian`: y + noise_std n, n ~ N(0, 1) (complex where y is), pictures clipped to [0, 1].
     * `poisson`: Poisson(peak y) / peak.
     * `poisson_gauss`: that, plus noise_std n.
-    * `salt_and_pepper`: a share `salt_share` of the pixels turns black or white.
+    * `salt_and_pepper`: a share `salt_fraction` of the pixels turns black or white.
 
-    Where no mask is given, inpainting keeps `known_share` of the pixels at random, the same for all channels,
+    Where no mask is given, inpainting keeps `known_fraction` of the pixels at random, the same for all channels,
     and compressed sensing so many frequencies, or makes so many random sums.
 
     Args:
@@ -54,7 +54,7 @@ def simulate_case(
       config: The task.
       name: The picture's name.
       reference: The clean picture `[H, W, C]`.
-      mask: See `tasks.Aids`, as for `guide` and `kernel`.
+      mask: See `tasks.SideInputs`, as for `guide` and `kernel`.
       guide: The flash picture.
       kernel: The point spread.
 
@@ -67,16 +67,16 @@ def simulate_case(
     noise_key, aid_key = jax.random.split(key)
     height, width, channels = shape = reference.shape
     if config.name == "demosaic" and channels != 3:
-        raise InputError(f"{config.name} needs a clean picture in colour, came {channels} channel.")
-    aids = Aids(mask=mask, guide=guide, kernel=kernel)
+        raise InputError(f"{config.name} needs a clean picture in color, came {channels} channel.")
+    aids = SideInputs(mask=mask, guide=guide, kernel=kernel)
     if config.name == "inpaint" and mask is None:
-        known = jax.random.bernoulli(aid_key, config.known_share, (height, width))
+        known = jax.random.bernoulli(aid_key, config.known_fraction, (height, width))
         aids = aids._replace(mask=np.asarray(known))
     if config.name == "compressed_sensing" and config.sensing == "gaussian":
-        count = max(1, round(config.known_share * height * width * channels))
+        count = max(1, round(config.known_fraction * height * width * channels))
         aids = aids._replace(operator=RandomMatrix(random_matrix(aid_key, count, shape)))
     elif config.name == "compressed_sensing" and mask is None:
-        frequencies = random_frequencies(aid_key, (height, width), config.known_share)
+        frequencies = random_frequencies(aid_key, (height, width), config.known_fraction)
         aids = aids._replace(mask=np.asarray(frequencies))
 
     if config.name == "dejpeg":
@@ -104,7 +104,7 @@ def _add_noise(key: Array, config: TaskConfig, y: np.ndarray) -> tuple[np.ndarra
     first, second = jax.random.split(key)
     if config.noise == "salt_and_pepper":
         places = (*y.shape[:-1], 1)
-        hit = np.asarray(jax.random.bernoulli(first, config.salt_share, places))
+        hit = np.asarray(jax.random.bernoulli(first, config.salt_fraction, places))
         white = np.asarray(jax.random.bernoulli(second, 0.5, places))
         return np.where(hit, white.astype(y.dtype), y), math.nan
     if config.noise in ("poisson", "poisson_gauss"):
@@ -143,7 +143,9 @@ def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
     return np.stack([np.asarray(c) for c in small], axis=-1).astype(np.float32) / 255
 
 
-def _compress(image: np.ndarray, config: TaskConfig, aids: Aids) -> tuple[np.ndarray, Aids]:
+def _compress(
+    image: np.ndarray, config: TaskConfig, aids: SideInputs
+) -> tuple[np.ndarray, SideInputs]:
     """A JPEG of the picture: decoded, and what its file says."""
     channels = _eight_bits(image)
     whole = channels[0] if len(channels) == 1 else Image.merge("RGB", channels)

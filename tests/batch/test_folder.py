@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 
 from dip_jax.batch import folder as folder_module
-from dip_jax.batch import heartbeats as presence
+from dip_jax.batch import processes as presence
 from dip_jax.batch import worker as folder_run
 from dip_jax.batch.folder import restore_files
-from dip_jax.batch.inputs import list_entries
+from dip_jax.batch.inputs import list_inputs
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
-from dip_jax.report.image import read_summary
 from dip_jax.report.run_pages import write_pages
+from dip_jax.report.summary import read_summary
 from tests.conftest import TINY
 
 # One worker has them all: the runs that several tests look at are made once.
@@ -38,7 +38,7 @@ WRITTEN = ("restored.png", "metrics.jsonl", "curve.png", "sheet.png")
 
 
 def draw(folder: Path, number: int, *, alike: bool = False) -> list[str]:
-    """Draws pictures of three shapes, grey and RGB (or all alike), a corrupt and a diverging one."""
+    """Draws pictures of three shapes, gray and RGB (or all alike), a corrupt and a diverging one."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     shapes = [(40, 36), (36, 40), (44, 44)] if not alike else [(40, 36)] * 3
@@ -188,10 +188,10 @@ source, output, wanted = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split
 for name in wanted:
     config = from_json((source.parent / "out" / name / "config.json").read_text())
     restore_files(config, output / name, inputs=[source / f"{name}.png"])
-from dip_jax.batch.inputs import list_entries
+from dip_jax.batch.inputs import list_inputs
 from dip_jax.report.run_pages import write_pages
 from dip_jax.engine.canvas import pad_case
-(entry,) = list_entries(config, inputs=[source / f"{name}.png"])
+(entry,) = list_inputs(config, inputs=[source / f"{name}.png"])
 print(Slots(pad_case(entry.load().case, 16), config).text())
 """
 
@@ -201,7 +201,7 @@ def singles(many, tmp_path_factory):
     """Pictures of it restored alone: `output, names, compiled text`."""
     source, _, names, _ = many
     output = tmp_path_factory.mktemp("singles")
-    wanted = [names[0], names[3]] if len(names) < 10 else names  # one of them grey
+    wanted = [names[0], names[3]] if len(names) < 10 else names  # one of them gray
     process = subprocess.run(
         [sys.executable, "-c", SINGLES, str(source), str(output), ",".join(wanted), "4"],
         env=environment(),
@@ -416,7 +416,7 @@ def test_progress_counts_the_folder(config, tmp_path):
     source, out, names = pictures(tmp_path)
     seen = []
     restore_files(config, out, inputs=[source], on_progress=seen.append)
-    assert {p.num_pictures for p in seen} == {len(names)}
+    assert {p.num_images for p in seen} == {len(names)}
     done = [p.num_done for p in seen]
     assert done == sorted(done)
     assert all(p.num_done + len(p.pictures.names) <= len(names) for p in seen)
@@ -515,7 +515,7 @@ def test_what_is_overwritten_does_not_pass_for_a_result_of_the_new_run(config, t
     other = build_config(overrides=[*TINY, "fit.num_steps=5"])
     with pytest.raises(InputError, match=r"fit.num_steps = 6, not 5"):
         restore_files(other, out, inputs=[source], resume=True)
-    entries = list_entries(other, inputs=[source])
+    entries = list_inputs(other, inputs=[source])
     folder_module._prepare(entries, other, out, overwrite=True, resume=False)
     assert [read_summary(out / name) for name in names] == [None, None]
 
@@ -533,13 +533,13 @@ def test_pictures_called_as_the_runs_own_files_are_kept_apart(config, tmp_path):
 
 def test_a_picture_that_cannot_be_held_is_that_pictures_failure(config, tmp_path, monkeypatch):
     source, out, names = pictures(tmp_path, 3)
-    entries = list_entries(config, inputs=[source])
+    entries = list_inputs(config, inputs=[source])
 
     def too_large():
         raise MemoryError
 
     entries[1] = entries[1]._replace(load=too_large)
-    found = folder_module.run_entries(entries, config, out)
+    found = folder_module.restore_inputs(entries, config, out)
     assert [s["status"] for s in found] == ["done", "failed", "done"]
     assert "out of memory" in found[1]["error"]
     assert [read_summary(out / name)["status"] for name in names] == ["done", "failed", "done"]

@@ -6,10 +6,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dip_jax.base import picture_key
-from dip_jax.batch.inputs import list_entries, unique_names
+from dip_jax.batch.inputs import list_inputs, unique_names
 from dip_jax.errors import InputError
-from dip_jax.images.read import peek_shape, read_picture
+from dip_jax.images.read import peek_shape, read_image
+from dip_jax.keys import image_key
 from dip_jax.presets import build_config
 
 
@@ -33,14 +33,14 @@ def test_pictures_that_cannot_be_told_apart_are_refused_not_dropped():
 
 
 def test_random_numbers_do_not_depend_on_who_else_has_the_stem():
-    keys = [str(picture_key(0, name)) for name in ("x", "b/x", "c/png/x")]
+    keys = [str(image_key(0, name)) for name in ("x", "b/x", "c/png/x")]
     assert len(set(keys)) == 1
 
 
 def test_an_entry_reads_nothing_before_its_turn_and_notices_a_change(tmp_path, picture):
     path = tmp_path / "x.png"
     iio.imwrite(path, (picture * 255).astype(np.uint8))
-    (entry,) = list_entries(build_config(), inputs=[tmp_path])
+    (entry,) = list_inputs(build_config(), inputs=[tmp_path])
     assert entry.shape == (40, 36, 3)
     before = entry.digest()
     assert entry.digest() == before
@@ -55,7 +55,7 @@ def test_a_change_of_the_mask_is_a_change(tmp_path, picture):
     iio.imwrite(tmp_path / "x.png", (picture * 255).astype(np.uint8))
     mask = tmp_path / "mask.png"
     iio.imwrite(mask, (np.eye(40, 36) * 255).astype(np.uint8))
-    (entry,) = list_entries(build_config("inpaint"), inputs=[tmp_path / "x.png"], masks=[mask])
+    (entry,) = list_inputs(build_config("inpaint"), inputs=[tmp_path / "x.png"], masks=[mask])
     before = entry.digest()
     iio.imwrite(mask, (np.eye(40, 36, 1) * 255).astype(np.uint8))
     assert entry.digest() != before
@@ -65,7 +65,7 @@ def test_a_change_of_the_mask_is_a_change(tmp_path, picture):
 def test_a_header_tells_the_shape_that_reading_gives(tmp_path, picture, mode):
     path = tmp_path / "x.png"
     Image.fromarray((picture * 255).astype(np.uint8)).convert(mode).save(path)
-    assert peek_shape(path) == read_picture(path).pixels.shape
+    assert peek_shape(path) == read_image(path).pixels.shape
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3), (40, 50, 4)])
@@ -73,7 +73,7 @@ def test_a_header_of_tiff_tells_it_too(tmp_path, shape):
     path = tmp_path / "x.tif"
     photometric = "rgb" if len(shape) == 3 else "minisblack"
     tifffile.imwrite(path, np.zeros(shape, np.uint16), photometric=photometric)
-    assert peek_shape(path) == read_picture(path).pixels.shape
+    assert peek_shape(path) == read_image(path).pixels.shape
 
 
 def test_a_header_of_a_turned_picture_tells_it_upright(tmp_path, picture):
@@ -81,7 +81,7 @@ def test_a_header_of_a_turned_picture_tells_it_upright(tmp_path, picture):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray((picture * 255).astype(np.uint8)).save(path, exif=exif)
-    assert peek_shape(path) == read_picture(path).pixels.shape == (36, 40, 3)
+    assert peek_shape(path) == read_image(path).pixels.shape == (36, 40, 3)
 
 
 def test_a_header_that_is_none_tells_nothing(tmp_path):
@@ -98,4 +98,4 @@ def test_a_name_that_is_no_text_is_refused_at_once(tmp_path, picture):
     except (OSError, UnicodeError):
         pytest.skip("this file system knows only text")
     with pytest.raises(InputError, match="not UTF-8"):
-        list_entries(build_config(), inputs=[tmp_path])
+        list_inputs(build_config(), inputs=[tmp_path])

@@ -7,32 +7,33 @@ from hypothesis import strategies as st
 
 from dip_jax.base import Case, Net, Problem
 from dip_jax.config import FitConfig
-from dip_jax.engine.canvas import pad_case, padded_side
+from dip_jax.engine.canvas import canvas_side, pad_case
 from dip_jax.fit import build_fit
 from dip_jax.metrics import psnr
-from dip_jax.operators.basic import Identity, Mask, adjoint
+from dip_jax.operators.basic import Identity, Mask
+from dip_jax.operators.checks import adjoint
 
 per_octave = st.sampled_from([1, 4, 8, 16, 64])
 
 
 @given(side=st.integers(33, 20_000), number=per_octave)
 def test_a_side_grows_by_less_than_its_share_and_stays_as_it_is_twice(side, number):
-    padded = padded_side(side, number)
+    padded = canvas_side(side, number)
     assert side <= padded < side * (1 + 1 / number)
-    assert padded_side(padded, number) == padded
+    assert canvas_side(padded, number) == padded
 
 
 @given(low=st.integers(33, 4000), number=per_octave)
 def test_an_octave_has_few_sides(low, number):
-    sides = {padded_side(side, number) for side in range(low, 2 * low)}
+    sides = {canvas_side(side, number) for side in range(low, 2 * low)}
     assert len(sides) <= number + 1
 
 
 def test_usual_sides_stay_as_they_are_and_zero_rounds_nothing():
     for side in (64, 96, 128, 192, 256, 384, 512, 768, 1024):
-        assert padded_side(side, 16) == side
-    assert padded_side(501, 16) == 512
-    assert padded_side(501, 0) == 501
+        assert canvas_side(side, 16) == side
+    assert canvas_side(501, 16) == 512
+    assert canvas_side(501, 0) == 501
 
 
 def case(operator):
@@ -97,7 +98,7 @@ def test_a_mask_on_a_canvas_is_a_mask_whose_margin_is_missing():
     np.testing.assert_array_equal(adjoint(padded, (48, 80, 3))(jnp.asarray(seen)), seen)
 
 
-def test_an_operator_that_looks_at_neighbours_is_left_alone():
+def test_an_operator_that_looks_at_neighbors_is_left_alone():
     class Shift:
         is_linear = True
 

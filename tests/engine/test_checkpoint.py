@@ -1,16 +1,15 @@
-import jax
 import numpy as np
 import pytest
 
-from dip_jax.base import picture_key
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
 
 def make(picture, name, config):
-    key = jax.random.fold_in(picture_key(0, name), 1)
+    key = simulation_key(image_key(0, name))
     return simulate_case(key, config.task, name, picture)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from dip_jax.engine import compilation
+from dip_jax.engine import program_cache
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from dip_jax.engine.compilation import keep_compiled
+from dip_jax.engine.program_cache import keep_compiled
 keep_compiled()
 print(jax.config.jax_compilation_cache_dir)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -47,6 +47,6 @@ def test_a_folder_that_jax_was_told_stays(tmp_path):
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path):
     (tmp_path / "file").write_text("in the way")
     before = dict(jax.config.values)
-    compilation.keep_compiled(tmp_path / "file" / "folder")
+    program_cache.keep_compiled(tmp_path / "file" / "folder")
     assert dict(jax.config.values) == before
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -34,9 +34,9 @@ SMALL = [
 SIDE = 64
 
 
-def build_case(config: Config, grey: float) -> Case:
-    reference = np.full((SIDE, SIDE, 3), grey, np.float32)
-    case = simulate_case(jax.random.key(0), config.task, str(grey), reference)
+def build_case(config: Config, gray: float) -> Case:
+    reference = np.full((SIDE, SIDE, 3), gray, np.float32)
+    case = simulate_case(jax.random.key(0), config.task, str(gray), reference)
     return pad_case(case, config.net.sides_per_octave)
 
 
@@ -170,7 +170,7 @@ def test_rematerialised_it_needs_less_memory_and_makes_the_same_image():
     for remat in ("off", "on"):
         slots = build_slots(*net, f"net.remat={remat}", "run.slots=1")
         slots.advance(4)
-        images.append(slots.answer(0))
+        images.append(slots.estimate(0))
         needed.append(slots.bytes_per_device)
     assert needed[1] < 0.9 * needed[0]
     np.testing.assert_allclose(images[1], images[0], atol=1e-4)

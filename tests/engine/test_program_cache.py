@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from dip_jax.base import picture_key
 from dip_jax.engine import program_cache as programs
-from dip_jax.engine.program_cache import build_program, keep_texts
+from dip_jax.engine.program_cache import build_program, cache_exports
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
@@ -19,9 +19,9 @@ from dip_jax.tasks.simulate import simulate_case
 @pytest.fixture
 def folder(tmp_path):
     """Where texts are kept during the test."""
-    keep_texts(tmp_path / "traced")
+    cache_exports(tmp_path / "traced")
     yield tmp_path / "traced"
-    keep_texts(None)
+    cache_exports(None)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def traced(monkeypatch):
 
 
 def make(picture, config, name="a"):
-    key = jax.random.fold_in(picture_key(0, name), 1)
+    key = simulation_key(image_key(0, name))
     return simulate_case(key, config.task, name, picture)
 
 
@@ -67,10 +67,10 @@ def assert_same(a, b):
 def test_a_program_from_its_text_gives_the_same_bits_untraced(picture, tiny, folder, traced):
     config = settings(tiny)
     case = make(picture, config)
-    keep_texts(None)
+    cache_exports(None)
     plain = run(case, config)
     assert len(traced) == 1
-    keep_texts(folder)
+    cache_exports(folder)
     assert_same(run(case, config), plain)
     assert len(traced) == 2
     assert_same(run(case, config), plain)
@@ -108,7 +108,12 @@ def test_neither_the_seed_nor_the_picture_needs_a_program_of_its_own(picture, ti
 
 @pytest.mark.parametrize(
     "more",
-    ["fit.learning_rate=0.02", "fit.num_steps=13", "stop.held_share=0.05", "net.input_depth=6"],
+    [
+        "fit.learning_rate=0.02",
+        "fit.num_steps=13",
+        "stop.held_out_fraction=0.05",
+        "net.input_depth=6",
+    ],
 )
 def test_other_settings_are_another_program(picture, tiny, name, more):
     config, other = settings(tiny), settings(tiny, more)
@@ -206,7 +211,7 @@ def test_the_longest_unused_goes_first(folder, monkeypatch):
     build(1)
     assert len(list(folder.iterdir())) == 2
     os.utime(first, (1, 1))
-    monkeypatch.setattr(programs, "_MOST_BYTES", 2.5 * first.stat().st_size)
+    monkeypatch.setattr(programs, "_MAX_EXPORT_BYTES", 2.5 * first.stat().st_size)
     build(2)
     assert len(list(folder.iterdir())) == 2
     assert not first.exists()
@@ -214,12 +219,12 @@ def test_the_longest_unused_goes_first(folder, monkeypatch):
 
 def test_where_nothing_can_be_written_the_program_runs_and_it_is_said(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    keep_texts(tmp_path / "file" / "folder")
+    cache_exports(tmp_path / "file" / "folder")
     try:
         with caplog.at_level(logging.WARNING):
             program, about = build_simple(7)
     finally:
-        keep_texts(None)
+        cache_exports(None)
     assert program(np.float32(3), np.float32(1)) == (10, 1)
     assert about == 7
     assert "cannot be kept" in caplog.text

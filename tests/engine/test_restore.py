@@ -3,14 +3,15 @@
 import json
 
 import imageio.v3 as iio
-import jax
 import numpy as np
 import pytest
 
-from dip_jax.base import InputError, picture_key
+from dip_jax.base import InputError
 from dip_jax.engine.checkpoint import CheckpointStore
-from dip_jax.engine.restore import merge, outliers, restore, restore_many, with_noise
+from dip_jax.engine.restore import merge, restore, restore_many, with_noise
 from dip_jax.engine.scheduler import restore_each
+from dip_jax.keys import image_key, simulation_key
+from dip_jax.posterior.pooling import outliers
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 from tests.conftest import TINY
@@ -29,7 +30,7 @@ SAMPLES = (
 
 
 def make(picture, config, name="a"):
-    key = jax.random.fold_in(picture_key(0, name), 1)
+    key = simulation_key(image_key(0, name))
     return simulate_case(key, config.task, name, picture)
 
 
@@ -40,7 +41,7 @@ def chains():
     picture = np.stack([rows, columns, 1 - rows], axis=-1).astype(np.float32)
     config = build_config(overrides=[*TINY, *SAMPLES, "sgld.keep_samples=3"])
     case = make(picture, config)
-    alone = list(restore_each((case._replace(member=m) for m in range(2)), config))
+    alone = list(restore_each((case._replace(network_index=m) for m in range(2)), config))
     return case, config, merge(case, alone, config), alone
 
 
@@ -73,17 +74,17 @@ def test_chains_together_have_the_moments_of_all_their_samples(chains):
     np.testing.assert_array_equal(merged.image, posterior.mean)
     assert posterior.samples.shape == (6, *case.shape)
     assert np.isfinite(merged.curve["psnr_mean"]).all()
-    assert len(merged.members) == 2
-    assert [result.member for result in alone] == [0, 1]
+    assert len(merged.network_curves) == 2
+    assert [result.network_index for result in alone] == [0, 1]
 
 
 def test_what_the_chains_did_not_see_is_the_same_for_all(chains):
     _, _, merged, (first, second) = chains
-    np.testing.assert_array_equal(first.held, second.held)
-    assert merged.held.shape == (40, 36, 3)
+    np.testing.assert_array_equal(first.held_out, second.held_out)
+    assert merged.held_out.shape == (40, 36, 3)
     # a hundredth of the pixels, all channels of each
-    assert merged.held.any(axis=-1).sum() == 14
-    assert merged.held.sum() == 3 * 14
+    assert merged.held_out.any(axis=-1).sum() == 14
+    assert merged.held_out.sum() == 3 * 14
 
 
 def test_chains_go_on_bit_for_bit_also_when_one_was_finished_already(chains, tmp_path):
@@ -110,11 +111,11 @@ def test_chains_go_on_bit_for_bit_also_when_one_was_finished_already(chains, tmp
 
 def test_an_answer_unlike_the_others_is_found_without_a_reference():
     rng = np.random.default_rng(0)
-    answers = 0.5 + 0.01 * rng.standard_normal((5, 8, 8, 3))
-    assert outliers(answers) == []
-    answers[3] += 0.1
-    assert outliers(answers) == [3]
-    assert outliers(answers[2:4]) == []
+    estimates = 0.5 + 0.01 * rng.standard_normal((5, 8, 8, 3))
+    assert outliers(estimates) == []
+    estimates[3] += 0.1
+    assert outliers(estimates) == [3]
+    assert outliers(estimates[2:4]) == []
 
 
 def test_seeds_are_averaged_and_outliers_named(chains):
@@ -123,7 +124,7 @@ def test_seeds_are_averaged_and_outliers_named(chains):
     images = [0.5 + 0.01 * np.random.default_rng(m).random(case.shape) for m in range(4)]
     images[2] = images[2] + 0.2
     results = [
-        alone[0]._replace(member=m, raw=images[m].astype(np.float32), posterior=None)
+        alone[0]._replace(network_index=m, raw=images[m].astype(np.float32), posterior=None)
         for m in range(4)
     ]
     merged = merge(case, results, config)
@@ -168,7 +169,7 @@ def test_sampling_needs_a_noise_level_and_estimates_it_where_it_can(picture):
     assert any("noise" in note for note in estimated.notes)
     exact = with_noise(unknown._replace(problem=case.problem._replace(noise_std=0.0)), config)
     assert float(exact.problem.noise_std) == 0  # known pixels are still put back
-    assert any("1 grey level" in note for note in exact.notes)
+    assert any("1 gray level" in note for note in exact.notes)
     ct = build_config("ct", overrides=["task.num_angles=8", *SAMPLES])
     blind = make(picture[:36, :36], ct)
     blind = blind._replace(problem=blind.problem._replace(noise_std=np.float32(np.nan)))
@@ -196,7 +197,7 @@ def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tm
     assert not summary["converged"]
     assert "not converged" in errors
     assert summary["num_held"] == 42
-    assert summary["held_z_rms"] > 0
+    assert summary["held_out_z_rms"] > 0
     low, high = np.load(out / "photo" / "interval.npy")
     np.testing.assert_allclose(
         (high - low) / 2, 1.6449 * np.load(out / "photo" / "std.npy"), rtol=1e-3, atol=1e-7
@@ -225,7 +226,7 @@ def test_flags_of_samples_and_seeds_are_not_mixed(run, tmp_path):
         (["--num_seeds=3", "--method=sgld"], "--num_chains"),
         (["--method=sgld", "--num_steps=20", "--set=sgld.burn_in=30"], "sgld.burn_in"),
         (["--method=sgld", "--stop=wmv"], "--stop"),
-        (["--method=sgld", "--set=sgld.sampler=csgld", "--set=sgld.explore_share=1"], "csgld"),
+        (["--method=sgld", "--set=sgld.sampler=csgld", "--set=sgld.explore_fraction=1"], "csgld"),
         (["--method=sgld", "--set=sgld.gamma=True"], "sgld.freeze"),
     ):
         status, _, errors = run("--input=x.png", f"--output={tmp_path}", *flags)

@@ -2,18 +2,16 @@ import jax
 import numpy as np
 import pytest
 
-from dip_jax.base import Case, picture_key
+from dip_jax.base import Case
 from dip_jax.engine.restore import restore
 from dip_jax.errors import InputError
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
 
 def cases(picture, names, config):
-    return [
-        simulate_case(jax.random.fold_in(picture_key(0, n), 1), config.task, n, picture)
-        for n in names
-    ]
+    return [simulate_case(simulation_key(image_key(0, n)), config.task, n, picture) for n in names]
 
 
 @pytest.mark.slow
@@ -110,7 +108,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_amount(picture, tiny)
 
 
 def test_a_pictures_random_numbers_follow_from_its_name_and_the_seed():
-    data = {str(jax.random.key_data(picture_key(s, n))) for s in (0, 1) for n in ("a", "b")}
+    data = {str(jax.random.key_data(image_key(s, n))) for s in (0, 1) for n in ("a", "b")}
     assert len(data) == 4
 
 

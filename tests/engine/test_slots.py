@@ -2,17 +2,17 @@ import jax
 import numpy as np
 import pytest
 
-from dip_jax.base import picture_key
 from dip_jax.engine.canvas import pad_case
 from dip_jax.engine.restore import restore, restore_many
 from dip_jax.engine.slots import Slots, slots_per_device
 from dip_jax.errors import InputError
+from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
 
 def make(picture, name, config):
-    key = jax.random.fold_in(picture_key(0, name), 1)
+    key = simulation_key(image_key(0, name))
     return simulate_case(key, config.task, name, picture)
 
 
@@ -40,7 +40,7 @@ def test_a_pictures_bits_do_not_depend_on_the_number_of_slots(picture, tiny, num
     assert not np.array_equal(one["a"].image, one["b"].image)
 
 
-def test_a_pictures_bits_do_not_depend_on_its_neighbours_or_its_slot(picture, tiny):
+def test_a_pictures_bits_do_not_depend_on_its_neighbors_or_its_slot(picture, tiny):
     config = settings(tiny, "run.slots=2")
     together = results(picture, "abcd", config)
     assert_same(together["b"], results(picture, "b", config)["b"])
@@ -61,7 +61,7 @@ def test_a_padded_pictures_bits_do_not_depend_on_the_others_sizes(picture, tiny)
 @pytest.mark.parametrize("share", ["vmap", pytest.param("unroll", marks=pytest.mark.slow)])
 def test_other_ways_to_share_a_device_agree_to_rounding(picture, tiny, share):
     map_, other = (
-        results(picture, "abc", settings(tiny, "run.slots=3", f"run.share={how}"))
+        results(picture, "abc", settings(tiny, "run.slots=3", f"run.slot_mode={how}"))
         for how in ("map", share)
     )
     for name in "abc":
@@ -136,22 +136,22 @@ def test_without_refill_a_slot_waits_for_the_others(picture, tiny, refill):
 
 
 @pytest.mark.parametrize(
-    ("most", "num_devices", "expected"),
+    ("max_cases", "num_devices", "expected"),
     [(1, 1, 1), (3, 1, 3), (3, 2, 2), (100, 1, 8), (None, 1, 8)],
 )
 def test_elsewhere_than_on_cpu_no_slots_are_made_for_nothing(
-    tiny, monkeypatch, most, num_devices, expected
+    tiny, monkeypatch, max_cases, num_devices, expected
 ):
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert slots_per_device(settings(tiny), most, num_devices) == expected
-    assert slots_per_device(settings(tiny, "run.slots=5"), most, num_devices) == 5
+    assert slots_per_device(settings(tiny), max_cases, num_devices) == expected
+    assert slots_per_device(settings(tiny, "run.slots=5"), max_cases, num_devices) == 5
 
 
 def test_whoever_gives_a_list_needs_not_say_how_long_it_is(picture, tiny, monkeypatch):
     asked = []
 
-    def count(config, most, num_devices):
-        asked.append(most)
+    def count(config, max_cases, num_devices):
+        asked.append(max_cases)
         return 1
 
     monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", count)
@@ -164,7 +164,7 @@ def test_whoever_gives_a_list_needs_not_say_how_long_it_is(picture, tiny, monkey
 
 @pytest.mark.parametrize("share", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
 def test_in_blocks_of_steps_the_fits_are_the_same(picture, tiny, monkeypatch, share):
-    config = settings(tiny, f"run.share={share}", "fit.num_steps=13")
+    config = settings(tiny, f"run.slot_mode={share}", "fit.num_steps=13")
     cases = [make(picture, name, config) for name in "ab"]
     plain = {r.name: r for r in restore_many(cases, config)}
     monkeypatch.setattr("dip_jax.engine.step_loop.block_length", lambda: 4)
@@ -180,13 +180,13 @@ def test_slots_are_as_many_as_fit_but_what_was_asked_for_is_refused(picture, tin
     one = Slots(case, settings(tiny)).bytes_per_device
     four = Slots(case, settings(tiny, "run.slots=4")).bytes_per_device
     limit = (one + four) / 2
-    most = f"run.max_memory={limit / 1e9}"
+    max_cases = f"run.max_memory={limit / 1e9}"
     monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: 4)
-    fitted = Slots(case, settings(tiny, most))
+    fitted = Slots(case, settings(tiny, max_cases))
     assert fitted.per_device in (1, 2, 3)
     assert fitted.bytes_per_device <= limit
     with pytest.raises(InputError, match=r"4 pictures .* fewer slots"):
-        Slots(case, settings(tiny, most, "run.slots=4"))
+        Slots(case, settings(tiny, max_cases, "run.slots=4"))
 
 
 def test_what_fails_in_the_program_is_the_failure_of_those_in_it(picture, tiny, monkeypatch):

@@ -12,21 +12,15 @@ import tifffile
 from PIL import Image, ImageOps
 
 from dip_jax.errors import InputError
-from dip_jax.images.read import (
-    MIN_SIDE,
-    SUFFIXES,
-    Picture,
-    list_pictures,
-    read_mask,
-    read_picture,
-)
-from dip_jax.images.write import to_stored, write_picture
+from dip_jax.images.decode import SUFFIXES
+from dip_jax.images.read import MIN_SIDE, StoredImage, list_images, read_image, read_mask
+from dip_jax.images.write import to_stored, write_image
 
 HEIGHT, WIDTH = 34, 45
 
 
 def noise(channels, dtype, seed=0):
-    """Values over the whole range of a type; grey has no channel axis."""
+    """Values over the whole range of a type; gray has no channel axis."""
     rng = np.random.default_rng(seed)
     shape = (HEIGHT, WIDTH) if channels == 1 else (HEIGHT, WIDTH, channels)
     if np.dtype(dtype).kind == "f":
@@ -47,8 +41,8 @@ def png_bytes(values, *chunks):
     depth = 8 * values.dtype.itemsize
     values = values.reshape(*values.shape[:2], -1)
     height, width, channels = values.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     rows = values.astype(f">u{values.dtype.itemsize}").tobytes()
     stride = len(rows) // height
     lines = b"".join(b"\0" + rows[i * stride : (i + 1) * stride] for i in range(height))
@@ -71,10 +65,10 @@ def png_values(path):
         (length,) = struct.unpack_from(">I", data, position)
         name, body = data[position + 4 : position + 8], data[position + 8 :][:length]
         if name == b"IHDR":
-            width, height, depth, colour_type, *_ = struct.unpack(">IIBBBBB", body)
+            width, height, depth, color_type, *_ = struct.unpack(">IIBBBBB", body)
         packed += body if name == b"IDAT" else b""
         position += 12 + length
-    channels = {0: 1, 4: 2, 2: 3, 6: 4}[colour_type]
+    channels = {0: 1, 4: 2, 2: 3, 6: 4}[color_type]
     pixel = channels * depth // 8
     stride = width * pixel
     lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, stride + 1).tolist()
@@ -103,9 +97,9 @@ def save_tiff(path, values, **options):
 
 def round_trip(path):
     """Read a picture and write it again; return the picture and the new file."""
-    picture = read_picture(path)
+    picture = read_image(path)
     target = path.with_name(f"restored{picture.suffix}")
-    write_picture(target, picture.pixels, picture)
+    write_image(target, picture.pixels, picture)
     return picture, target
 
 
@@ -122,7 +116,7 @@ def save_form(path, values=None):
 # ------------------------------------------------------------------ what goes in comes out
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["grey", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["gray", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=["8 bit", "16 bit"])
 def test_a_png_survives_reading_and_writing_exactly(tmp_path, channels, dtype):
     values = noise(channels, dtype)
@@ -146,7 +140,7 @@ def test_a_16_bit_rgb_png_keeps_what_lies_between_the_steps_of_8_bits(tmp_path):
     assert png_values(target)[0, :3, 0].tolist() == [258, 65534, 257]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["grey", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["gray", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_tiff_survives_reading_and_writing_exactly(tmp_path, channels, dtype):
     values = noise(channels, dtype)
@@ -158,7 +152,7 @@ def test_a_tiff_survives_reading_and_writing_exactly(tmp_path, channels, dtype):
     np.testing.assert_array_equal(written, values)
 
 
-@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "RGB"])
+@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "RGB"])
 def test_a_bmp_survives_reading_and_writing_exactly(tmp_path, channels):
     values = noise(channels, np.uint8)
     Image.fromarray(values).save(tmp_path / "in.bmp")
@@ -180,19 +174,19 @@ def test_a_lossy_picture_is_written_as_png_with_the_values_it_was_decoded_to(tmp
 def test_pixels_are_float32_in_0_1_in_the_order_height_width_channel(tmp_path):
     values = smooth()
     Image.fromarray(values).save(tmp_path / "in.png")
-    pixels = read_picture(str(tmp_path / "in.png")).pixels
+    pixels = read_image(str(tmp_path / "in.png")).pixels
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels, values / 255, atol=1e-7)
 
 
 def test_the_content_decides_the_form_when_the_suffix_lies(tmp_path):
     save_form(tmp_path / "in.tif").rename(tmp_path / "in.jpg")
-    assert read_picture(tmp_path / "in.jpg").suffix == ".tif"
+    assert read_image(tmp_path / "in.jpg").suffix == ".tif"
 
 
 def test_a_suffix_in_capitals_is_known(tmp_path):
     save_form(tmp_path / "in.png").rename(tmp_path / "IN.PNG")
-    assert read_picture(tmp_path / "IN.PNG").pixels.shape == (HEIGHT, WIDTH, 3)
+    assert read_image(tmp_path / "IN.PNG").pixels.shape == (HEIGHT, WIDTH, 3)
 
 
 # ------------------------------------------------------------------ palettes, bits, transparency
@@ -213,23 +207,23 @@ def test_a_palette_with_transparency_is_expanded_to_rgb_and_alpha(tmp_path):
     image.save(tmp_path / "in.png", transparency=bytes([255, 128, 0]))
     picture, target = round_trip(tmp_path / "in.png")
     np.testing.assert_array_equal(picture.alpha, np.array([255, 128, 0])[indices])
-    colours = np.array([[10, 20, 30, 255], [40, 50, 60, 128], [70, 80, 90, 0]])
-    np.testing.assert_array_equal(png_values(target), colours[indices])
+    colors = np.array([[10, 20, 30, 255], [40, 50, 60, 128], [70, 80, 90, 0]])
+    np.testing.assert_array_equal(png_values(target), colors[indices])
     assert picture.notes == ("palette expanded to RGBA",)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=["8 bit", "16 bit"])
-def test_a_transparent_colour_of_a_png_becomes_alpha(tmp_path, dtype):
+def test_a_transparent_color_of_a_png_becomes_alpha(tmp_path, dtype):
     values = noise(3, dtype)
     values[0, 0] = (1, 2, 3)
     transparent = (b"tRNS", struct.pack(">HHH", 1, 2, 3))
     (tmp_path / "in.png").write_bytes(png_bytes(values, transparent))
-    picture = read_picture(tmp_path / "in.png")
+    picture = read_image(tmp_path / "in.png")
     expected = np.where((values == (1, 2, 3)).all(axis=-1), 0, np.iinfo(dtype).max)
     np.testing.assert_array_equal(picture.alpha, expected)
 
 
-def test_a_1_bit_png_becomes_8_bit_grey(tmp_path):
+def test_a_1_bit_png_becomes_8_bit_gray(tmp_path):
     bits = noise(1, np.float32) > 0.5
     Image.fromarray(bits).save(tmp_path / "in.png")
     picture, target = round_trip(tmp_path / "in.png")
@@ -237,7 +231,7 @@ def test_a_1_bit_png_becomes_8_bit_grey(tmp_path):
     assert picture.notes == ("1-bit values widened to 8 bits",)
 
 
-def test_a_1_bit_tiff_becomes_8_bit_grey(tmp_path):
+def test_a_1_bit_tiff_becomes_8_bit_gray(tmp_path):
     bits = noise(1, np.float32) > 0.5
     save_tiff(tmp_path / "in.tif", bits)
     picture, target = round_trip(tmp_path / "in.tif")
@@ -275,7 +269,7 @@ def test_a_tiff_in_planes_is_read_channel_last(tmp_path, channels):
     np.testing.assert_array_equal(tifffile.imread(target), values)
 
 
-def test_three_samples_called_grey_are_read_as_rgb(tmp_path):
+def test_three_samples_called_gray_are_read_as_rgb(tmp_path):
     values = noise(3, np.uint8)
     save_tiff(tmp_path / "in.tif", values, photometric="minisblack", planarconfig="contig")
     _, target = round_trip(tmp_path / "in.tif")
@@ -297,7 +291,7 @@ def test_a_bigtiff_is_read(tmp_path):
 
 
 def as_read(path):
-    picture = read_picture(path)
+    picture = read_image(path)
     return picture.pixels, picture
 
 
@@ -330,7 +324,7 @@ def test_12_bit_values_are_widened_to_16_bits(tmp_path):
     with tifffile.TiffFile(tmp_path / "in.tif", mode="r+") as tiff:
         tiff.pages.first.tags["ImageWidth"].overwrite(44)
         tiff.pages.first.tags["BitsPerSample"].overwrite(12)
-    picture = read_picture(tmp_path / "in.tif")
+    picture = read_image(tmp_path / "in.tif")
     assert (picture.dtype, picture.high) == (np.uint16, 65535)
     np.testing.assert_allclose(picture.pixels[..., 0], values / 4095, atol=1e-5)
     assert picture.notes == ("12-bit values widened to 16 bits",)
@@ -385,7 +379,7 @@ def test_of_a_tiff_with_many_pages_the_first_is_taken(tmp_path):
 def test_of_an_animation_the_first_frame_is_taken(tmp_path, suffix, options):
     first, second = Image.fromarray(smooth()), Image.fromarray(255 - smooth())
     first.save(tmp_path / f"in{suffix}", save_all=True, append_images=[second], **options)
-    picture = read_picture(tmp_path / f"in{suffix}")
+    picture = read_image(tmp_path / f"in{suffix}")
     assert picture.notes == ("first of 2 pages taken",)
     assert np.abs(to_stored(picture.pixels, picture).astype(int) - smooth()).max() < 9
 
@@ -405,7 +399,7 @@ def test_a_picture_is_turned_upright(tmp_path, orientation, suffix):
     source.getexif()[274] = orientation
     upright = np.asarray(ImageOps.exif_transpose(source))
     np.testing.assert_array_equal(to_stored(picture.pixels, picture), upright)
-    np.testing.assert_array_equal(read_picture(target).pixels, picture.pixels)  # and only once
+    np.testing.assert_array_equal(read_image(target).pixels, picture.pixels)  # and only once
     assert (picture.notes == ()) == (orientation == 1)
 
 
@@ -420,7 +414,7 @@ def test_a_16_bit_png_is_turned_upright_too(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-def test_a_colour_profile_is_carried_over(tmp_path, suffix):
+def test_a_color_profile_is_carried_over(tmp_path, suffix):
     profile = bytes(range(256)) * 3
     if suffix == ".tif":
         save_tiff(tmp_path / "in.tif", smooth(), iccprofile=profile)
@@ -432,7 +426,7 @@ def test_a_colour_profile_is_carried_over(tmp_path, suffix):
         assert written.info["icc_profile"] == profile
 
 
-def test_a_colour_profile_is_carried_over_to_a_16_bit_png(tmp_path):
+def test_a_color_profile_is_carried_over_to_a_16_bit_png(tmp_path):
     profile = bytes(range(256)) * 3
     chunk = (b"iCCP", b"any name\0\0" + zlib.compress(profile))
     (tmp_path / "in.png").write_bytes(png_bytes(noise(3, np.uint16), chunk))
@@ -447,20 +441,20 @@ def test_a_colour_profile_is_carried_over_to_a_16_bit_png(tmp_path):
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"gone\.png: .*cannot be opened \(No such file"):
-        read_picture(tmp_path / "gone.png")
+        read_image(tmp_path / "gone.png")
 
 
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match=r"folder\.png: .*cannot be opened \(Is a directory"):
-        read_picture(tmp_path / "folder.png")
+        read_image(tmp_path / "folder.png")
 
 
 @pytest.mark.parametrize("name", ["in.gif", "in.txt", "in"])
 def test_an_unknown_suffix_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"GIF89a")
     with pytest.raises(InputError, match=r"in.*expected a name ending in one of \.png, \.jpg"):
-        read_picture(tmp_path / name)
+        read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -468,7 +462,7 @@ def test_an_unknown_suffix_is_refused(tmp_path, name):
 def test_a_text_renamed_to_a_picture_is_refused(tmp_path, suffix, content):
     (tmp_path / f"in{suffix}").write_bytes(content)
     with pytest.raises(InputError, match=r"in\..*expected a picture .*its content is none"):
-        read_picture(tmp_path / f"in{suffix}")
+        read_image(tmp_path / f"in{suffix}")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -478,7 +472,7 @@ def test_a_picture_cut_short_is_refused(tmp_path, suffix, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(InputError, match=r"in\..*damaged"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -486,7 +480,7 @@ def test_a_16_bit_png_cut_short_is_refused(tmp_path, channels):
     data = png_bytes(noise(channels, np.uint16))
     (tmp_path / "in.png").write_bytes(data[:-30])
     with pytest.raises(InputError, match=r"in\.png.*cut short"):
-        read_picture(tmp_path / "in.png")
+        read_image(tmp_path / "in.png")
 
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "jpeg"])
@@ -495,52 +489,52 @@ def test_a_tiff_that_lacks_its_last_bytes_is_refused(tmp_path, compression):
     data = (tmp_path / "in.tif").read_bytes()
     (tmp_path / "in.tif").write_bytes(data[:-5])
     with pytest.raises(InputError, match=r"in\.tif.*cut short"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
 def test_cmyk_is_refused(tmp_path, suffix):
     Image.fromarray(smooth()).convert("CMYK").save(tmp_path / f"in{suffix}")
     with pytest.raises(InputError, match=r"(CMYK|SEPARATED); convert it to RGB"):
-        read_picture(tmp_path / f"in{suffix}")
+        read_image(tmp_path / f"in{suffix}")
 
 
 def test_lab_is_refused(tmp_path):
     save_tiff(tmp_path / "in.tif", smooth(), photometric="cielab")
     with pytest.raises(InputError, match="CIELAB; convert it to RGB"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 def test_ycbcr_that_no_decoder_turns_into_rgb_is_refused(tmp_path):
     Image.fromarray(smooth()).convert("YCbCr").save(tmp_path / "in.tif")
     with pytest.raises(InputError, match="YCBCR; convert it to RGB"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 def test_more_than_four_channels_are_refused(tmp_path):
     save_tiff(tmp_path / "in.tif", noise(5, np.uint8), photometric="minisblack")
     with pytest.raises(InputError, match="5 channels"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 def test_a_volume_is_refused(tmp_path):
     volume = np.zeros((2, 64, 64), np.uint8)
     tifffile.imwrite(tmp_path / "in.tif", volume, photometric="minisblack", volumetric=True)
     with pytest.raises(InputError, match="2 deep"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
-def test_colours_multiplied_by_alpha_are_refused(tmp_path):
+def test_colors_multiplied_by_alpha_are_refused(tmp_path):
     save_tiff(tmp_path / "in.tif", noise(4, np.uint8), extrasamples=["assocalpha"])
     with pytest.raises(InputError, match="save it with unassociated alpha"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32, np.complex64])
 def test_other_numbers_are_refused(tmp_path, dtype):
     save_tiff(tmp_path / "in.tif", np.ones((HEIGHT, WIDTH), dtype))
     with pytest.raises(InputError, match=f"it holds {np.dtype(dtype)}; convert it to"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 def test_values_that_are_not_finite_are_counted_and_refused(tmp_path):
@@ -548,7 +542,7 @@ def test_values_that_are_not_finite_are_counted_and_refused(tmp_path):
     values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, -np.inf
     save_tiff(tmp_path / "in.tif", values)
     with pytest.raises(InputError, match=r"in\.tif.*3 are NaN or infinite"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 def test_a_float64_too_large_for_float32_is_refused(tmp_path):
@@ -556,19 +550,19 @@ def test_a_float64_too_large_for_float32_is_refused(tmp_path):
     values[0, 0] = 1e300
     save_tiff(tmp_path / "in.tif", values)
     with pytest.raises(InputError, match="1 are NaN or infinite"):
-        read_picture(tmp_path / "in.tif")
+        read_image(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("shape", [(MIN_SIDE - 1, 50), (50, MIN_SIDE - 1)])
 def test_a_picture_too_small_for_the_network_is_refused(tmp_path, shape):
     Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / "in.png")
     with pytest.raises(InputError, match=f"at least 33 .* {shape[1]} x {shape[0]}"):
-        read_picture(tmp_path / "in.png")
+        read_image(tmp_path / "in.png")
 
 
 def test_the_smallest_picture_is_read(tmp_path):
     Image.fromarray(np.zeros((33, 33), np.uint8)).save(tmp_path / "in.png")
-    assert read_picture(tmp_path / "in.png").pixels.shape == (33, 33, 1)
+    assert read_image(tmp_path / "in.png").pixels.shape == (33, 33, 1)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -578,12 +572,12 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(tmp_path, suffix):
     if suffix != ".webp":  # whose header is read only where the file is whole
         path.write_bytes(data[: int(0.9 * len(data))])  # decoding would fail
     with pytest.raises(InputError, match=r"at most 1,529 pixels, it has 1,530.*--max_pixels"):
-        read_picture(path, max_pixels=HEIGHT * WIDTH - 1)
+        read_image(path, max_pixels=HEIGHT * WIDTH - 1)
 
 
 def test_a_picture_of_exactly_the_largest_size_is_read(tmp_path):
     path = save_form(tmp_path / "in.png")
-    assert read_picture(path, max_pixels=HEIGHT * WIDTH).pixels.shape == (HEIGHT, WIDTH, 3)
+    assert read_image(path, max_pixels=HEIGHT * WIDTH).pixels.shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_huge_header_is_refused_without_a_warning(tmp_path):
@@ -592,23 +586,23 @@ def test_a_huge_header_is_refused_without_a_warning(tmp_path):
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     (tmp_path / "in.png").write_bytes(data)
     with pytest.raises(InputError, match="100,000,000 pixels, it has 900,000,000"):
-        read_picture(tmp_path / "in.png")
+        read_image(tmp_path / "in.png")
 
 
 def test_the_guard_of_pillow_neither_stops_a_picture_nor_is_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above 100, fails above 200
     path = save_form(tmp_path / "in.png")
-    assert read_picture(path).pixels.shape == (HEIGHT, WIDTH, 3)
+    assert read_image(path).pixels.shape == (HEIGHT, WIDTH, 3)
     path.write_bytes(b"no picture")
     with pytest.raises(InputError):
-        read_picture(path)
+        read_image(path)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_a_refusal_hides_the_decoder_behind_it(tmp_path):
     (tmp_path / "in.png").write_bytes(b"no picture")
     with pytest.raises(InputError) as caught:
-        read_picture(tmp_path / "in.png")
+        read_image(tmp_path / "in.png")
     assert caught.value.__suppress_context__
 
 
@@ -664,13 +658,13 @@ def test_a_mask_all_white_is_refused(tmp_path):
         read_mask(tmp_path / "mask.png", (HEIGHT, WIDTH))
 
 
-def test_a_few_grey_pixels_are_thresholded_and_counted(tmp_path):
+def test_a_few_gray_pixels_are_thresholded_and_counted(tmp_path):
     values = 255 * black_and_white().astype(np.uint8)
     values[0, :4] = (3, 127, 128, 250)
     Image.fromarray(values).save(tmp_path / "mask.png")
     mask, notes = read_mask(tmp_path / "mask.png", (HEIGHT, WIDTH))
     assert mask[0, :4].tolist() == [0, 0, 1, 1]
-    assert notes == ("4 grey pixels of the mask thresholded at one half",)
+    assert notes == ("4 gray pixels of the mask thresholded at one half",)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -689,7 +683,7 @@ def test_a_photograph_is_no_mask(tmp_path):
         read_mask(tmp_path / "mask.png", (HEIGHT, WIDTH))
 
 
-def test_grey_up_to_one_pixel_in_twenty_is_a_mask_still(tmp_path):
+def test_gray_up_to_one_pixel_in_twenty_is_a_mask_still(tmp_path):
     values = np.zeros((40, 50), np.uint8)
     values[:20] = 255
     values[30, :50] = values[31, :50] = 128  # 100 of 2000
@@ -705,7 +699,7 @@ def test_a_red_mask_is_refused(tmp_path):
     values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     values[..., 0] = 255 * black_and_white()
     Image.fromarray(values).save(tmp_path / "mask.png")
-    with pytest.raises(InputError, match=r"its colour channels differ; .*save it as grey"):
+    with pytest.raises(InputError, match=r"its color channels differ; .*save it as gray"):
         read_mask(tmp_path / "mask.png", (HEIGHT, WIDTH))
 
 
@@ -741,12 +735,12 @@ def test_a_mask_may_be_small_but_not_too_large(tmp_path):
 def test_values_are_clipped_and_rounded_not_floored():
     pixels = np.array([-0.1, 0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1, 7], np.float32)
     pixels = pixels.reshape(1, 7, 1)
-    assert to_stored(pixels, Picture(pixels))[0, :, 0].tolist() == [0, 0, 0, 1, 255, 255, 255]
+    assert to_stored(pixels, StoredImage(pixels))[0, :, 0].tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
 def test_floats_are_clipped_to_the_range_of_the_file():
     pixels = np.array([-1, 0.5, 2], np.float32).reshape(1, 3, 1)
-    like = Picture(pixels, dtype=np.dtype(np.float32), low=-3.0, high=5.0, suffix=".tif")
+    like = StoredImage(pixels, dtype=np.dtype(np.float32), low=-3.0, high=5.0, suffix=".tif")
     stored = to_stored(pixels, like)
     assert stored.dtype == np.float32
     assert stored[0, :, 0].tolist() == [-3, 1, 5]
@@ -755,35 +749,35 @@ def test_floats_are_clipped_to_the_range_of_the_file():
 def test_alpha_is_appended_untouched():
     pixels = np.full((2, 2, 3), 0.5, np.float32)
     alpha = np.array([[0, 1], [254, 255]], np.uint8)
-    stored = to_stored(pixels, Picture(pixels, alpha))
+    stored = to_stored(pixels, StoredImage(pixels, alpha))
     assert stored.shape == (2, 2, 4)
     np.testing.assert_array_equal(stored[..., 3], alpha)
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4), (8, 8, 3)])
 def test_pixels_that_do_not_fit_the_picture_are_an_error(shape):
-    like = Picture(np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8))
+    like = StoredImage(np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8))
     with pytest.raises(ValueError, match="expected"):
         to_stored(np.zeros(shape), like)
 
 
 def test_a_larger_picture_may_be_written_like_one_without_alpha(tmp_path):
-    like = Picture(np.zeros((4, 4, 3), np.float32))
-    write_picture(tmp_path / "out.png", np.ones((16, 16, 3)), like)
+    like = StoredImage(np.zeros((4, 4, 3), np.float32))
+    write_image(tmp_path / "out.png", np.ones((16, 16, 3)), like)
     np.testing.assert_array_equal(png_values(tmp_path / "out.png"), np.full((16, 16, 3), 255))
 
 
 def test_a_name_of_another_form_is_an_error(tmp_path):
     pixels = np.zeros((4, 4, 1), np.float32)
     with pytest.raises(ValueError, match=r"ending in \.png"):
-        write_picture(tmp_path / "out.jpg", pixels, Picture(pixels))
+        write_image(tmp_path / "out.jpg", pixels, StoredImage(pixels))
 
 
 def test_a_written_file_replaces_the_old_one_and_leaves_no_other(tmp_path):
     path = tmp_path / "out.png"
     path.write_bytes(b"old")
     pixels = np.ones((4, 4, 1), np.float32)
-    write_picture(path, pixels, Picture(pixels))
+    write_image(path, pixels, StoredImage(pixels))
     assert os.listdir(tmp_path) == ["out.png"]
     np.testing.assert_array_equal(png_values(path), np.full((4, 4), 255))
 
@@ -791,7 +785,7 @@ def test_a_written_file_replaces_the_old_one_and_leaves_no_other(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
     pixels = np.ones((4, 4, 1), np.float32)
-    write_picture(tmp_path / "out.png", pixels, Picture(pixels))
+    write_image(tmp_path / "out.png", pixels, StoredImage(pixels))
     (tmp_path / "other").touch()
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("out.png", "other")]
     assert modes[0] == modes[1]
@@ -807,7 +801,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space left"):
-        write_picture(path, pixels, Picture(pixels))
+        write_image(path, pixels, StoredImage(pixels))
     assert os.listdir(tmp_path) == ["out.png"]
     assert path.read_bytes() == b"old"
 
@@ -816,14 +810,14 @@ def test_a_name_taken_by_a_folder_leaves_nothing_behind(tmp_path):
     (tmp_path / "out.png").mkdir()
     pixels = np.ones((4, 4, 1), np.float32)
     with pytest.raises(OSError, match=r"out\.png"):
-        write_picture(tmp_path / "out.png", pixels, Picture(pixels))
+        write_image(tmp_path / "out.png", pixels, StoredImage(pixels))
     assert os.listdir(tmp_path) == ["out.png"]
 
 
 def test_writing_into_a_missing_folder_is_an_os_error(tmp_path):
     pixels = np.ones((4, 4, 1), np.float32)
     with pytest.raises(OSError, match="gone"):
-        write_picture(tmp_path / "gone" / "out.png", pixels, Picture(pixels))
+        write_image(tmp_path / "gone" / "out.png", pixels, StoredImage(pixels))
 
 
 # ------------------------------------------------------------------ lists
@@ -843,28 +837,28 @@ def names(paths):
 
 
 def test_a_folder_stands_for_its_pictures_in_order(folder):
-    assert names(list_pictures([folder])) == ["[1].png", "a.JPG", "b.png", "c.tif"]
+    assert names(list_images([folder])) == ["[1].png", "a.JPG", "b.png", "c.tif"]
 
 
 def test_a_glob_stands_for_the_pictures_it_matches(folder):
-    assert names(list_pictures([f"{folder}/*.png"])) == ["[1].png", "b.png"]
-    assert names(list_pictures([f"{folder}/?.*"])) == ["a.JPG", "b.png", "c.tif"]
-    assert names(list_pictures([f"{folder}/**/d.png"])) == ["d.png"]
+    assert names(list_images([f"{folder}/*.png"])) == ["[1].png", "b.png"]
+    assert names(list_images([f"{folder}/?.*"])) == ["a.JPG", "b.png", "c.tif"]
+    assert names(list_images([f"{folder}/**/d.png"])) == ["d.png"]
 
 
 def test_a_file_stands_for_itself_even_if_its_name_looks_like_a_glob(folder):
-    assert list_pictures([folder / "[1].png"]) == [folder / "[1].png"]
+    assert list_images([folder / "[1].png"]) == [folder / "[1].png"]
 
 
 def test_a_folder_whose_name_looks_like_a_glob_is_listed(folder):
     (folder / "[2]").mkdir()
     (folder / "[2]" / "e.png").touch()
-    assert names(list_pictures([folder / "[2]"])) == ["e.png"]
+    assert names(list_images([folder / "[2]"])) == ["e.png"]
 
 
 def test_duplicates_are_listed_once_in_the_order_given(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    paths = list_pictures(["c.tif", "*.tif", "./b.png", folder])
+    paths = list_images(["c.tif", "*.tif", "./b.png", folder])
     assert names(paths) == ["c.tif", "b.png", "[1].png", "a.JPG"]
     assert paths[0] == Path("c.tif")
 
@@ -873,5 +867,5 @@ def test_duplicates_are_listed_once_in_the_order_given(folder, monkeypatch):
 def test_a_path_that_stands_for_no_picture_is_refused_by_name(folder, path):
     (folder / "empty").mkdir()
     with pytest.raises(InputError) as caught:
-        list_pictures([folder, folder / path])
+        list_images([folder, folder / path])
     assert str(caught.value).startswith(str(folder / path))

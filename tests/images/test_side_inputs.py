@@ -44,7 +44,7 @@ def test_a_file_that_is_no_array_or_not_there_is_refused(tmp_path):
         read_array(tmp_path / "none.npy")
 
 
-def test_a_grey_guide_is_repeated_for_three_channels(tmp_path, picture):
+def test_a_gray_guide_is_repeated_for_three_channels(tmp_path, picture):
     iio.imwrite(tmp_path / "g.png", stored(picture[..., 0]))
     guide, _ = read_guide(tmp_path / "g.png", (40, 36))
     assert guide.shape == (40, 36, 3)

@@ -50,7 +50,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("lowering", ["auto", "winograd", "patches", "vendor"])
+@pytest.mark.parametrize("lowering", ["auto", "winograd", "patches", "xla"])
 @pytest.mark.parametrize("padding", ["reflect", "zero"])
 @pytest.mark.parametrize("case", CASES)
 def test_every_lowering_is_the_convolution_of_scipy(case, padding, lowering):
@@ -64,7 +64,7 @@ def test_every_lowering_is_the_convolution_of_scipy(case, padding, lowering):
     assert relative(y, expected) < 5e-6
 
 
-@pytest.mark.parametrize("lowering", ["winograd", "patches", "vendor"])
+@pytest.mark.parametrize("lowering", ["winograd", "patches", "xla"])
 @pytest.mark.parametrize("padding", ["reflect", "zero"])
 @pytest.mark.parametrize("case", CASES)
 def test_both_gradients_are_the_transposes_of_the_convolution(case, padding, lowering):
@@ -152,7 +152,7 @@ def spread(x, kernel):
     return np.stack(y, axis=-1)[top : top + steps[0] * x.shape[0], left : left + 2 * x.shape[1]]
 
 
-@pytest.mark.parametrize("lowering", ["auto", "winograd", "vendor"])
+@pytest.mark.parametrize("lowering", ["auto", "winograd", "xla"])
 @pytest.mark.parametrize(("height", "rows"), [(5, 4), (1, 1), (1, 4)])
 def test_a_transposed_convolution_and_its_gradients_are_those_of_the_definition(
     height, rows, lowering

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dip_jax.layers.normalization import ACTIVATIONS, normalise, normalise_groups
+from dip_jax.layers.normalization import ACTIVATIONS, normalize, normalize_groups
 
 
 def plain(x, scale, bias, activation):
@@ -20,7 +20,7 @@ def test_values_and_gradients_are_those_of_the_plain_formula(activation, double)
     x = jnp.array(3 + 2 * rng.standard_normal((6, 7, 4)))
     scale, bias = jnp.array(rng.random(4)), jnp.array(rng.standard_normal(4))
     dy = jnp.array(rng.standard_normal(x.shape))
-    ours, transpose = jax.vjp(lambda *a: normalise(*a, activation), x, scale, bias)
+    ours, transpose = jax.vjp(lambda *a: normalize(*a, activation), x, scale, bias)
     theirs, their_transpose = jax.vjp(lambda *a: plain(*a, activation), x, scale, bias)
     np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-9)
     for a, b in zip(transpose(dy), their_transpose(dy), strict=True):
@@ -29,14 +29,14 @@ def test_values_and_gradients_are_those_of_the_plain_formula(activation, double)
 
 def test_each_channel_comes_out_with_its_scale_and_bias():
     x = jax.random.normal(jax.random.key(0), (32, 32, 3)) * 5 + 1
-    y = normalise(x, jnp.array([0.5, 1.0, 2.0]), jnp.array([0.0, -1.0, 3.0]), "none")
+    y = normalize(x, jnp.array([0.5, 1.0, 2.0]), jnp.array([0.0, -1.0, 3.0]), "none")
     np.testing.assert_allclose(y.std((0, 1)), [0.5, 1, 2], rtol=1e-4)
     np.testing.assert_allclose(y.mean((0, 1)), [0, -1, 3], atol=1e-5)
 
 
 def test_a_constant_channel_is_its_bias_and_not_nan():
     x = jnp.full((8, 8, 1), 3.3)
-    y, transpose = jax.vjp(lambda v: normalise(v, jnp.ones(1), jnp.full(1, 0.25), "none"), x)
+    y, transpose = jax.vjp(lambda v: normalize(v, jnp.ones(1), jnp.full(1, 0.25), "none"), x)
     # the rounding of the mean, times 1 / sqrt(1e-5)
     np.testing.assert_allclose(y, 0.25, atol=1e-3)
     assert jnp.isfinite(transpose(jnp.ones_like(x))[0]).all()
@@ -57,11 +57,11 @@ def test_activations_are_the_named_functions(name, value, expected):
     np.testing.assert_allclose(ACTIVATIONS[name](jnp.float32(value)), expected, rtol=1e-6)
 
 
-def test_groups_are_normalised_as_numpy_would():
+def test_groups_are_normalized_as_numpy_would():
     rng = np.random.default_rng(0)
     x = rng.normal(2, 3, (6, 5, 12)).astype(np.float32)
     scale, bias = rng.normal(size=(2, 12)).astype(np.float32)
-    found = normalise_groups(
+    found = normalize_groups(
         jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "none", num_groups=8
     )
     expected = np.empty_like(x)
@@ -69,8 +69,8 @@ def test_groups_are_normalised_as_numpy_would():
         group = x[..., first : first + 3].astype(np.float64)
         expected[..., first : first + 3] = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
     np.testing.assert_allclose(found, expected * scale + bias, rtol=1e-4, atol=1e-5)
-    alone = normalise_groups(
+    alone = normalize_groups(
         jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "elu", num_groups=12
     )
-    single = normalise(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "elu")
+    single = normalize(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(bias), "elu")
     np.testing.assert_allclose(alone, single, rtol=1e-4, atol=1e-5)

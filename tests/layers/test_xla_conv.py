@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from scipy import signal
 
-from dip_jax.layers.xla_conv import choose_batching, vendor
+from dip_jax.layers.xla_conv import choose_batching, xla_conv
 
 WAYS = ("grouped", "separate", "product")
 CASES = [
@@ -47,7 +47,7 @@ def direct(x, kernel, stride):
 
 
 def three_passes(stride, x, kernel, dy, **settings):
-    y, transpose = jax.vjp(functools.partial(vendor, stride=stride, **settings), x, kernel)
+    y, transpose = jax.vjp(functools.partial(xla_conv, stride=stride, **settings), x, kernel)
     return y, *transpose(dy.astype(y.dtype))
 
 
@@ -234,7 +234,7 @@ def test_it_fits_into_a_program_of_loops_shards_and_recomputation(way):
     x, kernel, _ = arrays(CASES[0])
 
     def loss(kernel, x):
-        f = jax.checkpoint(functools.partial(vendor, stride=1, batching=way))
+        f = jax.checkpoint(functools.partial(xla_conv, stride=1, batching=way))
         return jnp.sum(f(x, kernel) ** 2)
 
     def fit(x, kernel):
@@ -267,7 +267,7 @@ def test_gradients_can_be_differentiated_again(way):
             x[None], kernel, (2, 2), "VALID", dimension_numbers=dims
         )[0]
 
-    ours = functools.partial(vendor, stride=2, batching=way)
+    ours = functools.partial(xla_conv, stride=2, batching=way)
     a, b = (
         jax.jit(jax.vmap(functools.partial(jax.grad(steepness), f=f)))(kernel, x)
         for f in (ours, plain)
@@ -307,4 +307,4 @@ def test_the_table_follows_its_reasons(which, side, sides, channels, stride, ima
 @pytest.mark.parametrize("wrong", [{"precision": "float16"}, {"batching": "loop"}])
 def test_it_says_what_it_expected(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        vendor(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, **wrong)
+        xla_conv(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, **wrong)

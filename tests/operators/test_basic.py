@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dip_jax.errors import InputError
-from dip_jax.operators.basic import Chain, Identity, Mask, Stack, adjoint, check_operator
-from dip_jax.operators.bayer import Bayer, Grey
+from dip_jax.operators.basic import Identity, Mask
+from dip_jax.operators.bayer import Bayer, Gray
 from dip_jax.operators.blur import Blur, gaussian_kernel
+from dip_jax.operators.checks import adjoint, check_operator
+from dip_jax.operators.compose import Chain, Stack
 from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
@@ -52,7 +54,7 @@ LINEAR = {
     "downsample_lanczos3": lambda shape: Downsample(3, "lanczos3"),
     "downsample_box": lambda shape: Downsample(4, "box"),
     "downsample_bicubic": lambda shape: Downsample(3, "bicubic"),
-    "grey": lambda shape: Grey(),
+    "gray": lambda shape: Gray(),
     "bayer": lambda shape: Bayer("GRBG"),
     "fourier": frequencies,
     "random_matrix": random_sums,
@@ -63,7 +65,7 @@ LINEAR = {
 }
 SHAPES = [(8, 8, 3), (9, 7, 1), (5, 16, 3)]
 SHAPES_OF = {  # those that not every image suits
-    "grey": [(8, 8, 3), (9, 7, 3), (5, 16, 3)],
+    "gray": [(8, 8, 3), (9, 7, 3), (5, 16, 3)],
     "bayer": [(8, 8, 3), (9, 7, 3), (5, 16, 3)],
     "radon": [(8, 8, 3), (9, 9, 1), (9, 9, 3)],
 }
@@ -110,7 +112,7 @@ def test_a_chain_measures_one_after_the_other():
 
 def test_a_stack_measures_side_by_side_in_one_vector():
     image = jnp.asarray(np.random.default_rng(5).random((4, 6, 3)), jnp.float32)
-    parts = (Grey(), Downsample(2, "box"))
+    parts = (Gray(), Downsample(2, "box"))
     y, *expected = jax.jit(lambda x: (Stack(parts)(x), *(part(x) for part in parts)))(image)
     np.testing.assert_array_equal(y, np.concatenate([part.ravel() for part in expected]))
     mixed = jax.eval_shape(Stack((Identity(), frequencies((4, 6)))), image)
@@ -125,7 +127,7 @@ def test_a_stack_of_nothing_is_refused():
 @pytest.mark.parametrize("group", [Chain, Stack])
 def test_a_group_is_linear_if_all_of_it_is(group):
     curve = Broken(lambda x: jnp.sqrt(x + 1), is_linear=False)
-    assert group((Identity(), Grey())).is_linear
+    assert group((Identity(), Gray())).is_linear
     assert not group((Identity(), curve)).is_linear
     check_operator(group((Identity(), curve)), (4, 4, 1))
     with pytest.raises(InputError, match="not linear"):
@@ -214,7 +216,7 @@ def test_complex_measurements_pass_the_contract_and_have_a_true_adjoint():
         return jnp.fft.fft2(x, axes=(0, 1))
 
     check_operator(Broken(fourier), (8, 6, 1))
-    # The adjoint of the unnormalised transform is its inverse, times the number of pixels.
+    # The adjoint of the unnormalized transform is its inverse, times the number of pixels.
     x = jnp.asarray(np.random.default_rng(0).random((8, 6, 1)), jnp.float32)
     np.testing.assert_allclose(adjoint(Broken(fourier), x.shape)(fourier(x)), 48 * x, rtol=1e-4)
 

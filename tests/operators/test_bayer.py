@@ -4,27 +4,28 @@ import pytest
 from PIL import Image
 
 from dip_jax.errors import InputError
-from dip_jax.operators.bayer import PATTERNS, Bayer, Grey, demosaic_bilinear
+from dip_jax.operators.bayer import PATTERNS, Bayer, Gray
+from dip_jax.tasks.baselines import demosaic_bilinear
 
 
 def draw(seed, *shape):
     return np.random.default_rng(seed).random(shape).astype(np.float32)
 
 
-def test_grey_is_the_luma_of_bt_601():
+def test_gray_is_the_luma_of_bt_601():
     image = draw(0, 7, 5, 3)
     expected = image.astype(float) @ np.array([0.299, 0.587, 0.114])
-    np.testing.assert_allclose(Grey()(jnp.asarray(image))[..., 0], expected, atol=1e-6)
+    np.testing.assert_allclose(Gray()(jnp.asarray(image))[..., 0], expected, atol=1e-6)
     # Pillow's conversion to L is the same, rounded to 8 bits.
     levels = np.round(255 * image).astype(np.uint8)
     by_pillow = np.asarray(Image.fromarray(levels).convert("L"))
-    ours = 255 * Grey()(jnp.asarray(levels, jnp.float32) / 255)[..., 0]
+    ours = 255 * Gray()(jnp.asarray(levels, jnp.float32) / 255)[..., 0]
     np.testing.assert_allclose(ours, by_pillow, atol=0.51)
 
 
-def test_grey_of_grey_is_the_same():
+def test_gray_of_gray_is_the_same():
     image = np.repeat(draw(1, 4, 6, 1), 3, axis=-1)
-    np.testing.assert_allclose(Grey()(jnp.asarray(image)), image[..., :1], atol=1e-6)
+    np.testing.assert_allclose(Gray()(jnp.asarray(image)), image[..., :1], atol=1e-6)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -38,7 +39,7 @@ def test_a_bayer_mosaic_keeps_at_each_pixel_the_channel_of_its_filter(pattern, s
     np.testing.assert_array_equal(Bayer(pattern)(jnp.asarray(image)), expected)
 
 
-@pytest.mark.parametrize("operator", [Grey(), Bayer("GBRG")])
+@pytest.mark.parametrize("operator", [Gray(), Bayer("GBRG")])
 def test_on_a_canvas_the_picture_is_measured_as_before(operator):
     image = draw(3, 5, 7, 3)
     canvas = np.pad(image, ((0, 3), (0, 1), (0, 0)))
@@ -46,8 +47,8 @@ def test_on_a_canvas_the_picture_is_measured_as_before(operator):
     np.testing.assert_array_equal(on_canvas[:5, :7], operator(jnp.asarray(image)))
 
 
-@pytest.mark.parametrize("operator", [Grey(), Bayer()])
-def test_a_grey_picture_has_no_colour_to_lose(operator):
+@pytest.mark.parametrize("operator", [Gray(), Bayer()])
+def test_a_gray_picture_has_no_color_to_lose(operator):
     with pytest.raises(InputError, match=r"came \[4, 4, 1\]"):
         operator(jnp.ones((4, 4, 1)))
 

@@ -66,7 +66,7 @@ def test_a_picture_of_one_point_becomes_the_kernel():
 @given(value=st.floats(-2, 2, width=32), seed=st.integers(0, 99))
 @pytest.mark.parametrize("boundary", ["reflect", "circular"])
 def test_a_blur_of_a_constant_is_the_constant(boundary, value, seed):
-    kernel = check_kernel(draw(seed, 5, 4), normalise=True)
+    kernel = check_kernel(draw(seed, 5, 4), normalize=True)
     image = jnp.full((9, 8, 1), value, jnp.float32)
     np.testing.assert_allclose(Blur(jnp.asarray(kernel), boundary)(image), value, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_an_unknown_boundary_is_refused():
         Blur(jnp.ones((3, 3)), "zero")(jnp.ones((9, 8, 1)))
 
 
-def test_a_horizontal_motion_is_a_mean_of_neighbours():
+def test_a_horizontal_motion_is_a_mean_of_neighbors():
     np.testing.assert_allclose(motion_kernel(9, 0), np.full((1, 9), 1 / 9), rtol=1e-6)
     np.testing.assert_allclose(motion_kernel(9, 90), np.full((9, 1), 1 / 9), rtol=1e-6)
     np.testing.assert_array_equal(motion_kernel(1, 33), [[1]])
@@ -144,7 +144,7 @@ def test_impossible_kernels_are_refused(make, words):
         make()
 
 
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
@@ -157,18 +157,18 @@ def test_impossible_kernels_are_refused(make, words):
         (np.array([[1.0, -1.0]]), "came 0; it cannot be scaled"),
     ],
 )
-def test_what_is_no_kernel_is_refused(kernel, words, normalise):
+def test_what_is_no_kernel_is_refused(kernel, words, normalize):
     with pytest.raises(InputError, match=words):
-        check_kernel(kernel, normalise=normalise)
+        check_kernel(kernel, normalize=normalize)
 
 
 def test_a_kernel_that_changes_the_brightness_is_refused_with_its_sum_and_the_remedy():
-    with pytest.raises(InputError, match=r"came 9\b.*--set task.normalise_kernel=true"):
+    with pytest.raises(InputError, match=r"came 9\b.*--set task.normalize_kernel=true"):
         check_kernel(np.ones((3, 3)))
 
 
-def test_a_kernel_is_normalised_when_asked():
-    kernel = check_kernel(np.full((3, 3), 255, np.uint8), normalise=True)
+def test_a_kernel_is_normalized_when_asked():
+    kernel = check_kernel(np.full((3, 3), 255, np.uint8), normalize=True)
     np.testing.assert_allclose(kernel, 1 / 9, rtol=1e-6)
     assert kernel.dtype == np.float32
     nearly = np.full((2, 2), 0.2501)

@@ -11,7 +11,8 @@ from skimage.measure import block_reduce
 
 from dip_jax.errors import InputError
 from dip_jax.layers.resize import downsample_lanczos
-from dip_jax.operators.downsample import FILTERS, Downsample, upsample_bicubic
+from dip_jax.operators.downsample import FILTERS, Downsample
+from dip_jax.tasks.baselines import upsample_bicubic
 
 
 def draw(seed, *shape):
@@ -73,7 +74,7 @@ def test_sides_that_the_factor_does_not_divide_are_extended_by_their_border(fact
 
 @pytest.mark.parametrize("factor", [2, 3])
 @pytest.mark.parametrize("name", FILTERS)
-def test_every_filter_is_centred_on_its_block(name, factor):
+def test_every_filter_is_centered_on_its_block(name, factor):
     # A straight line keeps its value at the middle of each block, away from the border.
     ramp = np.arange(12.0 * factor, dtype=np.float32)[:, None, None] * np.ones(
         (1, 2, 1), np.float32

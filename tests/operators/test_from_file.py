@@ -4,7 +4,7 @@ import pytest
 
 from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
-from dip_jax.operators.from_file import build_custom
+from dip_jax.operators.from_file import load_operator
 from dip_jax.tasks.cases import build_case
 
 SHAPE = (40, 36, 3)
@@ -42,14 +42,14 @@ def file(tmp_path):
 
 
 def test_a_function_of_the_users_is_an_operator_and_its_linearity_is_found_out(file):
-    halve = build_custom(f"{file}:halve", SHAPE)
+    halve = load_operator(f"{file}:halve", SHAPE)
     assert halve.is_linear
     np.testing.assert_array_equal(halve(jnp.ones(SHAPE)), np.full((20, 36, 3), 0.5))
-    assert not build_custom(f"{file}:squared", SHAPE).is_linear
+    assert not load_operator(f"{file}:squared", SHAPE).is_linear
 
 
 def test_the_same_function_is_the_same_operator_so_that_pictures_share_a_program(file):
-    assert build_custom(f"{file}:halve", SHAPE) == build_custom(f"{file}:halve", SHAPE)
+    assert load_operator(f"{file}:halve", SHAPE) == load_operator(f"{file}:halve", SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_a_file_that_is_none_is_refused(tmp_path, monkeypatch, text, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.txt").write_text("")
     with pytest.raises(InputError, match=words):
-        build_custom(text, SHAPE)
+        load_operator(text, SHAPE)
 
 
 def test_a_file_that_breaks_is_refused_with_what_it_says(tmp_path):
     (tmp_path / "bad.py").write_text("raise ValueError('mine')")
     with pytest.raises(InputError, match="ValueError: mine"):
-        build_custom(f"{tmp_path / 'bad.py'}:f", SHAPE)
+        load_operator(f"{tmp_path / 'bad.py'}:f", SHAPE)

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from dip_jax.errors import InputError
 from dip_jax.images.jpeg_file import SUBSAMPLINGS, read_jpeg
 from dip_jax.operators import jpeg
-from dip_jax.operators.basic import adjoint, check_operator
-from dip_jax.operators.jpeg import Coefficients, Jpeg, intervals, matches, project, share_kept
+from dip_jax.operators.checks import adjoint, check_operator
+from dip_jax.operators.jpeg import Coefficients, Jpeg, fraction_kept, intervals, matches, project
 
 NAMES = ["4:4:4", "4:2:2", "4:2:0", "4:4:0"]
 
@@ -114,8 +114,8 @@ def encoded(mode="RGB", **options):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (lambda: encoded("CMYK"), "its colours are CMYK"),
-        (lambda: encoded(keep_rgb=True), "its colours are RGB"),
+        (lambda: encoded("CMYK"), "its colors are CMYK"),
+        (lambda: encoded(keep_rgb=True), "its colors are RGB"),
         (lambda: encoded()[:1500], "cannot be read"),
         (lambda: encoded().replace(b"\xff\xdb", b"\xff\xe5"), "cannot be read"),  # no tables
         (lambda: encoded().replace(b"\xff\xc0", b"\xff\xc9", 1), "cannot be read"),  # arithmetic
@@ -163,7 +163,7 @@ def test_the_picture_that_was_saved_lies_within_the_intervals(
     y, tolerance = intervals(file)
     assert y.dtype == tolerance.dtype == np.float32
     gap = np.abs(apply(jpeg.coefficients_of(file), unit(pixels)) - y) - tolerance
-    # The encoder rounds colours to grey levels; of a grey picture there is nothing to round.
+    # The encoder rounds colors to gray levels; of a gray picture there is nothing to round.
     levels = 0.2 if channels == 1 else 2.5 if subsampling == "4:4:0" else 1.5
     assert np.mean(gap <= levels / 255) > 0.999
     assert gap.max() < 4 / 255
@@ -187,7 +187,7 @@ def test_the_adjoint_of_the_coefficients_passes_the_dot_product_test(subsampling
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.sampled_from([8, 24]), columns=st.sampled_from([16]))
-def test_on_whole_blocks_of_grey_the_coefficients_keep_all_lengths(seed, rows, columns):
+def test_on_whole_blocks_of_gray_the_coefficients_keep_all_lengths(seed, rows, columns):
     x = np.random.default_rng(seed).standard_normal((rows, columns, 1)).astype(np.float32)
     length = np.linalg.norm(apply(Coefficients(), jnp.asarray(x)))
     np.testing.assert_allclose(length, np.linalg.norm(x), rtol=1e-5)
@@ -206,10 +206,10 @@ def test_a_turned_file_is_asked_about_the_upright_picture(tmp_path, orientation)
     decoded = save(path, astronaut(), 75, exif=exif)
     file = read_jpeg(path)
     assert file.shape == decoded.shape
-    assert matches(file, decoded) > jpeg.MATCHING_SHARE
-    assert share_kept(file, decoded) > 0.99
+    assert matches(file, decoded) > jpeg.MIN_MATCHING_FRACTION
+    assert fraction_kept(file, decoded) > 0.99
     if orientation == 6:  # how a telephone held upright stores
-        assert share_kept(file, project(file, decoded)) > 0.999
+        assert fraction_kept(file, project(file, decoded)) > 0.999
 
 
 # Going back to a file.
@@ -226,28 +226,28 @@ def test_a_projected_picture_saves_to_the_file_again(
     save(path, astronaut(93, 85, channels), quality, subsampling)
     file = read_jpeg(path)
     blurred = scipy.ndimage.gaussian_filter(astronaut(93, 85, channels) / 255.0, (1, 1, 0))
-    answer = project(file, blurred)
-    assert answer.dtype == np.float32
-    assert answer.min() >= 0
-    assert answer.max() <= 1
-    assert share_kept(file, blurred) < 0.997
-    assert share_kept(file, answer) > least
+    estimate = project(file, blurred)
+    assert estimate.dtype == np.float32
+    assert estimate.min() >= 0
+    assert estimate.max() <= 1
+    assert fraction_kept(file, blurred) < 0.997
+    assert fraction_kept(file, estimate) > least
 
 
 def test_a_picture_inside_the_intervals_is_left_as_it_is(tmp_path):
     path = tmp_path / "a.jpg"
     pixels = astronaut(64, 64, 1)
     save(path, pixels, 30)
-    answer = project(read_jpeg(path), pixels / 255, margin=0.0)
+    estimate = project(read_jpeg(path), pixels / 255, margin=0.0)
     # A few coefficients lie outside, by the encoder's rounding.
-    np.testing.assert_allclose(answer, pixels / 255, atol=0.2 / 255)
+    np.testing.assert_allclose(estimate, pixels / 255, atol=0.2 / 255)
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0", "4:4:0"])
 def test_the_share_that_is_kept_agrees_with_pillow_and_jpeglib(tmp_path, subsampling):
     path = tmp_path / "a.jpg"
     save(path, astronaut(), 60, subsampling)
-    assert share_kept(read_jpeg(path), astronaut() / 255) == 1.0
+    assert fraction_kept(read_jpeg(path), astronaut() / 255) == 1.0
 
 
 @pytest.mark.parametrize("quality", [10, 50, 90])
@@ -256,8 +256,8 @@ def test_a_files_own_pixels_match_and_shifted_ones_do_not(tmp_path, subsampling,
     path = tmp_path / "a.jpg"
     decoded = save(path, astronaut(), quality, subsampling)
     file = read_jpeg(path)
-    assert matches(file, decoded) > jpeg.MATCHING_SHARE
-    assert matches(file, np.roll(decoded, 1, axis=0)) < jpeg.MATCHING_SHARE
+    assert matches(file, decoded) > jpeg.MIN_MATCHING_FRACTION
+    assert matches(file, np.roll(decoded, 1, axis=0)) < jpeg.MIN_MATCHING_FRACTION
     assert matches(file, decoded[:-1]) == 0
 
 

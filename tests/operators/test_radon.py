@@ -8,7 +8,8 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import radon, resize
 
 from dip_jax.errors import InputError
-from dip_jax.operators.radon import Radon, filtered_back_projection, num_detectors
+from dip_jax.operators.radon import Radon, num_detectors
+from dip_jax.tasks.baselines import filtered_back_projection
 
 
 def smooth(side):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dip_jax.errors import InputError
-from dip_jax.operators.basic import adjoint
+from dip_jax.operators.checks import adjoint
 from dip_jax.operators.sensing import (
     RandomMatrix,
     SubsampledFourier,

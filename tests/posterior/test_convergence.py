@@ -9,23 +9,12 @@ from PIL import Image
 from scipy import stats
 
 from dip_jax.base import Posterior
-from dip_jax.posterior.convergence import (
-    ESS_PER_CHAIN,
-    RHAT_LIMIT,
-    STD_FLOOR,
-    calibrate,
-    calibrate_scaled,
-    check_prediction,
-    diagnose,
-    fit_scale,
-)
-from dip_jax.report.posterior_figures import (
-    draw_calibration,
-    draw_std,
-    draw_traces,
-    posterior_summary,
-    write_array,
-)
+from dip_jax.images.atomic import write_array
+from dip_jax.posterior.calibration import STD_FLOOR, calibrate, calibrate_scaled, fit_scale
+from dip_jax.posterior.convergence import ESS_PER_CHAIN, RHAT_LIMIT, diagnose
+from dip_jax.posterior.prediction import check_prediction
+from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_traces
+from dip_jax.report.summary import posterior_summary
 
 # One shape for all traces, so that they are compiled once.
 CHAINS, SAMPLES, NUM = 4, 300, 12
@@ -274,7 +263,7 @@ def test_the_uncertainty_calibration_error_is_that_of_a_loop():
             expected += inside.mean() * abs(variance[inside].mean() - squared[inside].mean())
     found = calibrate(mean, 0.7 * std, truth)
     assert found.uce == pytest.approx(expected, rel=1e-9)
-    np.testing.assert_allclose(found.bin_share, shares, atol=1e-12)
+    np.testing.assert_allclose(found.bin_fraction, shares, atol=1e-12)
 
 
 def test_the_sparsification_area_is_0_for_the_right_order_and_grows_with_disorder():
@@ -439,7 +428,7 @@ def test_the_summary_is_json_and_has_the_figures_of_each_part():
     assert summary["nll_scaled"] == scaled.nll
     assert summary["std_scale"] == scaled.applied_scale
     assert summary["coverage_90"] == plain.coverage_90
-    assert summary["held_z_rms"] == check.z_rms
+    assert summary["held_out_z_rms"] == check.z_rms
 
 
 def test_a_summary_of_little_has_the_same_fields_without_values():

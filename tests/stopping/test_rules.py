@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dip_jax import restore
-from dip_jax.base import Algorithm, Info, Net, Problem, picture_key
+from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.config import FitConfig, StopConfig
 from dip_jax.errors import InputError
 from dip_jax.fit import build_fit
+from dip_jax.keys import image_key
 from dip_jax.losses import build_likelihood
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.operators.sensing import SubsampledFourier
@@ -103,7 +104,7 @@ def test_fixed_keeps_the_last_answer_and_never_stops():
     states, improved = run(StopConfig(rule="fixed"), [0.1, 0.2, 0.3])
     assert improved == [True, True, True]
     assert not states[-1].done
-    assert states[-1].answer_step == 2
+    assert states[-1].estimate_step == 2
 
 
 def test_the_variance_is_that_of_the_window_in_numpy():
@@ -134,7 +135,7 @@ def test_wmv_stops_after_the_minimum_is_confirmed_and_hands_it_out():
     assert 100 <= best <= 112
     assert done == best + max(20, int(np.ceil(0.2 * best)))
     assert max(t for t in range(200) if improved[t]) == best
-    assert states[-1].minimum.answer_step == best
+    assert states[-1].minimum.estimate_step == best
 
 
 @pytest.mark.parametrize("rule", ["wmv", "emv"])
@@ -170,7 +171,7 @@ def test_a_confirmed_stop_is_final(rule):
     assert all(s.done for s in states[-31:])
     # quieter than ever, but it is too late
     assert signals(states)[-1] < states[-31].minimum.least
-    for frozen in ("best_step", "answer_step", "least"):
+    for frozen in ("best_step", "estimate_step", "least"):
         assert getattr(states[-1].minimum, frozen) == getattr(states[-31].minimum, frozen)
     assert not any(improved[-31:])
 
@@ -258,19 +259,19 @@ def test_discrepancy_fires_when_the_misfit_is_that_of_the_noise():
     noise = np.random.default_rng(0).normal(0, 0.1, SHAPE)
     level = np.sqrt(np.mean(noise**2))
     given = problem(noise_std=jnp.float32(level * (1 + 1e-5)))
-    answers = approach(np.zeros(SHAPE), noise, 20)
+    estimates = approach(np.zeros(SHAPE), noise, 20)
     # what the outputs do does not matter
     states, improved = run(
         StopConfig(rule="discrepancy", discrepancy_factor=1.0),
         [0.5] * 20,
-        averages=answers,
+        averages=estimates,
         given=given,
     )
     expected = [(2 - t / 10) ** 2 for t in range(20)]
     np.testing.assert_allclose([s.ratio for s in states], expected, rtol=1e-4)
     assert [bool(s.done) for s in states] == [t >= 10 for t in range(20)]
     assert improved == [t <= 10 for t in range(20)]
-    assert states[-1].answer_step == 10
+    assert states[-1].estimate_step == 10
 
 
 def test_a_larger_factor_stops_earlier():
@@ -278,7 +279,7 @@ def test_a_larger_factor_stops_earlier():
     given = problem(noise_std=jnp.float32(np.sqrt(np.mean(noise**2))))
     config = StopConfig(rule="discrepancy", discrepancy_factor=1.5**2 + 1e-3)
     states, _ = run(config, approach(np.zeros(SHAPE), noise, 20), given=given)
-    assert states[-1].answer_step == 5
+    assert states[-1].estimate_step == 5
 
 
 def test_a_step_that_was_undone_does_not_fire():
@@ -287,7 +288,7 @@ def test_a_step_that_was_undone_does_not_fire():
     accepted = [t != 10 for t in range(20)]
     config = StopConfig(rule="discrepancy", discrepancy_factor=1.0)
     states, _ = run(config, approach(np.zeros(SHAPE), noise, 20), given=given, accepted=accepted)
-    assert states[-1].answer_step == 11
+    assert states[-1].estimate_step == 11
 
 
 def test_values_that_say_nothing_do_not_dilute_the_misfit():
@@ -295,27 +296,27 @@ def test_values_that_say_nothing_do_not_dilute_the_misfit():
     mask = jnp.asarray(rng.random((8, 6, 1)) < 0.4, jnp.float32)
     weights = jnp.ones(SHAPE).at[0, 0].set(0.0)
     given = problem(operator=Mask(mask), measurement=mask * 0.5, weights=weights)
-    answer = rng.random(SHAPE).astype(np.float32)
-    (state,), _ = run(StopConfig(rule="discrepancy"), [answer], given=given)
+    estimate = rng.random(SHAPE).astype(np.float32)
+    (state,), _ = run(StopConfig(rule="discrepancy"), [estimate], given=given)
     known = np.asarray(mask * weights) > 0
-    expected = np.mean((answer - 0.5)[known] ** 2) / 0.01
+    expected = np.mean((estimate - 0.5)[known] ** 2) / 0.01
     np.testing.assert_allclose(state.ratio, expected, rtol=1e-5)
 
 
 def test_the_noise_of_photons_follows_the_prediction():
     rng = np.random.default_rng(0)
-    answer = rng.random(SHAPE).astype(np.float32)
+    estimate = rng.random(SHAPE).astype(np.float32)
     y = rng.random(SHAPE).astype(np.float32)
     given = problem(measurement=jnp.asarray(y), noise_std=0.2, peak=jnp.float32(30))
-    (state,), _ = run(StopConfig(rule="discrepancy"), [answer], given=given)
-    expected = np.sum((answer - y) ** 2) / np.sum(answer / 30 + 0.04)
+    (state,), _ = run(StopConfig(rule="discrepancy"), [estimate], given=given)
+    expected = np.sum((estimate - y) ** 2) / np.sum(estimate / 30 + 0.04)
     np.testing.assert_allclose(state.ratio, expected, rtol=1e-5)
 
 
 def test_photons_are_noise_enough_where_the_rest_is_unknown():
-    answer = np.full(SHAPE, 0.5, np.float32)
+    estimate = np.full(SHAPE, 0.5, np.float32)
     given = problem(noise_std=jnp.nan, peak=jnp.float32(30))
-    (state,), _ = run(StopConfig(rule="discrepancy"), [answer], given=given)
+    (state,), _ = run(StopConfig(rule="discrepancy"), [estimate], given=given)
     np.testing.assert_allclose(state.ratio, 0.25 / (0.5 / 30), rtol=1e-5)
 
 
@@ -333,9 +334,9 @@ def test_without_a_known_noise_discrepancy_never_fires(noise_std):
 
 
 def held(given, shape=SHAPE, share=0.2, key=KEY):
-    stopper = build_stopper(StopConfig(rule="held_out", held_share=share))
+    stopper = build_stopper(StopConfig(rule="held_out", held_out_fraction=share))
     state = stopper.init(key, given, shape)
-    return stopper, state, np.asarray(state.held)
+    return stopper, state, np.asarray(state.held_out)
 
 
 def test_a_share_of_the_pixels_is_held_out_with_all_their_channels():
@@ -386,14 +387,14 @@ def test_weights_that_were_there_stay():
 
 def test_the_signal_is_the_loss_of_the_answer_on_what_is_held_out():
     rng = np.random.default_rng(0)
-    y, answer = (rng.random(SHAPE).astype(np.float32) for _ in range(2))
+    y, estimate = (rng.random(SHAPE).astype(np.float32) for _ in range(2))
     given = problem(measurement=jnp.asarray(y))
-    config = StopConfig(rule="held_out", held_share=0.2)
+    config = StopConfig(rule="held_out", held_out_fraction=0.2)
     for name, misfit in {"gaussian": np.square, "laplace": np.abs}.items():
         (state,), _ = run(
-            config, [0.5], averages=[answer], given=given, loss=build_likelihood(name)
+            config, [0.5], averages=[estimate], given=given, loss=build_likelihood(name)
         )
-        expected = misfit(answer - y)[np.asarray(state.held) > 0].mean()
+        expected = misfit(estimate - y)[np.asarray(state.held_out) > 0].mean()
         np.testing.assert_allclose(state.minimum.signal, expected, rtol=1e-5)
 
 
@@ -409,7 +410,7 @@ def smooth_fit():
 
 
 def test_what_is_held_out_does_not_influence_the_fit():
-    config = StopConfig(rule="held_out", held_share=0.2)
+    config = StopConfig(rule="held_out", held_out_fraction=0.2)
     y = jnp.asarray(np.random.default_rng(0).random(SHAPE), jnp.float32)
     places = held(problem())[2]
     others = y.at[3, 2].set(5.0)
@@ -425,31 +426,31 @@ def test_what_is_held_out_does_not_influence_the_fit():
 
 
 def test_held_out_hands_out_the_step_of_its_minimum():
-    answers = [np.full(SHAPE, abs(t - 50) / 100) for t in range(150)]
+    estimates = [np.full(SHAPE, abs(t - 50) / 100) for t in range(150)]
     config = StopConfig(rule="held_out", window=10, patience=0.5)
-    states, improved = run(config, answers, lag=7)
+    states, improved = run(config, estimates, lag=7)
     assert max(t for t, better in enumerate(improved) if better) == 50
-    assert states[-1].minimum.answer_step == 50
+    assert states[-1].minimum.estimate_step == 50
     # two windows and the lag are more than half of 50
     assert [bool(s.done) for s in states].index(True) == 50 + 27
 
 
 def test_a_risk_is_believed_before_a_variance_is():
     # two windows are 20 steps, the root of the pixels is 7
-    answers = [np.full(SHAPE, abs(t - 12) / 100 + 0.1) for t in range(60)]
-    answers[3] = np.zeros(SHAPE)
+    estimates = [np.full(SHAPE, abs(t - 12) / 100 + 0.1) for t in range(60)]
+    estimates[3] = np.zeros(SHAPE)
     config = StopConfig(rule="held_out", window=10, patience=0.5)
-    states, _ = run(config, answers)
-    assert states[-1].minimum.answer_step == 12
+    states, _ = run(config, estimates)
+    assert states[-1].minimum.estimate_step == 12
 
 
 def test_a_step_that_was_undone_is_no_minimum():
-    answers = [np.full(SHAPE, abs(t - 50) / 100 + 0.1) for t in range(150)]
-    answers[40] = np.zeros(SHAPE)
+    estimates = [np.full(SHAPE, abs(t - 50) / 100 + 0.1) for t in range(150)]
+    estimates[40] = np.zeros(SHAPE)
     config = StopConfig(rule="held_out", window=10, patience=0.5)
-    states, improved = run(config, answers, accepted=[t != 40 for t in range(150)])
+    states, improved = run(config, estimates, accepted=[t != 40 for t in range(150)])
     assert not improved[40]
-    assert states[-1].minimum.answer_step == 50
+    assert states[-1].minimum.estimate_step == 50
 
 
 # the unbiased estimate of the risk
@@ -613,7 +614,7 @@ def test_without_noise_or_twin_there_is_no_risk(how):
     states, _ = follow(config, algorithm, given, 100, SHAPE)
     assert np.isnan(signals(states)).all()
     assert not states[-1].done
-    assert states[-1].minimum.answer_step == 99
+    assert states[-1].minimum.estimate_step == 99
 
 
 def test_sure_stops_at_its_minimum():
@@ -624,7 +625,7 @@ def test_sure_stops_at_its_minimum():
     states, _ = follow(config, scaling(a), problem(measurement=jnp.asarray(y)), 200, (50, 60, 1))
     best = int(np.argmin(np.abs(a - (1 - 0.01 / np.mean(y**2)))))
     assert states[-1].done
-    assert abs(int(states[-1].minimum.answer_step) - best) <= 1
+    assert abs(int(states[-1].minimum.estimate_step) - best) <= 1
 
 
 def test_rules_that_need_the_estimator_say_so():
@@ -646,32 +647,32 @@ def test_side_by_side_each_rule_does_what_it_does_alone():
     averages = (np.linspace(0, 1.6, num)[:, None, None, None] * np.asarray(y)).astype(np.float32)
     accepted = [t != 30 for t in range(num)]
     algorithm = scaling(np.linspace(0, 1.6, num))
-    settings = {"window": 10, "patience": 0.2, "emv_rate": 0.3, "held_share": 0.1}
+    settings = {"window": 10, "patience": 0.2, "emv_rate": 0.3, "held_out_fraction": 0.1}
 
-    def watch(rule, seen):
+    def track_minimum(rule, seen):
         more = {"averages": averages, "accepted": accepted, "algorithm": algorithm, "lag": 3}
         return run(StopConfig(rule=rule, **settings), images, given=seen, **more)
 
-    states, improved = watch("all", given)
+    states, improved = track_minimum("all", given)
     stopper = build_stopper(StopConfig(rule="all", **settings), lag=3, algorithm=algorithm)
     visible = stopper.view(states[0], given)
     assert visible.weights.sum() < 48
-    told = [stopper.verdicts(state) for state in states]
+    told = [stopper.reports(state) for state in states]
     assert set(told[0]) == set(ALONE)
     for rule in ALONE:
         # what is held out is hidden from the others
-        alone, improves = watch(rule, given if rule == "held_out" else visible)
-        verdicts = build_stopper(
+        alone, improves = track_minimum(rule, given if rule == "held_out" else visible)
+        reports = build_stopper(
             StopConfig(rule=rule, **settings), lag=3, algorithm=algorithm
-        ).verdicts
+        ).reports
         for mine, state in zip(told, alone, strict=True):
-            for a, b in zip(mine[rule], verdicts(state)[rule], strict=True):
+            for a, b in zip(mine[rule], reports(state)[rule], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9)
         if rule == "held_out":
             assert improved == improves
         assert told[-1][rule].done == (rule != "fixed")
         last = max(t for t, better in enumerate(improves) if better)
-        assert told[-1][rule].answer_step == last
+        assert told[-1][rule].estimate_step == last
     assert not any(state.done for state in states)
 
 
@@ -696,14 +697,14 @@ def test_a_run_tells_what_all_rules_say(picture, tiny, share):
             "fit.num_steps=25",
             "stop.rule=all",
             "stop.window=5",
-            f"run.share={share}",
+            f"run.slot_mode={share}",
             "run.slots=2",
             "stop.emv_rate=0.5",
             "net.sides_per_octave=4",
         ]
     )
     cases = [
-        simulate_case(picture_key(0, name), config.task, name, picture[:39, :35]) for name in "ab"
+        simulate_case(image_key(0, name), config.task, name, picture[:39, :35]) for name in "ab"
     ]
     for result in restore(cases, config):
         assert set(result.stops) == set(ALONE)

@@ -6,10 +6,10 @@ from skimage.transform import radon
 
 from dip_jax.config import TASKS, TaskConfig
 from dip_jax.errors import InputError
-from dip_jax.operators.basic import adjoint
+from dip_jax.operators.checks import adjoint
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 from dip_jax.presets import DEFAULT_PRESETS
-from dip_jax.tasks.cases import build_case, finish
+from dip_jax.tasks.cases import build_case, restore_known_values
 from dip_jax.tasks.simulate import simulate_case
 
 
@@ -34,27 +34,27 @@ def test_what_is_missing_is_never_looked_at(picture):
 def test_known_pixels_are_put_back_exactly_and_missing_ones_kept(picture):
     task, mask = TaskConfig(name="inpaint"), hole(picture)
     case = build_case(task, "x", picture, mask=mask)
-    answer = np.full_like(picture, 0.25)
-    pasted, _ = finish(task, case, answer)
+    estimate = np.full_like(picture, 0.25)
+    pasted, _ = restore_known_values(task, case, estimate)
     np.testing.assert_array_equal(pasted[mask > 0], picture[mask > 0])
     assert (pasted[5:9, 5:9] == 0.25).all()
 
 
 def test_known_pixels_are_not_put_back_where_they_are_noisy_or_unwanted(picture):
-    answer = np.full_like(picture, 0.25)
+    estimate = np.full_like(picture, 0.25)
     for more in ({"noise_std": 0.1}, {"paste_known": False}):
         task = TaskConfig(name="inpaint", **more)
         case = build_case(task, "x", picture, mask=hole(picture))
-        np.testing.assert_array_equal(finish(task, case, answer)[0], answer)
+        np.testing.assert_array_equal(restore_known_values(task, case, estimate)[0], estimate)
     case = build_case(TaskConfig(), "x", picture)
-    np.testing.assert_array_equal(finish(TaskConfig(), case, answer)[0], answer)
+    np.testing.assert_array_equal(restore_known_values(TaskConfig(), case, estimate)[0], estimate)
 
 
 @pytest.mark.parametrize("noise", ["poisson", "poisson_gauss", "salt_and_pepper"])
 def test_noisy_pixels_of_a_simulation_are_not_put_back(picture, noise):
     task = TaskConfig(name="inpaint", noise=noise)
     case = simulate_case(jax.random.key(0), task, "x", picture)
-    np.testing.assert_array_equal(finish(task, case, picture)[0], picture)
+    np.testing.assert_array_equal(restore_known_values(task, case, picture)[0], picture)
 
 
 def test_saturated_samples_are_not_put_back(picture):
@@ -62,8 +62,8 @@ def test_saturated_samples_are_not_put_back(picture):
     case = simulate_case(jax.random.key(0), task, "x", picture)
     full = np.asarray(case.problem.measurement) >= 0.7
     assert full.any()
-    answer, _ = finish(task, case, np.full_like(picture, 0.25))
-    again = np.asarray(case.problem.operator(jnp.asarray(answer)))
+    estimate, _ = restore_known_values(task, case, np.full_like(picture, 0.25))
+    again = np.asarray(case.problem.operator(jnp.asarray(estimate)))
     assert (again[full] == 0.25).all()
     np.testing.assert_array_equal(again[~full], np.asarray(case.problem.measurement)[~full])
 
@@ -72,7 +72,7 @@ def test_a_mosaics_own_samples_are_put_back(picture):
     task = TaskConfig(name="demosaic", pattern="GBRG")
     case = simulate_case(jax.random.key(0), task, "x", picture)
     assert case.shape == picture.shape
-    pasted, _ = finish(task, case, np.zeros_like(picture))
+    pasted, _ = restore_known_values(task, case, np.zeros_like(picture))
     operator = case.problem.operator
     np.testing.assert_array_equal(operator(jnp.asarray(pasted)), case.problem.measurement)
     assert np.count_nonzero(pasted) == picture[..., 0].size

@@ -10,7 +10,8 @@ from dip_jax.operators.bayer import Bayer
 from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import SubsampledFourier
-from dip_jax.tasks.noise_level import counted, estimate_noise_std, noise_variance, with_noise_std
+from dip_jax.problem import informative_mask, noise_variance
+from dip_jax.tasks.noise_level import estimate_noise_std, with_noise_std
 
 KEY = jax.random.key(0)
 
@@ -36,7 +37,7 @@ def case(measurement, operator=None, shape=None, **fields):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_estimate_is_that_of_simulated_noise(level, channels):
     found = 255 * estimate_noise_std(case(noisy(level / 255, channels)))
-    # 7 % is five standard errors of a median of 2000 values, and texture adds its own 1.5 grey levels
+    # 7 % is five standard errors of a median of 2000 values, and texture adds its own 1.5 gray levels
     assert 0.93 * level < found < 1.07 * np.hypot(level, 1.5)
 
 
@@ -47,7 +48,7 @@ def test_texture_reads_as_noise():
 
 
 @pytest.mark.parametrize("level", [5, 25])
-def test_of_a_masked_picture_only_known_neighbours_count(level):
+def test_of_a_masked_picture_only_known_neighbors_count(level):
     mask = (np.random.default_rng(1).random((96, 80, 1)) < 0.5).astype(np.float32)
     given = case(noisy(level / 255) * mask, Mask(jnp.asarray(mask)))
     # a sixteenth of the blocks: 480 in each of three channels
@@ -85,8 +86,8 @@ def unclear():
         ),
         "sinogram": case(rng.random((136, 96, 1)).astype(np.float32), Radon(96), (96, 96, 1)),
         "coefficients": case(rng.random(96 * 80 * 3).astype(np.float32), shape=(96, 80, 3)),
-        "no neighbours": case(y * sparse, Mask(jnp.asarray(sparse))),
-        "few neighbours": case(square[:16, :16, None], Mask(jnp.ones((16, 16, 1)).at[8:].set(0.0))),
+        "no neighbors": case(y * sparse, Mask(jnp.asarray(sparse))),
+        "few neighbors": case(square[:16, :16, None], Mask(jnp.ones((16, 16, 1)).at[8:].set(0.0))),
     }
 
 
@@ -104,7 +105,7 @@ def test_the_estimate_goes_into_the_case_with_a_note():
     assert filled.notes[0] == "first"
     assert (
         filled.notes[1]
-        == f"noise estimated: {255 * float(filled.problem.noise_std):.1f} grey levels"
+        == f"noise estimated: {255 * float(filled.problem.noise_std):.1f} gray levels"
     )
     assert with_noise_std(filled) is filled
 
@@ -134,7 +135,7 @@ def test_what_counts_is_what_depends_on_the_picture():
         ),
     }
     for name, (problem, counts) in expected.items():
-        found = counted(KEY, problem, shape)
+        found = informative_mask(KEY, problem, shape)
         assert found.shape == problem.measurement.shape
         np.testing.assert_array_equal(found, counts, err_msg=name)
 
@@ -147,7 +148,7 @@ def test_an_operator_that_is_not_linear_may_make_zeros_that_count():
             return jnp.maximum(image - 2, 0)
 
     problem = Problem(Dark(), jnp.zeros((8, 6, 1)), 0.1)
-    assert counted(KEY, problem, (8, 6, 1)).all()
+    assert informative_mask(KEY, problem, (8, 6, 1)).all()
 
 
 def test_the_variance_is_that_of_the_parts_added():

@@ -24,7 +24,7 @@ def test_simulated_noise_has_the_level_that_was_asked_for():
     assert float(case.problem.noise_std) == pytest.approx(0.1)
 
 
-def test_the_default_noise_is_25_grey_levels_and_is_clipped(picture):
+def test_the_default_noise_is_25_gray_levels_and_is_clipped(picture):
     case = simulate(picture)
     assert float(case.problem.noise_std) == pytest.approx(25 / 255)
     measurement = np.asarray(case.problem.measurement)
@@ -49,7 +49,7 @@ def test_read_out_noise_adds_its_variance_to_that_of_the_photons():
 
 
 def test_salt_and_pepper_hit_their_share_of_pixels_in_all_channels_alike():
-    y = np.asarray(simulate(GREY, noise="salt_and_pepper", salt_share=0.2).problem.measurement)
+    y = np.asarray(simulate(GREY, noise="salt_and_pepper", salt_fraction=0.2).problem.measurement)
     hit = (y != 0.5).all(axis=-1)
     assert set(np.unique(y)) == {0.0, 0.5, 1.0}
     assert (hit == (y != 0.5).any(axis=-1)).all()
@@ -65,7 +65,7 @@ def test_a_problem_holds_no_ground_truth(picture):
 
 
 def test_a_bernoulli_mask_keeps_its_share_and_is_common_to_the_channels():
-    case = simulate(GREY, name="inpaint", known_share=0.3)
+    case = simulate(GREY, name="inpaint", known_fraction=0.3)
     mask = np.asarray(case.problem.operator.mask)
     assert mask.shape == (200, 200, 1)
     assert abs(mask.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / mask.size)
@@ -104,12 +104,12 @@ def test_a_compressed_picture_is_pillows_and_its_coefficients_are_known(picture)
 
 
 def test_random_frequencies_and_random_sums_have_the_share_asked_for(picture):
-    grey = picture[..., :1]
-    fourier = simulate(grey, name="compressed_sensing", known_share=0.25)
-    assert int(np.asarray(fourier.problem.operator.mask).sum()) == round(0.25 * grey.size)
+    gray = picture[..., :1]
+    fourier = simulate(gray, name="compressed_sensing", known_fraction=0.25)
+    assert int(np.asarray(fourier.problem.operator.mask).sum()) == round(0.25 * gray.size)
     assert fourier.problem.measurement.dtype == np.complex64
-    sums = simulate(grey, name="compressed_sensing", sensing="gaussian", known_share=0.25)
-    assert sums.problem.measurement.shape == (round(0.25 * grey.size),)
+    sums = simulate(gray, name="compressed_sensing", sensing="gaussian", known_fraction=0.25)
+    assert sums.problem.measurement.shape == (round(0.25 * gray.size),)
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"flash", "custom"}))
@@ -127,7 +127,7 @@ def test_every_task_has_a_measurement_of_its_operators_shape_and_a_picture_to_sh
 @pytest.mark.parametrize(
     ("reference", "task", "words"),
     [
-        (GREY[..., :1], {"name": "demosaic"}, "colour, came 1"),
+        (GREY[..., :1], {"name": "demosaic"}, "color, came 1"),
         (GREY[..., 0], {}, r"\[H, W, C\]"),
         (GREY * np.nan, {}, "finite"),
         (GREY[:50, :60, :1], {"name": "ct"}, "square"),

@@ -1,0 +1,54 @@
+"""Files that appear whole or not at all: written under a temporary name, then renamed."""
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+_SUFFIX = ".part"
+
+
+def write(path: Path, writer: Callable[[BinaryIO], object], *, durable: bool = False) -> None:
+    """Writes a file whole or not at all.
+
+    The temporary file lies in the same folder, because a rename is atomic only within one file system. It
+    is not made by `tempfile`, which would keep other users from reading the file.
+
+    Args:
+      path: The file to write; an existing one is replaced.
+      writer: Writes the content to an open binary file.
+      durable: Flush the content to the disk before the rename, so that a power failure cannot leave the
+        final name on an empty file.
+
+    Raises:
+      OSError: If the file cannot be written. The temporary file is removed.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}")
+    try:
+        with part.open("wb") as file:
+            writer(file)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file whole or not at all."""
+    write(path, lambda file: file.write(text.encode()))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes an array as `.npy`, whole or not at all."""
+    write(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes temporary files that a killed process left in `folder`."""
+    for part in folder.glob(f".*{_SUFFIX}"):
+        part.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Named streams of random numbers. Every random number of a run follows from its seed and the name of the image.
+
+A stream folds a constant of its own into a key, so no two uses of one key draw the same numbers. The constants
+are part of what makes a result reproducible: changing one changes results.
+"""
+
+import zlib
+from pathlib import PurePosixPath
+
+import jax
+
+from dip_jax.base import Array
+
+_NETWORK = 1000  # above all constants below
+_SIMULATION, _INFORMATIVE, _HELD_OUT, _PROBE = 1, 2, 3, 4  # of the key of an image
+_SAMPLER = 1  # of the key of a step
+
+
+def image_key(seed: int, name: str, *, network_index: int = 0) -> Array:
+    """Returns the random key of an image, from the seed of the run and the last part of its name.
+
+    So the key depends neither on the position of the image in the run nor on whether another image has the
+    same stem. The first of several networks for an image has the key that it would have alone.
+
+    Args:
+      seed: `run.seed`.
+      name: The name of the image, e.g. `a/photo`.
+      network_index: Which of several networks for the image, from 0.
+    """
+    stem = PurePosixPath(name).name
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stem.encode()))
+    return jax.random.fold_in(key, _NETWORK + network_index) if network_index else key
+
+
+def simulation_key(key: Array) -> Array:
+    """Returns the key of the simulated degradation of an image, from the key of the image."""
+    return jax.random.fold_in(key, _SIMULATION)
+
+
+def informative_key(key: Array) -> Array:
+    """Returns the key of the random image that finds informative measurements, from the key of the image."""
+    return jax.random.fold_in(key, _INFORMATIVE)
+
+
+def held_out_key(key: Array) -> Array:
+    """Returns the key of the choice of held-out measurements, from the key of the image."""
+    return jax.random.fold_in(key, _HELD_OUT)
+
+
+def probe_key(key: Array) -> Array:
+    """Returns the key of the random signs of a Monte-Carlo divergence, from the key of the image."""
+    return jax.random.fold_in(key, _PROBE)
+
+
+def sampler_key(key: Array) -> Array:
+    """Returns the key of a sampler for one step, from the key of the step."""
+    return jax.random.fold_in(key, _SAMPLER)

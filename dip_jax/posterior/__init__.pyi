@@ -1,0 +1,12 @@
+from . import gaussian_process as gaussian_process
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
+from .calibration import calibrate_scaled as calibrate_scaled
+from .convergence import Diagnosis as Diagnosis
+from .convergence import diagnose as diagnose
+from .moments import Moments as Moments
+from .pooling import outliers as outliers
+from .pooling import pool_chains as pool_chains
+from .pooling import pool_seeds as pool_seeds
+from .prediction import PredictiveCheck as PredictiveCheck
+from .prediction import check_prediction as check_prediction
