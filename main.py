@@ -1,8 +1,11 @@
-"""The command: `python main.py` restores a picture that ships with a dependency; `--help` has the rest."""
+"""The command: `python main.py` restores an image that ships with a dependency; `--help` lists the flags."""
 
+import dataclasses
 import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
@@ -10,79 +13,142 @@ from dip_jax.config import Config, replace_fields
 from dip_jax.errors import InputError
 from dip_jax.presets import COMPARISONS, DEFAULT_PRESETS, build_comparison, build_config
 
+if TYPE_CHECKING:
+    from dip_jax.report.summary import Summary
+
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("task", None, f"What was done to the picture: {', '.join(DEFAULT_PRESETS)}.")
-flags.DEFINE_multi_string("input", [], "Damaged picture: a file, a glob or a folder. Repeatable.")
+flags.DEFINE_string("task", None, f"Degradation of the image: {', '.join(DEFAULT_PRESETS)}.")
+flags.DEFINE_multi_string("input", [], "Degraded images: a file, glob or folder")
 flags.DEFINE_multi_string(
     "reference",
     [],
-    "Clean picture, matched to the input by file stem. Without --input, the damage is simulated on it.",
+    "Clean images, matched to the inputs by file stem. Without --input, they are degraded first",
 )
-flags.DEFINE_multi_string("mask", [], "inpaint: white = known. One for all, or matched by stem.")
-flags.DEFINE_multi_string("guide", [], "flash: the flash picture. One for all, or matched by stem.")
 flags.DEFINE_multi_string(
-    "kernel", [], "deblur: the point spread, a picture or .npy. One for all, or matched by stem."
+    "mask", [], "inpaint: white = known. One for all images, or matched by stem"
 )
-flags.DEFINE_integer("factor", None, "super_resolve: how many times smaller the picture is.")
-flags.DEFINE_string("operator", None, "custom: path.py:function, any JAX function of an image.")
-flags.DEFINE_float("noise_std", None, "Noise level in gray levels of 255, where it is known.")
-flags.DEFINE_string("preset", None, "A named setting; --list_presets shows them.")
-flags.DEFINE_bool("help", False, "Show this text and end.")
-flags.DEFINE_bool("list_presets", False, "List the presets and end.")
+flags.DEFINE_multi_string(
+    "guide", [], "flash: the flash image. One for all images, or matched by stem"
+)
+flags.DEFINE_multi_string(
+    "kernel", [], "deblur: the blur kernel, an image or .npy. One for all, or matched by stem"
+)
+flags.DEFINE_integer("factor", None, "super_resolve: ratio of output size to input size, per side.")
+flags.DEFINE_string("operator", None, "custom: path.py:function, a JAX function of an image.")
+flags.DEFINE_float("noise_std", None, "Noise level in gray levels of 255, if it is known.")
+flags.register_validator(
+    "noise_std",
+    lambda value: value is None or 0 <= value <= 255,
+    message="expected gray levels, from 0 to 255.",
+)
+flags.DEFINE_string("preset", None, "Named setting; --list_presets shows them.")
+flags.DEFINE_bool("help", False, "Show this text and exit.")
+flags.DEFINE_bool("list_presets", False, "List the presets and exit.")
 flags.DEFINE_string(
     "compare",
     None,
-    f"Run several settings and draw them beside each other: {', '.join(COMPARISONS)}, or presets "
-    "separated by commas.",
+    "Run several settings on the same images and draw them in one figure: "
+    f"{', '.join(COMPARISONS)}, or presets separated by commas.",
 )
 flags.DEFINE_string(
     "stop",
     None,
-    "When to stop: held_out, wmv, emv, discrepancy, sure, fixed (all steps), or all side by side.",
+    "Stopping rule: held_out, wmv, emv, discrepancy, sure, fixed (all steps), or all side by side.",
 )
 flags.DEFINE_string(
-    "method", None, "fit (a point estimate) or sgld (samples of the posterior, and their mean)."
+    "method", None, "fit (a point estimate) or sgld (samples of the posterior and their mean)."
 )
+flags.DEFINE_integer("num_chains", None, "sgld: number of chains per image, one network each.")
 flags.DEFINE_integer(
-    "num_chains", None, "sgld: chains for each picture, with networks of their own."
+    "num_seeds", None, "fit: number of networks per image, whose outputs are averaged."
 )
-flags.DEFINE_integer(
-    "num_seeds", None, "fit: networks for each picture, whose answers are averaged."
-)
-flags.DEFINE_integer("num_steps", None, "Optimization steps, at most.")
-flags.DEFINE_integer("seed", None, "Seed of every random number.")
-flags.DEFINE_string("output", "out", "Folder for the results; each picture gets a folder in it.")
-flags.DEFINE_bool("overwrite", False, "Go over what is in the output folder.")
+flags.DEFINE_integer("num_steps", None, "Maximum number of optimization steps.")
+flags.DEFINE_integer("seed", None, "Seed of all random numbers.")
+flags.DEFINE_string("output", "out", "Output folder; each image gets a folder in it.")
+flags.DEFINE_bool("overwrite", False, "Replace an earlier run in the output folder.")
 flags.DEFINE_bool(
     "resume",
     False,
-    "Go on with an earlier run: keep what it finished, take up what it had in work.",
+    "Continue an earlier run: keep finished images and continue those in progress.",
 )
-flags.DEFINE_bool("plan", False, "Say what the run would cost in memory and time, and end.")
-flags.DEFINE_integer("slots", None, "Pictures that share a device; by default what suits it.")
-flags.DEFINE_float("checkpoint_every", None, "Minutes between checkpoints of what is in work.")
-flags.DEFINE_bool(
-    "distributed", False, "Share the pictures with other processes; the launcher says who is who."
+flags.DEFINE_bool("plan", False, "Forecast the memory and time of the run, and exit.")
+flags.DEFINE_integer("slots", None, "Number of images that share a device; default: automatic.")
+flags.DEFINE_float(
+    "checkpoint_every", None, "Minutes between checkpoints of the images in progress."
 )
 flags.DEFINE_bool(
-    "keep_compiled",
-    True,
-    "Keep compiled programs for the next start, in a cache folder of the user's.",
+    "distributed", False, "Divide the images among the processes that a launcher started."
+)
+flags.DEFINE_bool(
+    "keep_compiled", True, "Store compiled programs in the user's cache folder for later runs."
 )
 flags.DEFINE_string(
     "precision",
     None,
-    "Of the network's products: float32 (the default on CPU), tf32 (the default elsewhere) or bfloat16.",
+    "Precision of the products in the network: float32 (default on CPU), tf32 (default elsewhere) "
+    "or bfloat16.",
 )
-flags.DEFINE_integer("num_processes", None, "Share them with so many, without a launcher.")
-flags.DEFINE_integer("process_id", None, "The number of this one, from 0.")
+flags.DEFINE_integer(
+    "num_processes", None, "Number of processes that divide the images without a launcher."
+)
+flags.DEFINE_integer("process_id", None, "Index of this process, from 0.")
 flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, where they should meet; not needed with --resume."
+    "coordinator", None, "host:port of process 0, where the processes meet; --resume needs none."
 )
-flags.DEFINE_integer("cpu_devices", None, "Treat the processor as so many devices.", lower_bound=1)
-flags.DEFINE_integer("max_pixels", 100_000_000, "Refuse larger pictures before decoding them.")
-flags.DEFINE_multi_string("set", [], "Any config field, as section.field=value. Repeatable.")
+flags.DEFINE_integer(
+    "cpu_devices", None, "Number of devices that the CPU is divided into.", lower_bound=1
+)
+flags.DEFINE_integer("max_pixels", 100_000_000, "Refuse larger images before decoding them.")
+flags.DEFINE_multi_string("set", [], "Any config field, as section.field=value")
+
+# Flags that set a config field. They take precedence over --set.
+_FIELDS = {
+    "factor": "task.factor",
+    "stop": "stop.rule",
+    "method": "fit.method",
+    "num_seeds": "fit.num_seeds",
+    "num_chains": "sgld.num_chains",
+    "num_steps": "fit.num_steps",
+    "precision": "net.precision",
+    "seed": "run.seed",
+    "slots": "run.slots",
+    "checkpoint_every": "run.checkpoint_every",
+}
+# Flags that belong to some tasks only.
+_TASKS = {
+    "mask": ("inpaint", "compressed_sensing"),
+    "guide": ("flash",),
+    "kernel": ("deblur",),
+    "factor": ("super_resolve",),
+}
+# Exit statuses, as `sysexits.h` and shells use them.
+_FAILED, _MISTAKE, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What one call of the command asks for; made without JAX, so that mistakes are answered at once."""
+
+    mode: Literal["demo", "plan", "compare", "restore"]
+    configs: dict[str, Config]
+    """The settings by label: those of a comparison, otherwise one with an empty label."""
+    files: dict[str, Any]
+    """Fields of `batch.inputs.InputFiles`."""
+    processes: dict[str, Any]
+    """Fields of `batch.processes.ProcessOptions`."""
+    output: Path
+    overwrite: bool
+    resume: bool
+    cpu_devices: int | None
+    keep_compiled: bool
+    given: frozenset[str]
+    """Names of the flags that have a value."""
+
+    @property
+    def config(self) -> Config:
+        """The only setting, or the first of a comparison."""
+        return next(iter(self.configs.values()))
 
 
 def main() -> int:
@@ -95,51 +161,91 @@ def main() -> int:
         if FLAGS.list_presets:
             return _list_presets()
         if rest:
-            raise InputError(
-                f"Unexpected argument {rest[0]!r}; pictures are given as --input={rest[0]}."
-            )
-        return _run()
+            raise InputError(f"Unexpected argument {rest[0]!r}; pass images as --input={rest[0]}.")
+        request = resolve_flags()
+        validate(request)
+        summaries = dispatch(request)
+        status = exit_code(
+            (summary["status"] for summary in summaries), can_resume=request.mode != "demo"
+        )
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(FLAGS), n=1, cutoff=0.4)
         hint = f"; did you mean --{near[0]}?" if near else ""
         print(f"dip_jax: Unknown flag --{error.flagname}{hint}", file=sys.stderr)
-        return 2
+        return _MISTAKE
     except (flags.Error, InputError) as error:
         print(f"dip_jax: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder that went away
-        print(f"dip_jax: {error}; what was written before is whole.", file=sys.stderr)
-        return 1
+        return _MISTAKE
+    except OSError as error:  # a full disk, or a folder that was removed
+        print(f"dip_jax: {error}; files written before are complete.", file=sys.stderr)
+        return _FAILED
     except KeyboardInterrupt:
-        print("dip_jax: dropped; what was written before is whole.", file=sys.stderr)
-        return 130
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:
+        print("dip_jax: interrupted; files written before are complete.", file=sys.stderr)
+    return status
 
 
-def _configs(preset: str | None) -> dict[str, Config]:
-    """The configs that the flags ask for: one, or those of a comparison by label."""
-    task = FLAGS.task
-    overrides = list(FLAGS.set)
+def resolve_flags() -> Request:
+    """Reads the flags into a request.
+
+    Raises:
+      InputError: For an unknown name, or a value that no config can have.
+    """
+    values = FLAGS.flag_values_dict()
+    given = frozenset(
+        name for name, value in values.items() if value not in (None, []) and value is not False
+    )
+    mode = _choose_mode(given)
+    return Request(
+        mode=mode,
+        configs=_build_configs("demo" if mode == "demo" else FLAGS.preset),
+        files={
+            "inputs": FLAGS.input,
+            "references": FLAGS.reference,
+            "masks": FLAGS.mask,
+            "guides": FLAGS.guide,
+            "kernels": FLAGS.kernel,
+            "max_pixels": FLAGS.max_pixels,
+        },
+        processes={
+            "distributed": FLAGS.distributed or FLAGS.coordinator is not None,
+            "coordinator": FLAGS.coordinator,
+            "num_processes": FLAGS.num_processes,
+            "process_id": FLAGS.process_id,
+        },
+        output=Path(FLAGS.output) / "demo" if mode == "demo" else Path(FLAGS.output),
+        overwrite=FLAGS.overwrite,
+        resume=FLAGS.resume,
+        cpu_devices=FLAGS.cpu_devices,
+        keep_compiled=FLAGS.keep_compiled,
+        given=given,
+    )
+
+
+def _choose_mode(given: frozenset[str]) -> Literal["demo", "plan", "compare", "restore"]:
+    if "plan" in given:
+        return "plan"
+    if "compare" in given:
+        return "compare"
+    # Without images and without a task the command shows what it does.
+    is_demo = FLAGS.preset == "demo" or not given & {"task", "preset", "operator"}
+    return "demo" if is_demo and not given & {"input", "reference"} else "restore"
+
+
+def _build_configs(preset: str | None) -> dict[str, Config]:
+    """The configs by label."""
+    task, overrides = FLAGS.task, list(FLAGS.set)
     if FLAGS.operator is not None:
         overrides.append(f"task.operator={FLAGS.operator}")
         task = task or (None if preset else "custom")
-    if FLAGS.noise_std is not None and not 0 <= FLAGS.noise_std <= 255:
-        raise InputError(f"--noise_std is in gray levels, from 0 to 255, came {FLAGS.noise_std:g}.")
-    given = {
-        "task.noise_std": None if FLAGS.noise_std is None else FLAGS.noise_std / 255,
-        "task.factor": FLAGS.factor,
-        "stop.rule": FLAGS.stop,
-        "fit.method": FLAGS.method,
-        "fit.num_seeds": FLAGS.num_seeds,
-        "sgld.num_chains": FLAGS.num_chains,
-        "fit.num_steps": FLAGS.num_steps,
-        "net.precision": FLAGS.precision,
-        "run.seed": FLAGS.seed,
-        "run.slots": FLAGS.slots,
-        "run.checkpoint_every": FLAGS.checkpoint_every,
+    values = {
+        field: FLAGS[flag].value for flag, field in _FIELDS.items() if FLAGS[flag].value is not None
     }
+    if FLAGS.noise_std is not None:
+        values["task.noise_std"] = FLAGS.noise_std / 255
     if FLAGS.kernel:
-        given["task.kernel"] = "file"
-    values = {k: v for k, v in given.items() if v is not None}
+        values["task.kernel"] = "file"
     if FLAGS.compare is None:
         configs = {"": build_config(preset, task=task, overrides=overrides)}
     else:
@@ -147,114 +253,109 @@ def _configs(preset: str | None) -> dict[str, Config]:
     return {label: replace_fields(config, values) for label, config in configs.items()}
 
 
-def _check_flags(*, is_demo: bool) -> None:
-    """Raises an `InputError` for flags that do not go together."""
-    if is_demo and _is_chosen() and FLAGS.preset != "demo":
-        raise InputError(
-            "Nothing to restore: give a picture (--input), or a clean one (--reference)."
-        )
-    if is_demo and FLAGS.plan:
-        raise InputError("Nothing to plan: give pictures (--input).")
-    if FLAGS.compare and FLAGS.method:
-        raise InputError("The settings of a comparison say their own method: leave out --method.")
-    if FLAGS.compare and FLAGS.plan:
-        raise InputError(
-            "A plan is of one setting: leave out --compare, or plan a preset at a time."
-        )
-    for given, flag, task in (
-        (FLAGS.mask, "mask", "inpaint"),
-        (FLAGS.guide, "guide", "flash"),
-        (FLAGS.kernel, "kernel", "deblur"),
-        (FLAGS.factor, "factor", "super_resolve"),
-    ):
-        if given and not _is_chosen():
-            raise InputError(f"A {flag} belongs to {task}: add --task={task}.")
-    if (FLAGS.num_processes is None) != (FLAGS.process_id is None) or (
-        FLAGS.coordinator is not None and FLAGS.process_id is None
-    ):
-        raise InputError(
-            "--num_processes and --process_id belong together, and --coordinator needs both."
-        )
+def validate(request: Request) -> None:
+    """Raises an `InputError` for flags that do not belong together."""
+    given, task = request.given, request.config.task.name
+    methods = {config.fit.method for config in request.configs.values()}
+    rules = [
+        ({"compare", "method"} <= given, "A comparison sets its own methods: leave out --method."),
+        (
+            {"compare", "plan"} <= given,
+            "A plan is for one setting: leave out --compare, or plan one preset at a time.",
+        ),
+        (
+            request.mode != "demo" and not given & {"input", "reference"},
+            "Nothing to restore: pass degraded images (--input), or clean ones (--reference).",
+        ),
+        *(
+            (
+                flag in given and task not in tasks,
+                f"--{flag} belongs to {' and '.join(tasks)}, the task is {task}: "
+                f"use --task={tasks[0]}.",
+            )
+            for flag, tasks in _TASKS.items()
+        ),
+        (
+            "num_chains" in given and "sgld" not in methods,
+            "--num_chains belongs to sampling: add --method=sgld.",
+        ),
+        (
+            "num_seeds" in given and "fit" not in methods,
+            "--num_seeds belongs to a fit; for sampling use --num_chains.",
+        ),
+        (
+            "stop" in given and "fit" not in methods,
+            "Sampling has no stopping rule: leave out --stop.",
+        ),
+        (
+            ("num_processes" in given) != ("process_id" in given)
+            or ("coordinator" in given and "process_id" not in given),
+            "--num_processes and --process_id belong together, and --coordinator needs both.",
+        ),
+    ]
+    for is_broken, message in rules:
+        if is_broken:
+            raise InputError(message)
 
 
-def _is_chosen() -> bool:
-    """Whether a flag says what to do, so that this is no demonstration."""
-    return any((FLAGS.task, FLAGS.preset, FLAGS.compare, FLAGS.operator))
+def dispatch(request: Request) -> "list[Summary]":
+    """Runs a valid request and prints its results.
 
-
-def _run() -> int:
-    is_demo = not FLAGS.input and not FLAGS.reference
-    configs = _configs(FLAGS.preset if _is_chosen() or not is_demo else "demo")
-    config = next(iter(configs.values()))
-    _check_flags(is_demo=is_demo)
-    if FLAGS.factor is not None and config.task.name != "super_resolve":
-        raise InputError(f"A factor belongs to super_resolve, the task is {config.task.name}.")
-    methods = {config.fit.method for config in configs.values()}
-    if FLAGS.num_chains is not None and "sgld" not in methods:
-        raise InputError("Chains belong to sampling: add --method=sgld.")
-    if FLAGS.num_seeds is not None and "fit" not in methods:
-        raise InputError("Seeds belong to a fit; samples come in chains: --num_chains.")
-    if FLAGS.stop is not None and "fit" not in methods:
-        raise InputError("Samples need no stopping rule: leave out --stop.")
-
-    # Only now JAX: the mistakes above are answered at once.
+    Returns:
+      A summary per image; none for a plan.
+    """
     import jax
 
-    from dip_jax.batch import folder
-    from dip_jax.batch import inputs as jobs
+    from dip_jax.base import Status
+    from dip_jax.batch.folder import restore_files
+    from dip_jax.batch.inputs import InputFiles, list_inputs
+    from dip_jax.batch.processes import ProcessOptions
     from dip_jax.cli import compare, console, demo, plan
     from dip_jax.engine import program_cache
 
-    if FLAGS.keep_compiled:
+    if request.keep_compiled:
         program_cache.keep_compiled()
-    if FLAGS.cpu_devices is not None:
-        jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
-    files = {
-        "inputs": FLAGS.input,
-        "references": FLAGS.reference,
-        "masks": FLAGS.mask,
-        "guides": FLAGS.guide,
-        "kernels": FLAGS.kernel,
-        "max_pixels": FLAGS.max_pixels,
-    }
-    if FLAGS.plan:
+    if request.cpu_devices is not None:
+        jax.config.update("jax_num_cpu_devices", request.cpu_devices)
+    config, output, files = request.config, request.output, InputFiles(**request.files)
+    if request.mode == "plan":
         start_seconds = plan.seconds_since_start()
-        plans = plan.plan_inputs(jobs.list_inputs(config, **files), config)
+        plans = plan.plan_inputs(list_inputs(config, files), config)
         console.print_plan(plans, start_seconds=start_seconds)
-        return 0
+        return []
     with console.ProgressDisplay() as display:
-        if is_demo:
-            output = Path(FLAGS.output) / "demo"
-            summaries, comparison = demo.run_demo(
-                config, output, on_progress=display.show, on_message=display.announce
-            )
+        hooks: dict[str, Any] = {"on_progress": display.show, "on_message": display.announce}
+        options = {
+            "overwrite": request.overwrite,
+            "resume": request.resume,
+            "processes": ProcessOptions(**request.processes),
+            **hooks,
+        }
+        if request.mode == "demo":
+            summaries, psnrs = demo.run_demo(config, output, **hooks)
+        elif request.mode == "compare":
+            summaries = compare.compare_files(request.configs, output, files, **options)
         else:
-            output = Path(FLAGS.output)
-            options = {
-                **files,
-                "overwrite": FLAGS.overwrite,
-                "resume": FLAGS.resume,
-                "distributed": FLAGS.distributed or FLAGS.coordinator is not None,
-                "coordinator": FLAGS.coordinator,
-                "num_processes": FLAGS.num_processes,
-                "process_id": FLAGS.process_id,
-                "on_progress": display.show,
-                "on_message": display.announce,
-            }
-            if FLAGS.compare is None:
-                summaries = folder.restore_files(config, output, **options)
-            else:
-                summaries = compare.compare_files(configs, output, **options)
+            summaries = restore_files(config, output, files, **options)
     statuses = {summary["status"] for summary in summaries}
-    if is_demo and "interrupted" in statuses:
-        raise KeyboardInterrupt  # it takes two minutes and starts anew each time
-    if is_demo and "failed" not in statuses:
-        console.print_comparison(comparison, output / demo.NAME)
-    else:
+    if request.mode != "demo" or Status.FAILED in statuses:
         console.print_results(summaries, output)
-    if "interrupted" in statuses:
-        return 75
-    return 1 if statuses & {"failed", "diverged"} else 0
+    elif Status.INTERRUPTED not in statuses:
+        console.print_comparison(psnrs, output / demo.NAME)
+    return summaries
+
+
+def exit_code(statuses: Iterable[str], *, can_resume: bool = True) -> int:
+    """The exit status of a run.
+
+    Args:
+      statuses: The status of each image.
+      can_resume: Whether `--resume` continues an interrupted run; the demo starts anew each time.
+    """
+    found = set(statuses)
+    if "interrupted" in found:
+        return _RESUMABLE if can_resume else _INTERRUPTED
+    return _FAILED if found & {"failed", "diverged"} else 0
 
 
 def _list_presets() -> int:

@@ -1,4 +1,4 @@
-"""Measurements that anyone can repeat; each file is a command."""
+"""Benchmarks. Most files are commands: `python -m benchmarks.FILE --help`."""
 
 import datetime
 import os
@@ -6,14 +6,14 @@ import platform
 import subprocess
 from typing import Any
 
-# PyTorch needs memory on the same device.
+# Leaves device memory for PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 
 
-def about() -> dict[str, Any]:
-    """What must stand beside every figure: device, versions, commit and date."""
+def environment() -> dict[str, Any]:
+    """Device, versions, commit and date, which each reported number needs."""
     try:
         git = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False

@@ -1,17 +1,20 @@
-"""What the device can do and what we make of it, in one run: a table, and a file that has all figures.
+"""Limits of the device, and how much of them the optimization steps use: a table and a JSON file.
 
-    python -m benchmarks                                    # 8 minutes at most; `--budget_seconds`
-    python -m benchmarks --part=ceilings,steps --size=256 --batch=1 --batch=8 --precision=tf32,bfloat16
+    python -m benchmarks                                    # at most 8 minutes (--budget_seconds)
+    python -m benchmarks --part=ceilings,steps --size=256 --batch=8 --precision=tf32,bfloat16
     python -m benchmarks --part=layers --size=256 --json=layers.json
 
-`ceilings`: a large matrix product, a copy. `steps`: an optimization step of the standard network for 1 to 16
-pictures, ours and PyTorch's in alternating rounds. `layers`: each convolution in each lowering, normalization,
-padding, upsampling. What tells most comes first; what does not fit into the budget is listed as not measured. A
-run that is killed has written what it found. FLOPs are counted as plain convolutions (`layers.step_flops`), so
-that a clever one may exceed the device's ceiling. Seconds to quality: `python -m benchmarks.seconds`.
+There are three parts. `ceilings` measures a large matrix product and a copy. `steps` measures an
+optimization step of the standard network for 1 to 16 images, ours and PyTorch's in alternating
+rounds. `layers` measures each convolution in each lowering, and normalization, padding and
+upsampling.
+
+The most informative measurements come first. Those that do not fit into the time budget are listed
+as not measured. The JSON file is rewritten after each measurement, so a killed run loses nothing.
+FLOPs are those of plain convolutions (`layers.step_flops`), so a faster algorithm may exceed the
+ceiling of the device. For the time to reach a quality, see `python -m benchmarks.seconds`.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,51 +27,57 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ceilings, layers, step
-from benchmarks.protocol import Record, Row, Settings, facts, work_off
-from dip_jax.config import NetConfig
+from benchmarks.protocol import Record, Row, Settings, facts, measure_all
 
 PARTS = {"ceilings": ceilings.tasks, "steps": step.tasks, "layers": layers.tasks}
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("part", list(PARTS), "What to measure.")
-flags.DEFINE_multi_integer("size", [64, 128, 256, 512], "Height and width.")
-flags.DEFINE_multi_integer("batch", [1, 2, 4, 8, 16], "Networks at once (PyTorch has one).")
+flags.DEFINE_list("part", list(PARTS), "Parts to measure: ceilings, steps, layers.")
+flags.DEFINE_multi_integer("size", [64, 128, 256, 512], "Heights and widths of the images.")
+flags.DEFINE_multi_integer(
+    "batch", [1, 2, 4, 8, 16], "Numbers of networks that run at once (one for PyTorch)."
+)
 flags.DEFINE_list(
-    "precision", None, "auto, float32, tf32, bfloat16; by default what the device has."
+    "precision", None, "auto, float32, tf32, bfloat16; by default, those that the device supports."
 )
 flags.DEFINE_list(
     "share",
     None,
-    "How our networks share the device: map, vmap, unroll; by default map on CPU, else vmap and map.",
+    "How our networks share the device: map, vmap, unroll; by default, map on CPU, and vmap and "
+    "map elsewhere.",
 )
 flags.DEFINE_list(
     "torch",
     None,
-    "How PyTorch runs: eager, channels_last, compile, reduce-overhead, graph, or several joined by +; by default "
-    "eager on CPU, else all but reduce-overhead. An empty list leaves it out.",
+    "Modes of PyTorch: eager, channels_last, compile, reduce-overhead, graph, or several joined by "
+    "+; by default, eager on CPU, and all but reduce-overhead elsewhere. An empty list skips "
+    "PyTorch.",
 )
 flags.DEFINE_list(
     "lowering",
     None,
-    "Of layers: winograd, patches, xla, or xla/separate, xla/grouped, xla/product (see `net.batching`); by default the "
-    "first two on CPU and the last three elsewhere.",
+    "Lowerings of the part layers: winograd, patches, xla, or xla/separate, xla/grouped, "
+    "xla/product (see net.batching); by default, the first two on CPU and the last three "
+    "elsewhere.",
 )
-flags.DEFINE_integer("rounds", 3, "Alternations.", lower_bound=1)
+flags.DEFINE_integer("rounds", 3, "Rounds in which the candidates alternate.", lower_bound=1)
 flags.DEFINE_float(
-    "round_seconds", None, "What a round should take; by default 0.5 on CPU and 0.2 elsewhere."
+    "round_seconds", None, "Target duration of a round; by default, 0.5 on CPU and 0.2 elsewhere."
 )
-flags.DEFINE_integer("steps", None, "Steps per round; by default as many as fit into its seconds.")
-flags.DEFINE_float("budget_seconds", 480, "What does not fit is not measured.")
-flags.DEFINE_string("json", "benchmarks.json", "Where to write the figures.")
-flags.DEFINE_string("commit", None, "What to say where the files are no repository.")
-flags.DEFINE_multi_string("set", [], "Config overrides.")
+flags.DEFINE_integer(
+    "steps", None, "Steps per round; by default, as many as fit into round_seconds."
+)
+flags.DEFINE_float("budget_seconds", 480, "Time budget; measurements that do not fit are skipped.")
+flags.DEFINE_string("json", "benchmarks.json", "Output file.")
+flags.DEFINE_string("commit", None, "Commit to report if the files are not in a git repository.")
+flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
 flags.register_validator(
-    "part", lambda parts: set(parts) <= set(PARTS), f"must be of {', '.join(PARTS)}"
+    "part", lambda parts: set(parts) <= set(PARTS), f"must be among {', '.join(PARTS)}"
 )
 
-# Column to figure and format.
+# Header of a column: the key of its values, and their format.
 COLUMNS: dict[str, tuple[str, str]] = {
-    "what": ("what", ""),
+    "operation": ("what", ""),
     "pass": ("pass", ""),
     "lowering": ("lowering", ""),
     "size": ("size", "d"),
@@ -87,16 +96,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "GB/Mpx": ("gigabytes_per_megapixel", ".1f"),
     "peak GB": ("peak_gigabytes", ".2f"),
     "compile s": ("compile_seconds", ".0f"),
-    "why not": ("error", ""),
-    "why": ("why", ""),
+    "error": ("error", ""),
+    "reason": ("why", ""),
 }
 
 
 def build_settings() -> Settings:
-    """The flags, and what the device suggests where they say nothing."""
+    """The settings from the flags, with defaults that depend on the device."""
     is_cpu = jax.default_backend() == "cpu"
-    has_precision = any(field.name == "precision" for field in dataclasses.fields(NetConfig))
-    precisions = ["auto"] if is_cpu or not has_precision else ["tf32", "bfloat16", "float32"]
+    precisions = ["auto"] if is_cpu else ["tf32", "bfloat16", "float32"]
     torch = ["eager"]
     if not is_cpu:
         torch += ["channels_last", "graph", "channels_last+graph"]
@@ -108,7 +116,7 @@ def build_settings() -> Settings:
         sizes=FLAGS.size,
         batches=FLAGS.batch,
         precisions=FLAGS.precision or precisions,
-        shares=FLAGS.share or (["map"] if is_cpu else ["vmap", "map"]),
+        slot_modes=FLAGS.share or (["map"] if is_cpu else ["vmap", "map"]),
         torch=torch if FLAGS.torch is None else FLAGS.torch,
         lowerings=FLAGS.lowering or lowerings,
         rounds=FLAGS.rounds,
@@ -119,16 +127,16 @@ def build_settings() -> Settings:
 
 
 def show(console: Console, title: str, rows: Sequence[Row]) -> None:
-    """A table of the figures that some row has."""
+    """Prints a table of the columns for which at least one row has a value."""
     columns = {
-        column: figure
-        for column, figure in COLUMNS.items()
-        if any(row.get(figure[0]) not in (None, "") for row in rows)
+        column: (name, form)
+        for column, (name, form) in COLUMNS.items()
+        if any(row.get(name) not in (None, "") for row in rows)
     }
     table = Table(title=title, box=None, title_justify="left", padding=(0, 1))
     for column in columns:
         table.add_column(
-            column, justify="left" if column in ("what", "why", "why not") else "right"
+            column, justify="left" if column in ("operation", "error", "reason") else "right"
         )
     for row in rows:
         values = [(row.get(name), form) for name, form in columns.values()]
@@ -138,23 +146,24 @@ def show(console: Console, title: str, rows: Sequence[Row]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Measures, writes and prints."""
+    """Measures, writes the JSON file and prints the tables."""
     del argv
-    # A program out of a cache would tell no time to compile.
+    # A cached executable would have no compile time.
     jax.config.update("jax_enable_compilation_cache", False)
     settings = build_settings()
     path = Path(FLAGS.json) if FLAGS.json else None
-    about: dict[str, Any] = facts(FLAGS.commit)
-    record = Record(about, FLAGS.part, path)
+    run_facts: dict[str, Any] = facts(FLAGS.commit)
+    record = Record(run_facts, FLAGS.part, path)
     tasks = [task for part in FLAGS.part for task in PARTS[part](settings)]
     record.save(tasks)
-    # Python's own start counts, too; a virtual machine may be wrong about when that was.
-    began = max(psutil.Process().create_time(), time.time() - 60)
-    ends = began + FLAGS.budget_seconds
-    work_off(tasks, record, settings, ends=ends)
+    # The start of Python counts too. A virtual machine may report a wrong start time, hence the
+    # limit.
+    start = max(psutil.Process().create_time(), time.time() - 60)
+    end = start + FLAGS.budget_seconds
+    measure_all(tasks, record, settings, end=end)
     console = Console(width=200)
-    console.print(", ".join(f"{name} {value}" for name, value in about.items() if value))
-    # What was measured comes last, where it can be seen.
+    console.print(", ".join(f"{name} {value}" for name, value in run_facts.items() if value))
+    # The results come last, where they stay visible in a terminal.
     show(console, "not measured", record.not_measured)
     for part, rows in record.parts.items():
         show(console, part, rows)

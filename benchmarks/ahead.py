@@ -1,11 +1,13 @@
-"""What a GPU or TPU would be asked to do, found out without one: its program, compiled and counted.
+r"""Compiles the program for a GPU or TPU that is not available, and counts its kernels.
 
-    pip install "jax[cuda12]"      # or jax[tpu]; with the same version of jax
-    python -m benchmarks.ahead --device=h200 --batch=1 --batch=8 --precision=tf32 --precision=bfloat16
+    pip install "jax[cuda12]"      # or jax[tpu], of the version of jax
+    python -m benchmarks.ahead --device=h200 --batch=1 --batch=8 --precision=tf32 \
+        --precision=bfloat16
 
-XLA compiles for a device that it only has the description of. That shows whether it compiles, what memory it needs, how
-many kernels a step starts and how many bytes they read and write, which is what a step of these networks consists of
-once the products are fast. It shows no time. Which of cuDNN's algorithms is taken is decided where there is a device.
+XLA can compile for a device from its description alone. This shows whether the program compiles,
+how much memory it needs, how many kernels a step starts, and how many bytes they read and write,
+which determine the time of a step once the products are fast. It measures no time. cuDNN chooses
+its algorithms only on a device.
 """
 
 import dataclasses
@@ -31,8 +33,8 @@ from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
 
-# What XLA wants to know of a GPU (GpuTargetConfigProto in its source), from the vendor's data sheets and
-# what the driver says; only memory tells an H100 from an H200.
+# Descriptions of GPUs for XLA (GpuTargetConfigProto in its source), from the vendor's data sheets
+# and the driver. An H100 and an H200 differ only in their memory.
 _HOPPER = """
 gpu_device_info {{
   threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
@@ -58,7 +60,7 @@ DEVICES = {
 }
 _GPUS = ("h100", "h200")
 
-# What the device does nothing for.
+# Instructions that start no kernel.
 _FREE = {
     "parameter",
     "tuple",
@@ -84,32 +86,41 @@ _RESULT = re.compile(r"\s*(?:ROOT )?%([\w.-]+) = (\([^=]*?\)|\S+) ([a-z][a-z0-9-
 
 
 class Kernels(NamedTuple):
-    """What one turn of a program's largest loop starts."""
+    """Kernels that an iteration of the largest loop of a program starts."""
 
     number: Counter[str]
-    """By kind: an instruction, `fusion`, or what a custom call calls."""
+    """Number of each kind: an instruction, `fusion`, or the target of a custom call."""
     bytes: Counter[str]
-    """Operands and results of each kind. Of an operand that is only read in part this is too much."""
+    """Bytes of the operands and results of each kind; too many if an operand is read only in
+    part."""
 
 
 def count_kernels(text: str) -> Kernels:
-    """Counts in a compiled program's text the kernels of its largest loop's body."""
+    """Counts the kernels in the body of the largest loop of a compiled program.
+
+    Args:
+      text: The program as text.
+
+    Raises:
+      InputError: If the program has no loop.
+    """
     bodies = set(re.findall(r"body=%([\w.-]+)", text))
     counts = [_count(lines) for name, lines in _computations(text).items() if name in bodies]
     if not counts:
-        raise InputError("Expected a program with a loop, came one without.")
+        raise InputError("Expected a program with a loop, got one without.")
     return max(counts, key=lambda kernels: kernels.number.total())
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    """The instructions of each computation, by its name."""
+    computations: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
         if start := re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\{$", line):
-            lines = found[start[1]] = []
+            lines = computations[start[1]] = []
         elif " = " in line:
             lines.append(line)
-    return found
+    return computations
 
 
 def _count(lines: list[str]) -> Kernels:
@@ -127,8 +138,9 @@ def _count(lines: list[str]) -> Kernels:
 
 
 def _parts(line: str) -> tuple[str, ...] | None:
-    found = _RESULT.match(line)
-    return found and found.groups()
+    """Name, shape, kind and the rest of an instruction."""
+    match = _RESULT.match(line)
+    return match and match.groups()
 
 
 def _num_bytes(shape: str) -> int:
@@ -140,53 +152,56 @@ def _num_bytes(shape: str) -> int:
 
 
 class _Compiled(Slots):
-    """The program without its state, for which there is no device."""
+    """Slots without a state, which would need the device."""
 
     def reset(self) -> None:
         pass
 
 
 def compile_ahead(device: str, size: int, batch: int, overrides: list[str]) -> dict[str, Any]:
-    """Compiles the command's program for a device of `DEVICES`, and counts.
+    """Compiles the program of the command for a device, and counts its kernels.
 
     Args:
-      device: Its name.
-      size: Of the picture, in pixels on a side.
-      batch: Pictures that share the device.
-      overrides: Of the config, `field=value`.
+      device: Name of a device of `DEVICES`.
+      size: Height and width of the images.
+      batch: Number of images that share the device.
+      overrides: Config overrides, `field=value`.
+
+    Raises:
+      InputError: If the compiler for the device is not installed.
     """
     is_gpu = device in _GPUS
     try:
         if is_gpu:
-            found = topologies.get_topology_desc(
+            topology = topologies.get_topology_desc(
                 "", "cuda", target_config=DEVICES[device], topology="1x1x1"
             )
         else:
-            found = topologies.get_topology_desc(DEVICES[device], "tpu")
-    except Exception as error:  # of whatever kind: what is missing says it in its own way
+            topology = topologies.get_topology_desc(DEVICES[device], "tpu")
+    except Exception as error:  # each missing plugin raises a different type
         extra = "jax[cuda12]" if is_gpu else "jax[tpu]"
         raise InputError(
-            f"There is no compiler for {device} here: pip install '{extra}=={jax.__version__}' "
+            f"There is no compiler for {device}; run pip install '{extra}=={jax.__version__}' "
             f"({str(error).splitlines()[0]})."
         ) from None
     config = build_config(overrides=overrides)
     run = dataclasses.replace(config.run, slots=batch, max_memory=1e6)
     config = dataclasses.replace(config, run=run)
-    picture = np.full((size, size, 3), 0.5, np.float32)
-    case = simulate_case(jax.random.key(0), config.task, "any", picture)
+    image = np.full((size, size, 3), 0.5, np.float32)
+    case = simulate_case(jax.random.key(0), config.task, "any", image)
     case = pad_case(case, config.net.sides_per_octave)
     platform = "gpu" if is_gpu else "tpu"
     with mock.patch("jax.default_backend", return_value=platform):
-        slots = _Compiled(case, config, devices=found.devices[:1])
+        slots = _Compiled(case, config, devices=topology.devices[:1])
     row = {
-        "target": found.devices[0].device_kind,
+        "target": topology.devices[0].device_kind,
         "size": size,
         "batch": batch,
         "precision": config.net.precision,
         "compile_seconds": round(slots.compile_seconds, 1),
         "gigabytes": slots.bytes_per_device / 1e9,
     }
-    if is_gpu:  # a TPU's program is not made of kernels
+    if is_gpu:  # the program of a TPU has no kernels
         kernels = count_kernels(slots.text())
         row |= {
             "kernels": kernels.number.total(),
@@ -198,9 +213,9 @@ def compile_ahead(device: str, size: int, batch: int, overrides: list[str]) -> d
 
 
 def main(argv: list[str]) -> None:
-    """Prints a line for each program, and writes it."""
+    """Prints a line for each program, and appends it to the file."""
     del argv
-    about = facts()
+    run_facts = facts()
     for size in FLAGS.size:
         for batch in FLAGS.batch:
             for precision in FLAGS.precision:
@@ -215,23 +230,25 @@ def main(argv: list[str]) -> None:
                 )
                 if "kernels" in row:
                     print(
-                        f"  a step: {row['kernels']} kernels, {row['gigabytes_moved']:.2f} GB read and "
-                        f"written at most; {row['kernels_by_kind']}",
+                        f"  a step: {row['kernels']} kernels, at most {row['gigabytes_moved']:.2f} "
+                        f"GB read and written; {row['kernels_by_kind']}",
                         flush=True,
                     )
                 if FLAGS.json:
                     with open(FLAGS.json, "a") as file:
-                        file.write(json.dumps({**about, "time": time.strftime("%F"), **row}) + "\n")
+                        file.write(
+                            json.dumps({**run_facts, "time": time.strftime("%F"), **row}) + "\n"
+                        )
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("device", "h200", list(DEVICES), "For what to compile.")
-    flags.DEFINE_multi_string("size", ["256"], "Side of the picture.")
-    flags.DEFINE_multi_string("batch", ["1"], "Pictures that share the device.")
+    flags.DEFINE_enum("device", "h200", list(DEVICES), "Target device.")
+    flags.DEFINE_multi_string("size", ["256"], "Heights and widths of the images.")
+    flags.DEFINE_multi_string("batch", ["1"], "Numbers of images that share the device.")
     flags.DEFINE_multi_string("precision", ["tf32"], "float32, tf32 or bfloat16.")
-    flags.DEFINE_multi_string("set", [], "Settings, FIELD=VALUE.")
-    flags.DEFINE_string("json", None, "A file for lines of JSON.")
-    # It is to compile for a device, not to look for one.
+    flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
+    flags.DEFINE_string("json", None, "File to which a row is appended for each program.")
+    # Prevents JAX from searching for a device.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     jax.config.update("jax_platforms", "cpu")
     app.run(main)

@@ -1,6 +1,7 @@
-"""What the device can do at most: a large matrix product, a pass over a large array.
+"""The limits of the device: the rate of a large matrix product, and of a pass over a large array.
 
-Ours (XLA) and PyTorch's: the better of the two is the ceiling that other figures are a share of.
+The product is measured in XLA and in PyTorch. The faster of the two is the ceiling to which other
+rates are compared.
 """
 
 import functools
@@ -11,24 +12,24 @@ import jax.numpy as jnp
 
 from benchmarks.protocol import Row, Run, Settings, Task, alternate, loop
 
-# Far more than caches hold, and enough products to fill the device; a processor should not take minutes.
+# Sizes far above the caches that keep all cores busy, but do not take minutes on a CPU.
 _SIDE_CPU, _SIDE, _LENGTH_CPU, _LENGTH = 2048, 8192, 2**26, 2**29
 _FORECAST_RATE, _FORECAST_BANDWIDTH = 1e11, 1e10
 
 
 def product(side: int, precision: str) -> Run:
-    """Two products of random matrices per step, there and back, so that nothing is copied."""
+    """Two products of random matrices per step, x to y and y to x, so nothing is copied."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     keys = jax.random.split(jax.random.key(0))
     start, factor = (jax.random.normal(key, (side, side)).astype(dtype) for key in keys)
 
     def step(state):
         x, _, w = state
-        accurate = "highest" if precision == "float32" else None
-        y = jnp.matmul(x, w, precision=accurate)
-        return jnp.matmul(y, w, precision=accurate), y, w
+        matmul_precision = "highest" if precision == "float32" else None
+        y = jnp.matmul(x, w, precision=matmul_precision)
+        return jnp.matmul(y, w, precision=matmul_precision), y, w
 
-    # A factor of this size keeps what it multiplies as large as it is.
+    # With this scale of w, the products neither grow nor shrink.
     factor = factor / jnp.asarray(side**0.5, dtype)
     return loop(
         step,
@@ -38,12 +39,12 @@ def product(side: int, precision: str) -> Run:
 
 
 def torch_product(side: int, precision: str) -> Run:
-    """The same by PyTorch."""
+    """The same products in PyTorch."""
     import torch
 
-    from benchmarks.torch_skip import allow
+    from benchmarks.torch_skip import set_precision
 
-    allow(precision)
+    set_precision(precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     x = torch.randn(side, side, device=device, dtype=dtype)
@@ -64,19 +65,19 @@ def torch_product(side: int, precision: str) -> Run:
 
 
 def copy(length: int) -> Run:
-    """One pass over an array: each number is read and written."""
+    """One pass over an array per step: each number is read once and written once."""
     x = jax.random.uniform(jax.random.key(0), (length,))
     return loop(lambda x: 1 - x, x, forecast_seconds=8 * length / _FORECAST_BANDWIDTH)
 
 
 def measure_products(side: int, precision: str, settings: Settings) -> list[Row]:
-    """A row for XLA and one for PyTorch."""
+    """Measures the matrix product: a row for XLA and one for PyTorch."""
     builders = {
         "matrix product": lambda: product(side, precision),
         "matrix product, torch": lambda: torch_product(side, precision),
     }
     rows = []
-    for name, row in alternate(builders, settings, most=100).items():
+    for name, row in alternate(builders, settings, max_steps=100).items():
         if "ms" in row:
             row["gflops"] = 4 * side**3 / row["ms"] / 1e6
         rows.append({"what": name, "precision": precision, "size": side, **row})
@@ -84,15 +85,15 @@ def measure_products(side: int, precision: str, settings: Settings) -> list[Row]
 
 
 def measure_copy(length: int, settings: Settings) -> list[Row]:
-    """A row for XLA."""
-    (row,) = alternate({"copy": lambda: copy(length)}, settings, most=100).values()
+    """Measures the copy: a row for XLA."""
+    (row,) = alternate({"copy": lambda: copy(length)}, settings, max_steps=100).values()
     if "ms" in row:
         row["gigabytes_per_second"] = 8 * length / row["ms"] / 1e6
     return [{"what": f"copy of {length} numbers", "precision": "float32", **row}]
 
 
 def tasks(settings: Settings) -> list[Task]:
-    """Products in the precisions that the device has, and a copy."""
+    """The tasks of the part `ceilings`: products in the precisions of the device, and a copy."""
     is_cpu = jax.default_backend() == "cpu"
     side, length = (_SIDE_CPU, _LENGTH_CPU) if is_cpu else (_SIDE, _LENGTH)
     precisions = ("float32",) if is_cpu else ("tf32", "bfloat16", "float32")

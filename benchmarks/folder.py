@@ -1,11 +1,11 @@
-"""What a folder costs: refilled slots against waiting ones, the forecast against the run, memory.
+"""Folders of images: the gain of refilling slots, the accuracy of `--plan`, and the memory.
 
     python -m benchmarks.folder --part=refill --part=plan --part=memory --json=folder.json
 
-`refill`: pictures whose own stops differ, on four slots, with and without giving a free slot to the
-next one; the same answers, and the ratio of pictures per hour. `plan`: what `--plan` says of a few
-folders, each in a process of its own, and what then happens. `memory`: the peak of the process after 100
-and after 2,000 small pictures.
+`refill` restores images that stop at different steps in four slots, with and without refilling a
+free slot at once. It reports the ratio of images per hour, and whether the results are equal.
+`plan` compares the forecast of `--plan` with the run, for a few folders, each in a separate
+process. `memory` reports the peak of the process after 100 and after 2,000 small images.
 """
 
 import json
@@ -24,9 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
-from benchmarks import about
+from benchmarks import environment
 from dip_jax.base import Case
 from dip_jax.batch.folder import restore_files
+from dip_jax.batch.inputs import InputFiles
+from dip_jax.config import Config, TaskConfig
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.restore import restore_many
 from dip_jax.keys import image_key, simulation_key
@@ -34,12 +36,12 @@ from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_enum("part", ["refill"], ["refill", "plan", "memory"], "What to measure.")
-flags.DEFINE_integer("pictures", 12, "refill: how many.")
-flags.DEFINE_integer("many", 2000, "memory: how many.")
-flags.DEFINE_integer("cpu_devices", 1, "Treat the processor as so many devices.")
-flags.DEFINE_multi_string("set", [], "Config overrides.")
-flags.DEFINE_string("json", None, "Where to write the figures.")
+flags.DEFINE_multi_enum("part", ["refill"], ["refill", "plan", "memory"], "Parts to measure.")
+flags.DEFINE_integer("pictures", 12, "refill: number of images.")
+flags.DEFINE_integer("many", 2000, "memory: number of images.")
+flags.DEFINE_integer("cpu_devices", 1, "Number of devices into which JAX divides the CPU.")
+flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
+flags.DEFINE_string("json", None, "Output file.")
 
 _TINY = (
     "net.channels_down=8,8",
@@ -49,8 +51,8 @@ _TINY = (
 )
 
 
-def _noisy(number: int, side: int, config) -> list[Case]:
-    """Crops of scikit-image's pictures, each with noise of its own level."""
+def _noisy_cases(number: int, side: int, config: Config) -> list[Case]:
+    """Crops of images of scikit-image with different noise levels."""
     sources = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
     cases = []
     for i in range(number):
@@ -58,14 +60,14 @@ def _noisy(number: int, side: int, config) -> list[Case]:
         top, left = 37 * i % (source.shape[0] - side), 53 * i % (source.shape[1] - side)
         crop = (source[top : top + side, left : left + side, :3] / 255).astype(np.float32)
         level = (5, 75, 15, 50, 25, 100)[i % 6] / 255
-        task = config.task.__class__(name="denoise", noise_std=level)
+        task = TaskConfig(name="denoise", noise_std=level)
         key = simulation_key(image_key(0, str(i)))
         cases.append(simulate_case(key, task, str(i), crop))
     return cases
 
 
 def measure_refill() -> dict:
-    """Pictures per hour with and without refill, and whether the answers are the same."""
+    """Measures images per hour with and without refilling, and compares the results."""
     base = [
         "net.channels_down=16,16,16",
         "net.channels_up=16,16,16",
@@ -78,18 +80,20 @@ def measure_refill() -> dict:
         *([] if FLAGS.cpu_devices > 1 else ["run.slots=4", "run.slot_mode=vmap"]),
         *FLAGS.set,
     ]
-    cases = _noisy(FLAGS.pictures, 64, build_config(overrides=base))
-    seconds, found = {}, {}
+    cases = _noisy_cases(FLAGS.pictures, 64, build_config(overrides=base))
+    seconds, results = {}, {}
     for refill in (True, False):
         config = build_config(overrides=[*base, f"run.refill={refill}"])
         run = restore_many(cases, config)
-        clock, results = time.perf_counter(), {}
-        for result in run:
-            results[result.name] = result
-        compiling = next(iter(results.values())).compile_seconds
-        seconds[refill], found[refill] = time.perf_counter() - clock - compiling, results
-    steps = [found[True][case.name].num_steps for case in cases]
-    same = all(np.array_equal(found[True][n].image, found[False][n].image) for n in found[True])
+        clock = time.perf_counter()
+        by_name = {result.name: result for result in run}
+        compiling = next(iter(by_name.values())).compile_seconds
+        seconds[refill], results[refill] = time.perf_counter() - clock - compiling, by_name
+    steps = [results[True][case.name].num_steps for case in cases]
+    same = all(
+        np.array_equal(results[True][name].image, results[False][name].image)
+        for name in results[True]
+    )
     per_hour = {refill: 3600 * len(cases) / seconds[refill] for refill in seconds}
     return {
         "devices": len(jax.devices()),
@@ -101,7 +105,7 @@ def measure_refill() -> dict:
     }
 
 
-# Sides, number of pictures, steps, flags: a laptop's picture, a larger one, a folder of three shapes.
+# For each name: heights and widths, number of images, steps, flags.
 _PLANS = {
     "one 128 x 128, standard network": ([(128, 128)], 1, 150, ()),
     "one 256 x 256, standard network": ([(256, 256)], 1, 60, ()),
@@ -116,29 +120,29 @@ _PLANS = {
 
 
 def measure_plan() -> list[dict]:
-    """What `--plan` says, and what a run of the same command takes."""
+    """Compares the forecast of `--plan` with a run of the same command."""
     rows = []
-    for name, (sides, number, steps, more) in _PLANS.items():
+    for name, (shapes, number, steps, extra_flags) in _PLANS.items():
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "in"
             source.mkdir()
             for i in range(number):
-                height, width = sides[i % len(sides)]
+                height, width = shapes[i % len(shapes)]
                 crop = data.astronaut()[10 * i : 10 * i + height, 100 : 100 + width]
                 iio.imwrite(source / f"{i:02d}.png", crop)
             command = [
                 *(sys.executable, "main.py", f"--input={source}", f"--output={folder}/out"),
-                *("--stop=fixed", f"--num_steps={steps}", *more),
+                *("--stop=fixed", f"--num_steps={steps}", *extra_flags),
             ]
-            told = subprocess.run(
+            forecast = subprocess.run(
                 [*command, "--plan"], capture_output=True, text=True, check=True
             ).stdout.splitlines()[-1]
             clock = time.perf_counter()
             subprocess.run(command, capture_output=True, text=True, check=True)
             seconds = time.perf_counter() - clock
             summaries = json.loads((Path(folder) / "out/summary.json").read_text())
-        found = re.search(r"at most ([\d:]+), ([\d.]+) GB at the peak", told)
-        assert found, told
+        found = re.search(r"at most ([\d:]+), ([\d.]+) GB at the peak", forecast)
+        assert found, forecast
         clock_parts = [int(part) for part in found[1].split(":")]
         planned = sum(part * 60**i for i, part in enumerate(reversed(clock_parts)))
         rows.append(
@@ -154,7 +158,7 @@ def measure_plan() -> list[dict]:
 
 
 def measure_memory() -> dict:
-    """The peak of the process after 100 and after many small pictures."""
+    """Measures the peak of the process after 100 and after many small images."""
     peaks: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
@@ -163,12 +167,14 @@ def measure_memory() -> dict:
         for i in range(FLAGS.many):
             iio.imwrite(source / f"{i:05d}.png", rng.integers(0, 255, (40, 40, 3), np.uint8))
 
-        def watch(progress):
+        def record_peak(progress):
             peaks[progress.num_done] = peak_bytes() / 1e6
 
         config = build_config(overrides=[*_TINY, "fit.num_steps=3", "run.slots=4"])
         clock = time.perf_counter()
-        summaries = restore_files(config, Path(folder) / "out", inputs=[source], on_progress=watch)
+        summaries = restore_files(
+            config, Path(folder) / "out", InputFiles([source]), on_progress=record_peak
+        )
         seconds = time.perf_counter() - clock
         assert {summary["status"] for summary in summaries} == {"done"}
     first = peaks[min(done for done in peaks if done >= 100)]
@@ -183,22 +189,22 @@ def measure_memory() -> dict:
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures, prints the tables and writes the file."""
     del argv
     jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
-    head = about()
+    facts = environment()
     measures = {"refill": measure_refill, "plan": measure_plan, "memory": measure_memory}
-    found = {part: measures[part]() for part in FLAGS.part}
+    results = {part: measures[part]() for part in FLAGS.part}
     console = Console(width=140)
-    console.print(", ".join(f"{k} {v}" for k, v in head.items()))
-    for part, figures in found.items():
-        rows = figures if isinstance(figures, list) else [figures]
+    console.print(", ".join(f"{k} {v}" for k, v in facts.items()))
+    for part, result in results.items():
+        rows = result if isinstance(result, list) else [result]
         table = Table(*rows[0], title=part, box=None)
         for row in rows:
             table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
         console.print(table)
     if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps({**head, **found}, indent=2) + "\n")
+        Path(FLAGS.json).write_text(json.dumps({**facts, **results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

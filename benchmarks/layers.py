@@ -1,9 +1,10 @@
-"""Layer by layer: what a network's convolutions take, forward and backward, in each lowering.
+"""The time of each layer: convolutions in each lowering, normalization, padding, upsampling.
 
-And normalization, padding and upsampling alone. Each operation runs in a compiled loop, as in a fit, on random
-data that every turn changes. A convolution includes its padding, as in the network. A gradient alone includes
-what it needs of the forward pass (Winograd's transformed image, the statistics of a normalization);
-`all` is the forward pass and all gradients in one program, which is what a step consists of and what decides.
+Each operation runs in a compiled loop, as in a fit, on random data that change in every iteration.
+A convolution includes its padding, as in the network. A single gradient includes the part of the
+forward pass that it needs (Winograd's transformed image, the statistics of a normalization). The
+pass `all` has the forward pass and all gradients in one program, like a step, and is the one to
+decide by.
 """
 
 import functools
@@ -17,7 +18,6 @@ import jax.numpy as jnp
 
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, loop
 from dip_jax.architectures.blocks import Conv
-from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
 from dip_jax.layers.conv import conv2d
 from dip_jax.layers.normalization import normalize
@@ -27,43 +27,46 @@ from dip_jax.nets import build_net
 from dip_jax.presets import build_config
 
 Shape = tuple[int, ...]
-# Low for a large device: so that a loop is long against what a call takes.
-_FORECAST_CPU, _FORECAST = (1e11, 1e10), (1e14, 3e12)  # operations and bytes per second
+# Assumed operations and bytes per second. Low for a large device, so a loop takes much longer than
+# a call.
+_FORECAST_CPU, _FORECAST = (1e11, 1e10), (1e14, 3e12)
 
 
 class Layer(NamedTuple):
     """A convolution of a network."""
 
     name: str
+    """Name of the flax module."""
     shape: Shape
-    """Of what it reads, `[H, W, C]`."""
+    """Shape of its input `[H, W, C]`."""
     kernel: Shape
-    """`[k, k, C, O]`."""
+    """Shape of its kernel `[k, k, C, O]`."""
     stride: int
+    """1 or 2."""
     reads_code: bool
-    """Whether nothing needs its input's gradient."""
+    """Whether its input is the code, so the gradient of the input is not needed."""
 
     @property
     def multiplications(self) -> int:
-        """Of the plain sum, forward."""
+        """Multiplications of the plain convolution, forward."""
         height, width = (-(-n // self.stride) for n in self.shape[:2])
         return height * width * math.prod(self.kernel)
 
     @property
     def passes(self) -> int:
-        """How often a step multiplies: forward and for each gradient."""
+        """Products per step: the forward pass and one for each gradient."""
         return 2 if self.reads_code else 3
 
 
 @functools.cache
 def convolutions(config: NetConfig, size: int) -> tuple[Layer, ...]:
-    """All convolutions of a network for color pictures of one size, in the order of their running."""
+    """All convolutions of a network for color images of one size, in order of execution."""
     net = build_net(config, (size, size, 3))
     params = jax.eval_shape(net.init, jax.random.key(0))
     layers: list[Layer] = []
 
     def trace(params, code):
-        def watch(call, args, kwargs, context):
+        def record(call, args, kwargs, context):
             module = context.module
             if isinstance(module, Conv):
                 kernel = params[module.name]["kernel"].shape
@@ -72,7 +75,7 @@ def convolutions(config: NetConfig, size: int) -> tuple[Layer, ...]:
                 layers.append(Layer(module.name, shape, kernel, stride, args[0] is code))
             return call(*args, **kwargs)
 
-        with nn.intercept_methods(watch):
+        with nn.intercept_methods(record):
             return net.apply(params, code)
 
     jax.eval_shape(trace, params, jax.ShapeDtypeStruct(net.code_shape, jnp.float32))
@@ -83,38 +86,35 @@ def convolutions(config: NetConfig, size: int) -> tuple[Layer, ...]:
 def step_flops(config: NetConfig, size: int) -> float:
     """Floating-point operations of a step, counted as plain convolutions.
 
-    Two for each multiplication; a forward pass and as many again for the gradient of the weights and for that of
-    the inputs, except the code's, which nothing needs. Nothing but convolutions is counted.
+    A multiplication counts two. The gradient of the weights has as many as the forward pass, and so
+    has that of the input, except for the code. Only convolutions count.
     """
-    forward = network_work(config, (size, size, 3)).multiplications
-    unneeded = sum(
-        layer.multiplications for layer in convolutions(config, size) if layer.reads_code
-    )
-    return 2.0 * (3 * forward - unneeded)
+    return 2.0 * _work(convolutions(config, size))
 
 
 class Operation(NamedTuple):
-    """Something to time: a function of arrays, and which gradients there are."""
+    """An operation to time: a function of arrays and its gradients."""
 
     apply: Callable[..., Any]
+    """`apply(*arguments) -> array`."""
     shapes: tuple[Shape, ...]
-    """Of its arguments."""
+    """Shapes of the arguments."""
     gradients: tuple[int, ...]
-    """The arguments that have one."""
+    """Indices of the arguments with a gradient."""
     weights: tuple[int, ...] = ()
-    """Those that are float32 in any precision."""
+    """Indices of the arguments that are float32 in any precision."""
     flops: float = 0.0
-    """Of one pass."""
+    """Floating-point operations of one pass."""
 
 
 def convolution(
     layer: Layer, config: NetConfig, lowering: str, precision: str = "auto"
 ) -> Operation:
-    """A layer in one lowering, of `xla` also with one batching: `xla/grouped`."""
-    how, _, batching = lowering.partition("/")
+    """A layer in one lowering; `xla/grouped` is the lowering `xla` with the batching `grouped`."""
+    kind, _, batching = lowering.partition("/")
     choices: dict[str, Any] = {
         "padding": config.padding,
-        "lowering": how,
+        "lowering": kind,
         "precision": precision,
         "batching": batching or config.batching,
     }
@@ -128,12 +128,12 @@ def convolution(
 
 
 def plain_operations(config: NetConfig, size: int) -> dict[str, Operation]:
-    """What is no convolution, at the finest scale."""
+    """The operations other than convolutions, at the finest scale."""
     channels = config.channels_up[0]
     whole, half = (size, size, channels), (size // 2, size // 2, channels)
     norm = functools.partial(normalize, activation=config.activation)
     padding: Any = config.padding
-    border = pad if jax.default_backend() == "cpu" else pad_fused
+    pad_fn = pad if jax.default_backend() == "cpu" else pad_fused
     return {
         "normalize": Operation(
             lambda x, scale, bias: norm(x, scale, bias),
@@ -141,17 +141,18 @@ def plain_operations(config: NetConfig, size: int) -> dict[str, Operation]:
             (0, 1, 2),
             weights=(1, 2),
         ),
-        "pad": Operation(lambda x: border(x, (1, 1), padding), (whole,), (0,)),
+        "pad": Operation(lambda x: pad_fn(x, (1, 1), padding), (whole,), (0,)),
         "upsample": Operation(lambda x: upsample(x, config.upsample[0]), (half,), (0,)),
     }
 
 
 def build_pass(operation: Operation, kind: str) -> Callable[..., Any]:
-    """`function(dy, *arguments)` of a pass.
+    """Builds the function `function(dy, *arguments)` of a pass.
 
     Args:
-      operation: What to differentiate.
-      kind: `forward`, `all`, `backward` (all gradients), `input` or `weight` (that of argument 0 or 1).
+      operation: The operation.
+      kind: `forward`, `all`, `backward` (all gradients), `input` or `weight` (the gradient of
+        argument 0 or 1).
     """
     wanted = {"input": (0,), "weight": (1,)}.get(kind, operation.gradients)
 
@@ -160,48 +161,48 @@ def build_pass(operation: Operation, kind: str) -> Callable[..., Any]:
             return operation.apply(*arguments)
         y, pull = jax.vjp(operation.apply, *arguments)
         gradients = pull(dy)
-        found = [gradients[i] for i in wanted]
-        return [y, *found] if kind == "all" else found
+        selected = [gradients[i] for i in wanted]
+        return [y, *selected] if kind == "all" else selected
 
     return function
 
 
-def timed(operation: Operation, kind: str, *, batch: int, precision: str) -> Run:
-    """A compiled loop of one pass for `batch` images, each with weights of its own."""
+def build_run(operation: Operation, kind: str, *, batch: int, precision: str) -> Run:
+    """Builds the compiled loop of a pass for `batch` images, each with its own weights."""
     dtype = _dtype(precision)
     lead = (batch,) if batch > 1 else ()
     keys = jax.random.split(jax.random.key(0), 1 + len(operation.shapes))
-    # Its result's, and the arguments' as they are in the network.
+    # Types of the result and of the arguments, as in the network.
     types = [
         dtype,
         *(jnp.float32 if i in operation.weights else dtype for i in range(len(keys) - 1)),
     ]
     arrays = [
-        jax.random.uniform(key, (*lead, *shape), minval=-1.0).astype(kind)
-        for key, shape, kind in zip(keys, _shapes(operation), types, strict=True)
+        jax.random.uniform(key, (*lead, *shape), minval=-1.0).astype(type_)
+        for key, shape, type_ in zip(keys, _shapes(operation), types, strict=True)
     ]
-    made = jax.eval_shape(
+    result = jax.eval_shape(
         operation.apply, *(jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype) for x in arrays[1:])
     )
-    arrays[0] = arrays[0].astype(made.dtype)
+    arrays[0] = arrays[0].astype(result.dtype)
     one = build_pass(operation, kind)
     function = jax.vmap(one) if batch > 1 else one
 
     def step(state):
         arrays, _ = state
-        made = jax.lax.optimization_barrier(function(*arrays))
-        # Each turn leaves the whole result, and changes a number of all that the next one reads.
-        trace = sum(leaf[(0,) * leaf.ndim].astype(jnp.float32) for leaf in jax.tree.leaves(made))
+        outputs = jax.lax.optimization_barrier(function(*arrays))
+        # Each iteration keeps all outputs, and changes one number of each input of the next one.
+        trace = sum(leaf[(0,) * leaf.ndim].astype(jnp.float32) for leaf in jax.tree.leaves(outputs))
         change = 1e-6 * trace
-        return [x.at[(0,) * x.ndim].add(change.astype(x.dtype)) for x in arrays], made
+        return [x.at[(0,) * x.ndim].add(change.astype(x.dtype)) for x in arrays], outputs
 
     with jax.default_matmul_precision("highest" if precision == "float32" else None):
         shapes = jax.eval_shape(function, *arrays)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         rate, bandwidth = _FORECAST_CPU if jax.default_backend() == "cpu" else _FORECAST
         compute = operation.flops * _num_products(operation, kind) / rate
         traffic = _bytes(operation, kind, precision) / bandwidth
-        return loop(step, (arrays, nothing), forecast_seconds=batch * (compute + traffic))
+        return loop(step, (arrays, zeros), forecast_seconds=batch * (compute + traffic))
 
 
 def _dtype(precision: str) -> Any:
@@ -209,13 +210,13 @@ def _dtype(precision: str) -> Any:
 
 
 def _shapes(operation: Operation) -> list[Shape]:
-    """Of the result and the arguments."""
+    """Shapes of the result and the arguments."""
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in operation.shapes]
     return [jax.eval_shape(operation.apply, *arguments).shape, *operation.shapes]
 
 
 def _bytes(operation: Operation, kind: str, precision: str) -> float:
-    """Of the arguments and results of a pass, each counted once."""
+    """Bytes of the arguments and results of a pass, each counted once."""
     result, *arguments = (math.prod(shape) for shape in _shapes(operation))
     wanted = {"input": (0,), "weight": (1,)}.get(kind, operation.gradients)
     forward = kind in ("forward", "all")
@@ -235,14 +236,16 @@ def measure(
     precision: str,
     settings: Settings,
 ) -> list[Row]:
-    """Rows of an operation's lowerings, in alternating rounds for each pass."""
+    """Measures the lowerings of an operation in alternating rounds, for each pass."""
     rows = []
     for kind in kinds:
         builders = {
-            lowering: functools.partial(timed, operation, kind, batch=batch, precision=precision)
+            lowering: functools.partial(
+                build_run, operation, kind, batch=batch, precision=precision
+            )
             for lowering, operation in operations.items()
         }
-        for lowering, row in alternate(builders, settings, most=1000).items():
+        for lowering, row in alternate(builders, settings, max_steps=1000).items():
             operation = operations[lowering]
             head = {"what": name, "pass": kind, "lowering": lowering}
             rows.append({**head, "batch": batch, "precision": precision, **row})
@@ -255,7 +258,7 @@ def measure(
 
 
 def _num_products(operation: Operation, kind: str) -> int:
-    """Passes in one: a forward one and one for each gradient."""
+    """Number of products in a pass: one for the forward pass and one for each gradient."""
     whole = {"all": 1 + len(operation.gradients), "backward": len(operation.gradients)}
     return whole.get(kind, 1)
 
@@ -263,44 +266,45 @@ def _num_products(operation: Operation, kind: str) -> int:
 def rates(
     flops: float, moved: float | None, ms: float, precision: str, record: Record
 ) -> dict[str, float | None]:
-    """GFLOP/s and GB/s, and their shares of what the device can."""
+    """GFLOP/s and GB/s, and their fractions of the ceilings of the device."""
     product, copied = record.ceiling(precision), record.copy_ceiling()
     gflops = flops / ms / 1e6 if flops else None
-    moving = moved / ms / 1e6 if moved else None
+    gigabytes = moved / ms / 1e6 if moved else None
     return {
         "gflops": gflops,
         "share_of_product": gflops / product if gflops and product else None,
-        "gigabytes_per_second": moving,
-        "share_of_copy": moving / copied if moving and copied else None,
+        "gigabytes_per_second": gigabytes,
+        "share_of_copy": gigabytes / copied if gigabytes and copied else None,
     }
 
 
 def tasks(settings: Settings) -> list[Task]:
-    """The layers, those with the most work first, and what decides before single gradients.
+    """The tasks of the part `layers`.
 
-    At 256 x 256, or at the largest size that is asked for.
+    Layers with the most work come first, and whole passes before single gradients. The size is 256
+    x 256 if that is among the sizes, and the largest size otherwise.
     """
     net = build_config(overrides=settings.overrides).net
     size = 256 if 256 in settings.sizes else max(settings.sizes)
     layers = convolutions(net, size)
-    alike: dict[tuple, list[Layer]] = {}
+    equal: dict[tuple, list[Layer]] = {}  # layers that differ only by their name
     for layer in layers:
-        alike.setdefault(layer[1:], []).append(layer)
-    # Name, what makes its lowerings of a precision and a number of images, passes, rank.
-    found: list[tuple[str, Callable[[str, int], dict[str, Operation]], tuple[str, ...], float]] = []
-    for place, some in enumerate(sorted(alike.values(), key=_work, reverse=True)):
-        layer = some[0]
-        operations = functools.partial(_lowered, layer, net, settings.lowerings)
-        number = f", {len(some)} alike" if len(some) > 1 else ""
-        name = f"{layer.name} {_said(layer)}{number}"
-        # The heaviest come after the first steps, the least after nearly all of them.
-        rank = 0.3 + 0.05 * place
+        equal.setdefault(layer[1:], []).append(layer)
+    # Name, builder of the lowerings from a precision and a number of images, passes, rank.
+    rows: list[tuple[str, Callable[[str, int], dict[str, Operation]], tuple[str, ...], float]] = []
+    for position, group in enumerate(sorted(equal.values(), key=_work, reverse=True)):
+        layer = group[0]
+        build = functools.partial(_lowerings, layer, net, settings.lowerings)
+        number = f", {len(group)} equal" if len(group) > 1 else ""
+        name = f"{layer.name} {_describe(layer)}{number}"
+        # The heaviest layers come after the first tasks of `steps`, the lightest after nearly all.
+        rank = 0.3 + 0.05 * position
         single = ("forward", "weight") if layer.reads_code else ("forward", "input", "weight")
-        found += [(name, operations, ("all",), rank), (name, operations, single, rank + 1)]
+        rows += [(name, build, ("all",), rank), (name, build, single, rank + 1)]
     for name, operation in plain_operations(net, size).items():
         name = f"{name} {'x'.join(map(str, operation.shapes[0]))}"
-        alone = functools.partial(lambda one, *_: {"": one}, operation)
-        found.append((name, alone, ("forward", "backward", "all"), 0.4))
+        build = functools.partial(lambda operation, *_: {"": operation}, operation)
+        rows.append((name, build, ("forward", "backward", "all"), 0.4))
     return [
         Task(
             part="layers",
@@ -322,35 +326,36 @@ def tasks(settings: Settings) -> list[Task]:
                 settings=settings,
             ),
         )
-        for name, build, kinds, rank in found
+        for name, build, kinds, rank in rows
         for i, precision in enumerate(settings.precisions)
         for batch in ([1] if jax.default_backend() == "cpu" else [1, 8])
         if (operations := build(precision, batch))
     ]
 
 
-def _lowered(
+def _lowerings(
     layer: Layer, net: NetConfig, lowerings: Sequence[str], precision: str, batch: int
 ) -> dict[str, Operation]:
-    """A layer in each lowering that is another one there; of one image groups are none."""
+    """A layer in each lowering that differs for it; with one image, `grouped` has no groups."""
     return {
         lowering: convolution(layer, net, lowering, precision)
         for lowering in lowerings
-        if (lowering != "winograd" or _winograd_serves(layer))
+        if (lowering != "winograd" or _has_winograd(layer))
         and (lowering != "xla/grouped" or batch > 1)
     }
 
 
 def _work(layers: Iterable[Layer]) -> int:
+    """Multiplications of the layers in a step."""
     return sum(layer.passes * layer.multiplications for layer in layers)
 
 
-def _winograd_serves(layer: Layer) -> bool:
-    """Whether Winograd is another lowering than patches here."""
+def _has_winograd(layer: Layer) -> bool:
+    """Whether the lowering `winograd` differs from `patches`."""
     return layer.kernel[:2] == (3, 3) and layer.stride == 1
 
 
-def _said(layer: Layer) -> str:
+def _describe(layer: Layer) -> str:
     height, width, _ = layer.shape
     side, _, inputs, outputs = layer.kernel
     halved = " / 2" if layer.stride == 2 else ""

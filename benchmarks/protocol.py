@@ -1,4 +1,4 @@
-"""How the benchmarks measure: alternating rounds, a budget of time, and a record that a kill does not lose."""
+"""The measurement protocol: alternating rounds, a time budget, and a record on disk."""
 
 import contextlib
 import gc
@@ -18,86 +18,98 @@ import jax
 import numpy as np
 from jax import lax
 
-from benchmarks import about
+from benchmarks import environment
 from dip_jax.cli.cost import probe_machine
 
 Row = dict[str, Any]
 Run = Callable[[int], float]
-"""Makes at least so many steps and waits for them; returns seconds per step."""
+"""`run(count) -> seconds`: makes at least `count` steps, waits for them, returns seconds per
+step."""
 
 
 class Settings(NamedTuple):
-    """What is asked for."""
+    """Settings of a benchmark run."""
 
     sizes: Sequence[int] = (64, 128, 256, 512)
+    """Heights and widths of the images."""
     batches: Sequence[int] = (1, 2, 4, 8, 16)
+    """Numbers of networks that run at once."""
     precisions: Sequence[str] = ("auto",)
-    shares: Sequence[str] = ("auto",)
+    """Values of `net.precision`."""
+    slot_modes: Sequence[str] = ("auto",)
     """How several networks share the device; see `run.slot_mode`."""
     torch: Sequence[str] = ("eager",)
-    """Ways of running PyTorch; see `step.Torch`."""
+    """Modes of PyTorch; see `step.Torch`."""
     lowerings: Sequence[str] = ("winograd", "patches")
+    """Lowerings of the convolutions; see `layers.convolution`."""
     rounds: int = 3
+    """Number of alternating rounds."""
     round_seconds: float = 0.5
-    """What a round should take: long against a clock tick, short against a machine's moods."""
+    """Target duration of a round: long compared to a clock tick, short compared to drifts of the
+    machine."""
     steps: int | None = None
-    """Steps per round, if not as many as fit into `round_seconds`."""
+    """Steps per round; None for as many as fit into `round_seconds`."""
     overrides: Sequence[str] = ()
+    """Config overrides, `field=value`."""
 
 
 class Task(NamedTuple):
-    """Something to measure."""
+    """A measurement to make."""
 
     part: str
+    """Part of the record for its rows."""
     name: str
+    """Name in words."""
     rank: float
-    """The least is measured first."""
+    """Tasks of lower rank come first."""
     programs: int
-    """How many are compiled: most of the time of a task."""
+    """Number of programs to compile, which takes most of the time."""
     steps: Sequence[float]
-    """Floating-point operations of one step of each thing that is measured."""
+    """Floating-point operations per step, for each candidate that is timed."""
     measure: Callable[["Record"], list[Row]]
+    """`measure(record) -> rows`."""
 
 
 class Record:
-    """What was found, and what was not; written anew whenever something is added."""
+    """The results, and the tasks without one; the file is rewritten after each task."""
 
     def __init__(self, facts: Mapping[str, Any], parts: Sequence[str], path: Path | None = None):
-        """An empty record of some parts, with the facts that stand beside every figure."""
+        """Creates an empty record of some parts, with the facts about the run."""
         self.facts, self.path = dict(facts), path
         self.parts: dict[str, list[Row]] = {part: [] for part in parts}
         self.not_measured: list[Row] = []
 
     def save(self, pending: Sequence[Task] = ()) -> None:
-        """Writes the file; tasks that are pending count as not measured."""
+        """Writes the file; pending tasks are listed as not measured."""
         if self.path is None:
             return
         missing = [_missing(task, "the run ended before it") for task in pending]
-        found = {**self.facts, **self.parts, "not_measured": self.not_measured + missing}
-        scratch = self.path.with_suffix(".part")
-        scratch.write_text(json.dumps(found, indent=2) + "\n")
-        scratch.replace(self.path)
+        content = {**self.facts, **self.parts, "not_measured": self.not_measured + missing}
+        unfinished = self.path.with_suffix(".part")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        unfinished.replace(self.path)
 
     def ceiling(self, precision: str) -> float | None:
-        """GFLOP/s of the best large matrix product in a precision, where it was measured."""
-        name = arithmetic(precision)
-        return self._best("gflops", [name, "float32"] if name == "tf32" else [name])
+        """GFLOP/s of the fastest matrix product in a precision; None if it was not measured."""
+        precision = arithmetic(precision)
+        precisions = [precision, "float32"] if precision == "tf32" else [precision]
+        return self._best("gflops", precisions)
 
     def copy_ceiling(self) -> float | None:
-        """GB/s of the best copy."""
+        """GB/s of the fastest copy; None if it was not measured."""
         return self._best("gigabytes_per_second", ["float32"])
 
-    def _best(self, figure: str, precisions: list[str]) -> float | None:
+    def _best(self, name: str, precisions: list[str]) -> float | None:
         rows = self.parts.get("ceilings", [])
         for precision in precisions:
-            found = [r[figure] for r in rows if r["precision"] == precision and r.get(figure)]
+            found = [r[name] for r in rows if r["precision"] == precision and r.get(name)]
             if found:
                 return max(found)
         return None
 
 
 def arithmetic(precision: str) -> str:
-    """What a precision means here: `auto` is TF32 on a GPU, and a processor knows no TF32."""
+    """The precision in use on this device: `auto` is TF32 on a GPU, and CPUs have no TF32."""
     if jax.default_backend() == "cpu" and precision in ("auto", "tf32"):
         return "float32"
     return "tf32" if precision == "auto" else precision
@@ -107,37 +119,37 @@ def _missing(task: Task, why: str) -> Row:
     return {"part": task.part, "what": task.name, "why": why}
 
 
-def work_off(tasks: Sequence[Task], record: Record, settings: Settings, *, ends: float) -> None:
-    """Measures the tasks by rank as long as they fit into the time until `ends` (as `time.time`).
+def measure_all(tasks: Sequence[Task], record: Record, settings: Settings, *, end: float) -> None:
+    """Measures the tasks by rank, as long as they fit into the time until `end` (as `time.time`).
 
-    A task whose forecast does not fit is listed as not measured, one that fails becomes a row with the reason.
-    The forecast: compiling, as long per program as in this part so far, and steps at a third of the measured
-    product's rate.
+    A task whose forecast does not fit is listed as not measured. A task that fails becomes a row
+    with the reason. The forecast is the time to compile, per program as long as in this part so
+    far, and the time of the steps, at a third of the rate of the measured matrix product.
     """
-    # Seconds besides steps, and programs; before anything is known a guess.
-    costs = {"ceilings": (2.0, 1), "steps": (20.0, 1), "layers": (2.0, 1)}
+    # Initial guess of seconds besides the steps, and of programs.
+    guesses = {"ceilings": (2.0, 1), "steps": (20.0, 1), "layers": (2.0, 1)}
     spent: dict[str, tuple[float, int]] = {}
     pending = sorted(tasks, key=lambda task: task.rank)
     while pending:
         task = pending.pop(0)
         running = _running_seconds(task, record, settings)
-        overhead, programs = spent.get(task.part, costs.get(task.part, (0.0, 1)))
+        overhead, programs = spent.get(task.part, guesses.get(task.part, (0.0, 1)))
         needed = running + task.programs * overhead / programs
-        left = ends - time.time()
+        left = end - time.time()
         if needed > left:
-            why = f"takes about {needed:.0f} s, {max(left, 0):.0f} s were left"
+            why = f"needs about {needed:.0f} s, {max(left, 0):.0f} s were left"
             record.not_measured.append(_missing(task, why))
         else:
             clock = time.perf_counter()
             try:
                 rows = task.measure(record)
-            except Exception as error:  # a benchmark goes on with what it can measure
+            except Exception as error:  # the other tasks can still be measured
                 rows = [{"what": task.name, "error": reason(error)}]
             record.parts[task.part] += rows
             seconds = time.perf_counter() - clock
             overhead, programs = spent.get(task.part, (0.0, 0))
-            more = max(0.0, seconds - running)
-            spent[task.part] = overhead + more, programs + max(1, task.programs)
+            overhead += max(0.0, seconds - running)
+            spent[task.part] = overhead, programs + max(1, task.programs)
             print(f"{task.part}: {task.name}, {seconds:.0f} s", file=sys.stderr)
         release()
         record.save(pending)
@@ -155,56 +167,56 @@ def _running_seconds(task: Task, record: Record, settings: Settings) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """One line that says what went wrong."""
+    """The type and first line of an error, in at most 200 characters."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 def release() -> None:
-    """Gives memory back that nothing refers to any more, PyTorch's too."""
+    """Frees unreferenced memory, including that of PyTorch."""
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         sys.modules["torch"].cuda.empty_cache()
 
 
 def alternate(
-    builders: Mapping[str, Callable[[], Run]], settings: Settings, *, most: int
+    builders: Mapping[str, Callable[[], Run]], settings: Settings, *, max_steps: int
 ) -> dict[str, Row]:
     """Builds several runs and times them in alternating rounds, A B A B.
 
     Args:
-      builders: Name to a function that builds the run.
-      settings: For the number of rounds and their length.
-      most: Steps per round at most.
+      builders: For each name, a function that builds the run.
+      settings: Number and duration of the rounds.
+      max_steps: Largest number of steps per round.
 
     Returns:
-      Name to `build_seconds`, `ms` per step (the median of the rounds) and `spread` (the slowest round less the
-      fastest), or to `error`.
+      For each name, `build_seconds`, `ms` per step (median of the rounds) and `spread` (slowest
+      minus fastest round), or `error`.
     """
     rows: dict[str, Row] = {name: {} for name in builders}
     runs: dict[str, Run] = {}
     counts: dict[str, int] = {}
     seconds: dict[str, list[float]] = {name: [] for name in builders}
 
-    def turn(number: int, name: str) -> None:
+    def time_round(number: int, name: str) -> None:
         if number > 0:
             seconds[name].append(runs[name](counts[name]))
             return
         clock = time.perf_counter()
         runs[name] = builders[name]()
         rows[name]["build_seconds"] = time.perf_counter() - clock
-        counts[name] = _steps_per_round(runs[name], settings, most)
+        counts[name] = _steps_per_round(runs[name], settings, max_steps)
 
     for number in range(settings.rounds + 1):
         for name, row in rows.items():
             if "error" in row:
                 continue
             try:
-                turn(number, name)
-            except Exception as error:  # out of memory, most likely: the others go on
+                time_round(number, name)
+            except Exception as error:  # most likely out of memory; the others can continue
                 row["error"] = reason(error)
                 runs.pop(name, None)
-            if "error" in row:  # only now does nothing refer any more to what failed
+            if "error" in row:  # outside `except`, whose traceback refers to the memory
                 release()
     for name, row in rows.items():
         if "error" not in row:
@@ -213,38 +225,39 @@ def alternate(
     return rows
 
 
-def _steps_per_round(run: Run, settings: Settings, most: int) -> int:
-    """Warms up until the number of steps that make a round is known."""
+def _steps_per_round(run: Run, settings: Settings, max_steps: int) -> int:
+    """Warms up, and returns the number of steps that fit into a round."""
     if settings.steps is not None:
         run(settings.steps)
         return settings.steps
     count = 1
     while True:
-        wanted = max(1, min(most, int(settings.round_seconds / run(count))))
+        wanted = max(1, min(max_steps, int(settings.round_seconds / run(count))))
         if wanted <= 2 * count:
             return wanted
         count = wanted
 
 
 def loop(step: Callable[[Any], Any], state: Any, *, forecast_seconds: float) -> Run:
-    """A run of `step` again and again in one compiled loop, each time on what the last left.
+    """Builds a run that repeats `step` in a compiled loop.
 
-    So nothing can be moved out of the loop or left out. The count is a constant: on a GPU the host would
-    otherwise be asked before each turn. It is at least 2, as a loop of one turn is none, and the compiler treats
-    convolutions in loops differently.
+    Each step takes the state of the one before, so the compiler can neither move a step out of the
+    loop nor drop it. The length of the loop is a constant, because a GPU would otherwise ask the
+    host before each iteration. It is at least 2: the compiler removes loops of one iteration, and
+    treats convolutions in loops differently.
 
     Args:
-      step: From a state to the next, of the same shapes.
-      state: The first; it is given away.
-      forecast_seconds: What a step may take.
+      step: Function from a state to the next one, of the same shapes.
+      state: The first state; it is donated.
+      forecast_seconds: Expected seconds per step.
     """
     length = int(np.clip(0.1 / forecast_seconds, 2, 100))
 
     def body(_: Any, state: Any) -> Any:
         return step(state)
 
-    turns = jax.jit(lambda state: lax.fori_loop(0, length, body, state), donate_argnums=0)
-    compiled = turns.lower(state).compile()
+    repeat = jax.jit(lambda state: lax.fori_loop(0, length, body, state), donate_argnums=0)
+    compiled = repeat.lower(state).compile()
 
     def run(count: int) -> float:
         nonlocal state
@@ -259,25 +272,25 @@ def loop(step: Callable[[Any], Any], state: Any, *, forecast_seconds: float) -> 
 
 
 def facts(commit: str | None = None) -> dict[str, Any]:
-    """Device, versions, commit and date; what is not there is None.
+    """Device, versions, commit and date; None for values that are unavailable.
 
     Args:
-      commit: What to say where the files are no repository.
+      commit: Commit to report if the files are not in a git repository.
     """
     found: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "platform": jax.default_backend(),
     }
-    with contextlib.suppress(FileNotFoundError):  # there is no git
-        found |= about()
+    with contextlib.suppress(FileNotFoundError):  # git is not installed
+        found |= environment()
     found["commit"] = commit or found.get("commit") or None
     found |= {name: _version(name) for name in ("jaxlib", "torch", *_CUDA_PACKAGES)}
     found["jax_platform"] = jax.devices()[0].client.platform_version.replace("\n", " ")
     found["driver"] = _driver()
     found["torch_cuda"] = None
     if found["torch"]:
-        with contextlib.suppress(ImportError, OSError):  # it is there, but not for this machine
+        with contextlib.suppress(ImportError, OSError):  # installed, but not for this machine
             import torch
 
             found["torch_cuda"] = torch.version.cuda

@@ -1,9 +1,10 @@
-"""What a preset restores and where its rule stops, against the best it passed through and the baselines.
+"""The quality of a preset: the returned image against the peak of the fit and classical baselines.
 
     python -m benchmarks.quality --preset=denoise_small
     python -m benchmarks.quality --reference=F16.png --crop=128 --seeds=3 --set fit.num_steps=800
 
-Without `--reference`: crops of four pictures of scikit-image, halved to 128 x 128. The noise is 25/255.
+Without `--reference`, the images are crops of four images of scikit-image, halved to 128 x 128. The
+noise is 25/255.
 """
 
 import datetime
@@ -16,30 +17,31 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
+from benchmarks.records import psnr
 from dip_jax.engine.restore import restore
 from dip_jax.images.read import read_image
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
-from dip_jax.tasks.baselines import baselines
+from dip_jax.tasks.baselines import denoising_baselines
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "denoise", "The setting.")
-flags.DEFINE_multi_string("reference", [], "Clean pictures.")
-flags.DEFINE_integer("crop", 128, "Side of the center crop of a reference.")
-flags.DEFINE_integer("seeds", 1, "Runs with different noise, code and weights.")
-flags.DEFINE_multi_string("set", [], "Config overrides.")
+flags.DEFINE_string("preset", "denoise", "The preset.")
+flags.DEFINE_multi_string("reference", [], "Paths of clean images.")
+flags.DEFINE_integer("crop", 128, "Height and width of the center crop of a reference.")
+flags.DEFINE_integer("seeds", 1, "Number of runs, with different noise, code and weights.")
+flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
 
 
-def pictures() -> dict[str, np.ndarray]:
-    """Name to clean picture `[H, W, 3]`."""
+def clean_images() -> dict[str, np.ndarray]:
+    """Clean images `[H, W, 3]` by name."""
     if FLAGS.reference:
-        found = {}
+        images = {}
         for path in FLAGS.reference:
             pixels = read_image(path).pixels
             top, left = ((n - FLAGS.crop) // 2 for n in pixels.shape[:2])
-            found[path] = pixels[top : top + FLAGS.crop, left : left + FLAGS.crop]
-        return found
+            images[path] = pixels[top : top + FLAGS.crop, left : left + FLAGS.crop]
+        return images
     crops = {
         "astronaut": data.astronaut()[0:256, 96:352],
         "chelsea": data.chelsea()[10:266, 90:346],
@@ -52,20 +54,15 @@ def pictures() -> dict[str, np.ndarray]:
     }
 
 
-def psnr(image: np.ndarray, reference: np.ndarray) -> float:
-    """In dB, for images in [0, 1]."""
-    return float(-10 * np.log10(np.mean((image - reference) ** 2)))
-
-
 def main(argv: list[str]) -> None:
-    """Restores and prints."""
+    """Restores the images and prints a table."""
     del argv
     when = datetime.datetime.now(datetime.UTC).date().isoformat()
     title = f"{FLAGS.preset} {' '.join(FLAGS.set)}, {jax.devices()[0].device_kind}, jax "
     title += f"{jax.__version__}, python {platform.python_version()}, {when}"
-    columns = "picture seed noisy TV NLM estimate step peak step gap status seconds"
+    columns = "image seed noisy TV NLM returned step peak step gap status seconds"
     table = Table(*columns.split(), title=title, box=None)
-    for name, reference in pictures().items():
+    for name, reference in clean_images().items():
         for seed in range(FLAGS.seeds):
             config = build_config(FLAGS.preset, overrides=[f"run.seed={seed}", *FLAGS.set])
             key = simulation_key(image_key(seed, name))
@@ -73,18 +70,18 @@ def main(argv: list[str]) -> None:
             (result,) = restore([case], config)
             noisy = np.asarray(case.problem.measurement)
             curve = result.curve["psnr_average"]
-            estimate, peak = psnr(result.image, reference), float(curve.max())
-            figures = [psnr(noisy, reference)]
-            figures += [psnr(image, reference) for image in baselines(noisy).values()]
+            returned, peak = psnr(result.image, reference), float(curve.max())
+            values = [psnr(noisy, reference)]
+            values += [psnr(image, reference) for image in denoising_baselines(noisy).values()]
             table.add_row(
                 name.rpartition("/")[2],
                 str(seed),
-                *(f"{value:.2f}" for value in figures),
-                f"{estimate:.2f}",
+                *(f"{value:.2f}" for value in values),
+                f"{returned:.2f}",
                 str(result.stop_step),
                 f"{peak:.2f}",
                 str(int(curve.argmax())),
-                f"{peak - estimate:.2f}",
+                f"{peak - returned:.2f}",
                 result.status,
                 f"{result.seconds:.0f}",
             )

@@ -1,12 +1,12 @@
-"""What averaging over the posterior gives, where a point estimate overfits.
+"""The quality of posterior means and standard deviations, where a point estimate overfits.
 
     python -m benchmarks.sampling --samplers=psgld,paper,csgld,sgld
     python -m benchmarks.sampling --reference=F16.png --crop=96
 
-A fit of `--num_steps` steps finds the best step of the point estimate. Each sampler then makes five times
-that many steps, in `--chains` chains, and is compared with the point estimate's own best and its end. Without
-`--reference`: a crop of scikit-image's astronaut. The noise is 25/255. A line per sampler goes to `--output`
-as it is finished.
+A fit of `--num_steps` steps finds the best step of the point estimate. Each sampler then makes five
+times as many steps as that, in each of `--chains` chains, and is compared with the best and the end
+of the point estimate. Without `--reference`, the image is a crop of scikit-image's astronaut. The
+noise is 25/255. A row per sampler is appended to `lines.jsonl` in the folder `--output`.
 """
 
 import json
@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
-from benchmarks import about
-from dip_jax.base import Case
+from benchmarks import environment
+from benchmarks.records import psnr
+from dip_jax.base import Case, Result
 from dip_jax.config import Config
 from dip_jax.engine.restore import restore
 from dip_jax.images.read import read_image
@@ -34,31 +35,31 @@ from dip_jax.report.posterior_figures import draw_calibration
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "denoise", "The setting.")
-flags.DEFINE_string("reference", None, "A clean picture.")
-flags.DEFINE_integer("crop", 96, "Side of its center crop.")
-flags.DEFINE_list("samplers", ["psgld", "paper", "csgld", "sgld"], "Which, in this order.")
+flags.DEFINE_string("preset", "denoise", "The preset.")
+flags.DEFINE_string("reference", None, "Path of a clean image.")
+flags.DEFINE_integer("crop", 96, "Height and width of its center crop.")
+flags.DEFINE_list("samplers", ["psgld", "paper", "csgld", "sgld"], "Samplers, in this order.")
 flags.DEFINE_integer("num_steps", 3000, "Steps of the point estimate.")
-flags.DEFINE_integer("chains", 2, "Chains of each sampler.")
-flags.DEFINE_integer("seed", 0, "Of noise, code, weights and chains.")
-flags.DEFINE_multi_string("set", [], "Config overrides.")
-flags.DEFINE_string("output", "sampling", "Folder for the lines and the calibration figures.")
+flags.DEFINE_integer("chains", 2, "Number of chains of each sampler.")
+flags.DEFINE_integer("seed", 0, "Seed of noise, code, weights and chains.")
+flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
+flags.DEFINE_string("output", "sampling", "Folder for the rows and the calibration figures.")
 
 
 def main(argv: list[str]) -> None:
-    """Fits, samples and prints."""
+    """Fits, samples, writes the rows and prints a table."""
     del argv
     folder = Path(FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
     case, point = _fit()
-    known = point.curve["psnr_average"]
-    best, best_step = float(known.max()), int(np.argmax(known))
+    curve = point.curve["psnr_average"]
+    best, best_step = float(curve.max()), int(np.argmax(curve))
     num_steps = 5 * best_step
-    end = float(known[min(num_steps, len(known)) - 1])
-    raw = float(point.curve["psnr"][min(num_steps, len(known)) - 1])
+    end = float(curve[min(num_steps, len(curve)) - 1])
+    raw = float(point.curve["psnr"][min(num_steps, len(curve)) - 1])
     head = {
         "command": " ".join(sys.argv),
-        **about(),
+        **environment(),
         "point_best": best,
         "point_best_raw": float(point.curve["psnr"].max()),
         "point_best_step": best_step,
@@ -69,9 +70,9 @@ def main(argv: list[str]) -> None:
     }
     _write(folder, head)
     title = (
-        f"{case.name}, {FLAGS.preset} {' '.join(FLAGS.set)}, jax {jax.__version__}, commit {head['commit']}, "
-        f"{head['date']}. Point estimate: {best:.2f} dB at step {best_step}, after {num_steps} steps {end:.2f}, "
-        f"single output {raw:.2f}"
+        f"{case.name}, {FLAGS.preset} {' '.join(FLAGS.set)}, jax {jax.__version__}, "
+        f"commit {head['commit']}, {head['date']}. Point estimate: {best:.2f} dB at step "
+        f"{best_step}, after {num_steps} steps {end:.2f}, a single output {raw:.2f}"
     )
     columns = "sampler mean gap sample R-hat ESS std cov90 scaled NLL scaled UCE AUSE s/step"
     table = Table(*columns.split(), title=title, box=None)
@@ -102,7 +103,7 @@ def _config(*overrides: str) -> Config:
     return build_config(FLAGS.preset, overrides=settings)
 
 
-def _fit() -> tuple[Case, Any]:
+def _fit() -> tuple[Case, Result]:
     if FLAGS.reference:
         name, pixels = Path(FLAGS.reference).stem, read_image(FLAGS.reference).pixels
     else:
@@ -136,14 +137,14 @@ def _sample(sampler: str, case: Case, num_steps: int, folder: Path) -> dict[str,
     np.save(folder / f"std_{sampler}.npy", posterior.std)
     return {
         "sampler": sampler,
-        "psnr": _decibels(posterior.mean, reference),
-        "psnr_chains": [_decibels(mean, reference) for mean in posterior.chain_means],
+        "psnr": psnr(posterior.mean, reference),
+        "psnr_chains": [psnr(mean, reference) for mean in posterior.chain_means],
         "psnr_sample": float(np.mean([curve["psnr"][-1] for curve in result.network_curves])),
         "residual": float(np.mean((posterior.mean - y) ** 2)) / noise_std**2,
         "num_samples": posterior.num_samples,
         "rhat_max": diagnosis.rhat_max,
         "ess_min": diagnosis.ess_min,
-        "sentence": diagnosis.sentence,
+        "sentence": diagnosis.message,
         "std_mean": float(np.sqrt(np.mean(posterior.std**2))),
         "coverage_90": plain.coverage_90,
         "coverage_90_scaled": scaled.coverage_90,
@@ -153,10 +154,6 @@ def _sample(sampler: str, case: Case, num_steps: int, folder: Path) -> dict[str,
         "ause": plain.ause,
         "seconds_per_step": result.seconds / (FLAGS.chains * result.num_steps),
     }
-
-
-def _decibels(image: np.ndarray, reference: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((image - reference) ** 2)))
 
 
 def _write(folder: Path, row: dict[str, Any]) -> None:

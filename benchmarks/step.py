@@ -1,13 +1,14 @@
-"""Time of one optimization step, ours and plain PyTorch's, in pairs in one run.
+"""The time of an optimization step, ours and that of plain PyTorch, in alternating rounds.
 
     python -m benchmarks.step --size=128 --size=256 --rounds=3 --json=step.json
 
-is `python -m benchmarks --part=ceilings,steps` with rounds of ten steps.
+This is `python -m benchmarks --part=ceilings,steps` with rounds of ten steps.
 
-Ours is a step inside the chunk that the command runs (guard, average, stopping rule and all), on random
-data; PyTorch's is the same network (`torch_skip`, verified here against ours with shared weights) with
-its Adam. PyTorch fits several pictures one after the other, so its time per picture is that of one.
-Absolute times hold only for the machine that is named beside them; the figure is the ratio.
+Our step runs inside the chunk of the command, with guard, average and stopping rule, on random
+data. PyTorch's step is that of the same network (`torch_skip`, which is compared with ours here,
+with shared weights) with PyTorch's Adam. PyTorch fits several images one after the other, so its
+time per image is that of one. Absolute times hold only for the reported machine; compare the
+ratios.
 """
 
 import dataclasses
@@ -22,23 +23,23 @@ import numpy as np
 from benchmarks.layers import rates, step_flops
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, arithmetic
 from dip_jax.config import Config, NetConfig
+from dip_jax.engine import step_loop
 from dip_jax.engine.canvas import pad_case
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.slots import Slots
-from dip_jax.engine.step_loop import block_length, slot_mode
 from dip_jax.nets import build_net, params_from_torch
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
-_MOST_STEPS = 200  # of a round
-_FIT_STEPS = 1800  # of a picture, as in 2018
+_MAX_ROUND_STEPS = 200
+_FIT_STEPS = 1800  # per image, as in 2018
 
 
 class Ours:
-    """Chunks of our steps."""
+    """Our steps, in compiled chunks."""
 
     def __init__(self, config: Config, size: int, batch: int):
-        """Compiles the program that the command runs, for `batch` pictures."""
+        """Compiles the program of the command for `batch` images."""
         before = peak_bytes()
         rng = np.random.default_rng(0)
         cases = [
@@ -52,96 +53,99 @@ class Ours:
             self.slots.put(index, pad_case(case, config.net.sides_per_octave))
         self.run(1)
         after = peak_bytes()
-        in_turn = batch if slot_mode(config) == "map" else 1
-        traffic = in_turn * _bytes_accessed(self.slots)
+        num_passes = batch if step_loop.slot_mode(config) == "map" else 1
+        traffic = num_passes * _bytes_accessed(self.slots)
         self.traffic = traffic or None
         self.facts = {
             "compile_seconds": self.slots.compile_seconds,
             "forecast_gigabytes": self.slots.bytes_per_device / 1e9,
             "gigabytes_per_megapixel": self.slots.bytes_per_device / (1e3 * batch * size**2),
-            # It counts from the start of the process: it tells of this program only if it rose.
+            # The peak is that of the process, so it belongs to this program only if it rose.
             "peak_gigabytes": after / 1e9 if after > before else None,
         }
 
     def run(self, count: int) -> float:
-        """Makes `count` steps in one chunk, or as many as a whole number of blocks; returns seconds per step."""
-        block = block_length()
+        """Makes `count` steps in one chunk, in whole blocks; returns seconds per step."""
+        block = step_loop.block_length()
         count = min(-(-count // block) * block, self.slots.config.run.chunk)
         clock = time.perf_counter()
         _, logs = self.slots.advance(count)
         seconds = (time.perf_counter() - clock) / count
         if (logs["step"][:, :count] < 0).any():
-            raise RuntimeError("A fit ended while it was measured.")
+            raise RuntimeError("A fit ended during its measurement.")
         return seconds
 
     def run_singly(self, count: int) -> float:
-        """Makes `count` steps, each by a call of its own; returns seconds per step."""
+        """Makes `count` steps with a call for each; returns seconds per step."""
         return sum(self.run(1) for _ in range(count)) / count
 
 
 def _bytes_accessed(slots: Slots) -> float:
-    """What the compiler counts for a step of one turn over the slots; a loop's body counts once."""
+    """The compiler's count of bytes for a step; the body of a loop over slots counts once."""
     return slots.cost().get("bytes accessed", 0.0)
 
 
 class Torch:
     """Steps of the plain PyTorch network."""
 
-    def __init__(self, config: Config, size: int, how: str, precision: str):
+    def __init__(self, config: Config, size: int, mode: str, precision: str):
         """Builds the network and makes a step.
 
         Args:
-          config: For the network and the learning rate.
-          size: Height and width.
-          how: `eager`, or any of `channels_last`, `compile`, `reduce-overhead` (which is `compile` with graphs)
-            and `graph` (a CUDA graph of the whole step), joined by `+`.
+          config: Settings of the network and the learning rate.
+          size: Height and width of the image.
+          mode: `eager`, or any of `channels_last`, `compile`, `reduce-overhead` (which is `compile`
+            with CUDA graphs) and `graph` (a CUDA graph of the whole step), joined by `+`.
           precision: As `net.precision`; bfloat16 by autocast.
+
+        Raises:
+          ValueError: If PyTorch cannot run in this mode on this machine.
         """
         import torch
 
-        from benchmarks.torch_skip import allow, build
+        from benchmarks.torch_skip import build, set_precision
 
         check_torch(config.net)
-        words, cuda = set(how.split("+")), torch.cuda.is_available()
-        unknown = words - {"eager", "channels_last", "compile", "reduce-overhead", "graph"}
-        if unknown or (not cuda and words & {"graph", "reduce-overhead"}):
-            raise ValueError(f"PyTorch cannot run {how} here.")
+        options, has_cuda = set(mode.split("+")), torch.cuda.is_available()
+        unknown = options - {"eager", "channels_last", "compile", "reduce-overhead", "graph"}
+        if unknown or (not has_cuda and options & {"graph", "reduce-overhead"}):
+            raise ValueError(f"PyTorch cannot run {mode} here.")
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True
-        allow(arithmetic(precision))
-        self.torch, self.cuda = torch, cuda
-        others = torch.cuda.memory_allocated() if cuda else 0
-        layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
-        place: dict[str, Any] = {"device": "cuda" if cuda else "cpu", "memory_format": layout}
-        net: Any = build(config.net, 3).to(**place)
+        set_precision(arithmetic(precision))
+        self.torch, self.has_cuda = torch, has_cuda
+        allocated = torch.cuda.memory_allocated() if has_cuda else 0
+        layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
+        target: dict[str, Any] = {"device": "cuda" if has_cuda else "cpu", "memory_format": layout}
+        net: Any = build(config.net, 3).to(**target)
         self.optimizer = torch.optim.Adam(
-            net.parameters(), config.fit.learning_rate, capturable="graph" in words
+            net.parameters(), config.fit.learning_rate, capturable="graph" in options
         )
-        self.code = 0.1 * torch.rand(1, config.net.input_depth, size, size).to(**place)
-        self.measurement = torch.rand(1, 3, size, size).to(**place)
+        self.code = 0.1 * torch.rand(1, config.net.input_depth, size, size).to(**target)
+        self.measurement = torch.rand(1, 3, size, size).to(**target)
         self.average = torch.zeros_like(self.measurement)
         self.cast = functools.partial(
-            torch.autocast, place["device"], torch.bfloat16, enabled=precision == "bfloat16"
+            torch.autocast, target["device"], torch.bfloat16, enabled=precision == "bfloat16"
         )
         self.net = net
-        if words & {"compile", "reduce-overhead"}:
-            mode = "reduce-overhead" if "reduce-overhead" in words else None
-            # Of several sizes it would make a program for any, and after some of them none at all.
+        if options & {"compile", "reduce-overhead"}:
+            compile_mode = "reduce-overhead" if "reduce-overhead" in options else None
+            # After several sizes, PyTorch would compile for any size, and later not at all.
             torch._dynamo.reset()
-            self.net = torch.compile(net, mode=mode, dynamic=False)
+            self.net = torch.compile(net, mode=compile_mode, dynamic=False)
         self.step: Callable[[], Any] = self._step
         clock = time.perf_counter()
-        if "graph" in words:
+        if "graph" in options:
             self.step = self._capture()
         self.run(1)
         seconds = time.perf_counter() - clock
-        compiled = words & {"compile", "reduce-overhead", "graph"}
+        compiled = options & {"compile", "reduce-overhead", "graph"}
         peak = None
-        if cuda:  # without what cuDNN's trials took, and what others have
+        if has_cuda:  # the peak without cuDNN's trials and without earlier allocations
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             self.run(1)
-            peak = (torch.cuda.max_memory_allocated() - others) / 1e9
+            peak = (torch.cuda.max_memory_allocated() - allocated) / 1e9
         self.traffic = None
         self.facts = {
             "compile_seconds": seconds if compiled else None,
@@ -158,7 +162,7 @@ class Torch:
         self.optimizer.step()
 
     def _capture(self) -> Callable[[], None]:
-        """The whole step as a CUDA graph, captured after a few steps beside the main stream."""
+        """Captures the whole step as a CUDA graph, after a few steps on a side stream."""
         cuda = self.torch.cuda
         stream = cuda.Stream()
         stream.wait_stream(cuda.current_stream())
@@ -168,7 +172,7 @@ class Torch:
         cuda.current_stream().wait_stream(stream)
         self.optimizer.zero_grad()
         graph = cuda.CUDAGraph()
-        # JAX's threads are none of this one's business.
+        # Calls of JAX's threads must not invalidate the capture.
         with cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         return graph.replay
@@ -178,40 +182,37 @@ class Torch:
         clock = time.perf_counter()
         for _ in range(count):
             self.step()
-        if self.cuda:
+        if self.has_cuda:
             self.torch.cuda.synchronize()
         return (time.perf_counter() - clock) / count
 
 
 @functools.cache
 def check_torch(net: NetConfig) -> None:
-    """Raises unless PyTorch's network makes of the same weights and code what ours makes."""
+    """Raises an error if PyTorch's network differs from ours for the same weights and code."""
     import torch
 
     from benchmarks.torch_skip import build
 
-    if any(field.name == "precision" for field in dataclasses.fields(net)):
-        exact: dict[str, Any] = {"precision": "float32"}
-        net = dataclasses.replace(net, **exact)
-    theirs = build(net, 3)
-    state = {name: value.detach().numpy() for name, value in theirs.state_dict().items()}
+    net = dataclasses.replace(net, precision="float32")
+    torch_net = build(net, 3)
+    state = {name: value.detach().numpy() for name, value in torch_net.state_dict().items()}
     ours = build_net(net, (96, 80, 3))
     code = np.random.default_rng(0).random((96, 80, net.input_depth), np.float32)
     with torch.no_grad():
-        wanted = theirs(torch.from_numpy(code.transpose(2, 0, 1)[None]))[0].numpy()
+        expected = torch_net(torch.from_numpy(code.transpose(2, 0, 1)[None]))[0].numpy()
     with jax.default_matmul_precision("highest"):
         image = jax.jit(ours.apply)(params_from_torch(net, state), code)
-    # Elsewhere sums are in yet another order.
+    # Other devices sum in another order.
     atol = 5e-5 if jax.default_backend() == "cpu" else 1e-3
-    np.testing.assert_allclose(image, wanted.transpose(1, 2, 0), atol=atol)
+    np.testing.assert_allclose(image, expected.transpose(1, 2, 0), atol=atol)
 
 
-def build_step_config(settings: Settings, batch: int, precision: str, how: str) -> Config:
-    """The standard network, with a rule that runs but never fires."""
+def build_step_config(settings: Settings, batch: int, precision: str, slot_mode: str) -> Config:
+    """The config of the standard network, with a stopping rule that runs but never fires."""
     overrides = ["fit.num_steps=1000000", "stop.patience=1000000", f"run.slots={batch}"]
-    overrides += [f"run.slot_mode={how}", f"run.chunk={settings.steps or _MOST_STEPS}"]
-    # As long as it is `auto` it need not be a field.
-    overrides += [] if precision == "auto" else [f"net.precision={precision}"]
+    overrides += [f"run.slot_mode={slot_mode}", f"run.chunk={settings.steps or _MAX_ROUND_STEPS}"]
+    overrides += [f"net.precision={precision}"]
     return build_config(overrides=[*overrides, *settings.overrides])
 
 
@@ -221,28 +222,28 @@ def measure(
     size: int,
     batch: int,
     precision: str,
-    how: str,
-    ways: tuple[str, ...],
+    slot_mode: str,
+    torch_modes: tuple[str, ...],
     ours: bool,
     settings: Settings,
 ) -> list[Row]:
-    """Rows of our step and PyTorch's in alternating rounds.
+    """Measures our step and PyTorch's in alternating rounds.
 
     Args:
-      record: For the ceilings.
-      size: Height and width.
-      batch: Networks at once; PyTorch has one.
-      precision: Of both.
-      how: How our networks share the device.
-      ways: How PyTorch runs.
-      ours: Whether our step is measured at all.
-      settings: All the rest.
+      record: Record with the ceilings of the device.
+      size: Height and width of the images.
+      batch: Number of our networks that run at once; PyTorch has one.
+      precision: Precision of both.
+      slot_mode: How our networks share the device; see `run.slot_mode`.
+      torch_modes: Modes of PyTorch; see `Torch`.
+      ours: Whether to measure our step.
+      settings: Further settings.
     """
     built: dict[str, Ours | Torch] = {}
-    name = f"ours, {how}" if batch > 1 else "ours"
+    name = f"ours, {slot_mode}" if batch > 1 else "ours"
 
     def build_ours() -> Run:
-        config = build_step_config(settings, batch, precision, how)
+        config = build_step_config(settings, batch, precision, slot_mode)
         built[name] = Ours(config, size, batch)
         return built[name].run
 
@@ -252,20 +253,20 @@ def measure(
             raise RuntimeError("Our step could not be built.")
         return runner.run_singly
 
-    def build_torch(way: str) -> Run:
+    def build_torch(mode: str) -> Run:
         config = build_config(overrides=settings.overrides)
-        built[f"torch {way}"] = Torch(config, size, way, precision)
-        return built[f"torch {way}"].run
+        built[f"torch {mode}"] = Torch(config, size, mode, precision)
+        return built[f"torch {mode}"].run
 
     builders: dict[str, Callable[[], Run]] = {}
     if ours:
         builders[name] = build_ours
-        if batch == 1 and block_length() == 1:
+        if batch == 1 and step_loop.block_length() == 1:
             builders["ours, a call per step"] = build_singly
-    builders |= {f"torch {way}": functools.partial(build_torch, way) for way in ways}
+    builders |= {f"torch {mode}": functools.partial(build_torch, mode) for mode in torch_modes}
     flops = step_flops(build_config(overrides=settings.overrides).net, size)
     rows = []
-    times = alternate(builders, settings, most=settings.steps or _MOST_STEPS)
+    times = alternate(builders, settings, max_steps=settings.steps or _MAX_ROUND_STEPS)
     eager = times.get("torch eager", {}).get("ms")
     for what, row in times.items():
         number = batch if what == name else 1
@@ -274,41 +275,47 @@ def measure(
             continue
         runner = built.get(what, built.get(name))
         assert runner is not None
-        each = row["ms"] / number
+        ms_per_image = row["ms"] / number
         rows[-1] |= rates(number * flops, runner.traffic, row["ms"], precision, record)
         rows[-1] |= {
-            "ms_per_image": each,
-            "images_per_hour": 3.6e6 / (_FIT_STEPS * each),
-            "against_eager": eager / each if eager else None,
+            "ms_per_image": ms_per_image,
+            "images_per_hour": 3.6e6 / (_FIT_STEPS * ms_per_image),
+            "against_eager": eager / ms_per_image if eager else None,
             **(runner.facts if what in built else {}),
         }
     return rows
 
 
 def tasks(settings: Settings) -> list[Task]:
-    """Cells of sizes, batches, precisions and ways to share, and of PyTorch's compiled ways, the telling ones first."""
+    """The tasks of the part `steps`, the most informative first.
+
+    There is one for each size, batch, precision and slot mode, and one for the compiled modes of
+    PyTorch.
+    """
     net = build_config(overrides=settings.overrides).net
     full = 4 if jax.default_backend() == "cpu" else 8
-    plain = tuple(way for way in settings.torch if not _compiles(way))
-    compiled = tuple(way for way in settings.torch if _compiles(way))
-    eager = tuple(way for way in plain if way == "eager")
+    plain = tuple(mode for mode in settings.torch if not _compiles(mode))
+    compiled = tuple(mode for mode in settings.torch if _compiles(mode))
+    eager = tuple(mode for mode in plain if mode == "eager")
 
-    def task(size, batch, precision, how, ways, ours, rank) -> Task:
+    def task(size, batch, precision, slot_mode, torch_modes, ours, rank) -> Task:
         several = f" x {batch}" if batch > 1 else ""
-        what = " and ".join([*(["ours"] if ours else []), *(["torch"] if ways else [])])
+        what = " and ".join([*(["ours"] if ours else []), *(["torch"] if torch_modes else [])])
+        mode = slot_mode if ours else "compiled"
         return Task(
             part="steps",
-            name=f"{what}, {size} x {size}{several}, {precision}, {how if ours else 'compiled'}",
+            name=f"{what}, {size} x {size}{several}, {precision}, {mode}",
             rank=rank,
-            programs=int(ours) + sum(map(_compiles, ways)),
-            steps=[batch * step_flops(net, size)] * ours + [step_flops(net, size)] * len(ways),
+            programs=int(ours) + sum(map(_compiles, torch_modes)),
+            steps=[batch * step_flops(net, size)] * ours
+            + [step_flops(net, size)] * len(torch_modes),
             measure=functools.partial(
                 measure,
                 size=size,
                 batch=batch,
                 precision=precision,
-                how=how,
-                ways=ways,
+                slot_mode=slot_mode,
+                torch_modes=torch_modes,
                 ours=ours,
                 settings=settings,
             ),
@@ -319,21 +326,23 @@ def tasks(settings: Settings) -> list[Task]:
         for i, precision in enumerate(settings.precisions):
             rank = {256: 0.0, 512: 0.02, 128: 0.8}.get(size, 1.2) + 0.5 * i
             for batch in settings.batches:
-                # Alone there is nothing to share.
-                hows = settings.shares if batch > 1 else ("auto",)
-                for j, how in enumerate(hows):
-                    last = {1: 0.0, full: 0.1, 16: 0.9}.get(batch, 1.3) + 0.6 * j
-                    ways = plain if batch == 1 else eager
-                    found.append(task(size, batch, precision, how, ways, True, rank + last))
+                # A single network does not share the device.
+                slot_modes = settings.slot_modes if batch > 1 else ("auto",)
+                for j, mode in enumerate(slot_modes):
+                    delay = {1: 0.0, full: 0.1, 16: 0.9}.get(batch, 1.3) + 0.6 * j
+                    torch_modes = plain if batch == 1 else eager
+                    found.append(
+                        task(size, batch, precision, mode, torch_modes, True, rank + delay)
+                    )
             if compiled:
-                ways = (*eager, *compiled)
-                found.append(task(size, 1, precision, "auto", ways, False, rank + 0.61))
+                torch_modes = (*eager, *compiled)
+                found.append(task(size, 1, precision, "auto", torch_modes, False, rank + 0.61))
     return found
 
 
-def _compiles(way: str) -> bool:
-    """Whether it takes PyTorch a minute to start."""
-    return "compile" in way or "reduce-overhead" in way
+def _compiles(mode: str) -> bool:
+    """Whether PyTorch compiles in this mode, which takes a minute."""
+    return "compile" in mode or "reduce-overhead" in mode
 
 
 if __name__ == "__main__":

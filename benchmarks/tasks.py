@@ -1,13 +1,13 @@
-"""What each task restores, beside what a classical method makes of the same measurement.
+"""The quality of each task, next to classical methods on the same measurement.
 
     python -m benchmarks.tasks --task=super_resolve --reference=zebra.png --crop=128
     python -m benchmarks.tasks --preset=dejpeg --preset=dejpeg_2018 --picture=coffee
     python -m benchmarks.tasks --task=deblur --picture=astronaut --sheet=docs/images/deblur.png
 
-The clean picture is a crop of a file (`--reference`) or of scikit-image (`--picture`), the damage is
-simulated, and nothing is chosen by looking at the clean picture, except where a baseline has a parameter:
-there the best of a range counts. Super-resolution is judged as in 2018 by luma without a border, inpainting by
-the missing pixels alone.
+The clean image is a crop of a file (`--reference`) or of an image of scikit-image (`--picture`).
+The degradation is simulated. Nothing is chosen by means of the clean image, except for the
+parameter of a baseline, of which the best value counts. The PSNR of super-resolution is that of the
+luma without the border, as in 2018; the PSNR of inpainting is that of the missing pixels.
 """
 
 import json
@@ -22,46 +22,50 @@ from rich.table import Table
 from skimage import data, restoration
 from skimage.transform import iradon
 
-from benchmarks import about
+from benchmarks import environment
 from dip_jax.base import Case
+from dip_jax.config import Config
 from dip_jax.engine.restore import restore
 from dip_jax.images.read import read_image, read_mask
 from dip_jax.images.side_inputs import read_guide
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
-from dip_jax.report.figures import damaged, save_png
-from dip_jax.tasks.baselines import baselines as denoisers
+from dip_jax.report.png import save_png
+from dip_jax.report.sheet import degraded_image
+from dip_jax.tasks.baselines import denoising_baselines
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("task", None, "The task; its default preset.")
-flags.DEFINE_multi_string("preset", [], "Presets to compare, of one task.")
-flags.DEFINE_string("reference", None, "A clean picture.")
-flags.DEFINE_string("picture", "astronaut", "Or one of scikit-image.")
-flags.DEFINE_string("mask", None, "White = known.")
-flags.DEFINE_string("text", None, "Or text that is written over the picture.")
-flags.DEFINE_string("guide", None, "The flash picture.")
-flags.DEFINE_integer("crop", 128, "Side of the crop.")
-flags.DEFINE_list("at", [], "Its top and left; the center unless given.")
-flags.DEFINE_integer("halve", 0, "How often a picture of scikit-image is halved first.")
-flags.DEFINE_bool("gray", False, "The luma of the picture.")
-flags.DEFINE_integer("seeds", 1, "Runs with different damage, code and weights.")
-flags.DEFINE_string("sheet", None, "A picture to draw.")
-flags.DEFINE_string("json", None, "A file for the figures.")
-flags.DEFINE_multi_string("set", [], "Config overrides.")
+flags.DEFINE_string("task", None, "Task; it selects its default preset.")
+flags.DEFINE_multi_string("preset", [], "Presets to compare; all of one task.")
+flags.DEFINE_string("reference", None, "Path of a clean image.")
+flags.DEFINE_string("picture", "astronaut", "Image of scikit-image, if there is no reference.")
+flags.DEFINE_string("mask", None, "Path of a mask; white pixels are known.")
+flags.DEFINE_string("text", None, "Text that covers the image, instead of a mask.")
+flags.DEFINE_string("guide", None, "Path of the flash photo.")
+flags.DEFINE_integer("crop", 128, "Height and width of the crop.")
+flags.DEFINE_list("at", [], "Top and left of the crop; by default, the crop is centered.")
+flags.DEFINE_integer(
+    "halve", 0, "How many times an image of scikit-image is halved before it is cropped."
+)
+flags.DEFINE_bool("gray", False, "Use the luma of the image.")
+flags.DEFINE_integer("seeds", 1, "Number of runs, with different degradation, code and weights.")
+flags.DEFINE_string("sheet", None, "Output file of a figure of all results.")
+flags.DEFINE_string("json", None, "Output file of the results.")
+flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
 
 LUMA = np.float32([0.299, 0.587, 0.114])
 
 
 def crop_of(image: np.ndarray) -> np.ndarray:
-    """The crop that the flags ask for."""
+    """Returns the crop that the flags select."""
     side = min(FLAGS.crop, *image.shape[:2])
     top, left = map(int, FLAGS.at or ((n - side) // 2 for n in image.shape[:2]))
     return image[top : top + side, left : left + side]
 
 
-def clean_picture() -> tuple[str, np.ndarray]:
-    """Name and pixels `[H, W, C]`."""
+def clean_image() -> tuple[str, np.ndarray]:
+    """Returns name and pixels `[H, W, C]` of the image that the flags select."""
     if FLAGS.reference:
         name, image = Path(FLAGS.reference).stem, read_image(FLAGS.reference).pixels
     else:
@@ -79,7 +83,7 @@ def clean_picture() -> tuple[str, np.ndarray]:
 
 
 def simulated_flash(reference: np.ndarray) -> np.ndarray:
-    """The same scene in other light: a cold lamp beside the camera, brighter where it is near."""
+    """Simulates a flash photo: a cold light from the top left of the scene."""
     height, width, _ = reference.shape
     y, x = np.mgrid[0:height, 0:width]
     distance = ((x / width - 0.3) ** 2 + (y / height - 0.3) ** 2)[..., None]
@@ -88,7 +92,7 @@ def simulated_flash(reference: np.ndarray) -> np.ndarray:
 
 
 def text_mask(height: int, width: int) -> np.ndarray:
-    """`[H, W]`, 0 where the text is, line after line."""
+    """Returns a mask `[H, W]` that is 0 under lines of the text."""
     image = Image.new("L", (width, height), 255)
     lines = "\n".join([FLAGS.text] * (height // 16))
     ImageDraw.Draw(image).text((2, 2), lines, fill=0, font=ImageFont.load_default(12), spacing=4)
@@ -96,12 +100,12 @@ def text_mask(height: int, width: int) -> np.ndarray:
 
 
 def psnr(image: np.ndarray, case: Case) -> float:
-    """In dB, by the rule of the task."""
+    """Returns the PSNR in dB by the convention of the task."""
     reference = case.reference
     assert reference is not None
     error = np.square(np.clip(image, 0, 1) - reference)
     if case.preview_name == "bicubic":
-        # 219 / 255: the luma of video does not use the whole range.
+        # 219 / 255 is the range of the luma in video.
         difference = (np.clip(image, 0, 1) - reference) @ (
             LUMA if reference.shape[-1] == 3 else np.ones(1, np.float32)
         )
@@ -113,44 +117,44 @@ def psnr(image: np.ndarray, case: Case) -> float:
 
 
 def best(case: Case, images: list[np.ndarray]) -> np.ndarray:
-    """The image of the highest PSNR: a baseline at its best."""
+    """Returns the image with the highest PSNR: a baseline with its best parameter."""
     return max(images, key=lambda image: psnr(image, case))
 
 
 def baselines(task: str, case: Case) -> dict[str, np.ndarray]:
-    """What others make of the measurement."""
+    """Returns the results of classical methods by name."""
     y = np.asarray(case.problem.measurement)
-    found = {case.preview_name: damaged(case)}
+    results = {case.preview_name: degraded_image(case)}
     if task == "denoise":
-        found.update(denoisers(y))
+        results.update(denoising_baselines(y))
     if task == "inpaint":
         missing = np.asarray(case.problem.operator.mask)[..., 0] == 0
-        found["biharmonic"] = restoration.inpaint_biharmonic(y, missing, channel_axis=-1)
+        results["biharmonic"] = restoration.inpaint_biharmonic(y, missing, channel_axis=-1)
     if task == "deblur":
         kernel = np.asarray(case.problem.operator.kernel)
         margin = max(kernel.shape)
-        wide = np.pad(y, [(margin, margin), (margin, margin), (0, 0)], mode="reflect")
+        padded = np.pad(y, [(margin, margin), (margin, margin), (0, 0)], mode="reflect")
 
         def wiener(balance: float) -> np.ndarray:
             channels = [
-                restoration.wiener(wide[..., c], kernel, balance, clip=False)
+                restoration.wiener(padded[..., c], kernel, balance, clip=False)
                 for c in range(y.shape[-1])
             ]
             return np.stack(channels, axis=-1)[margin:-margin, margin:-margin]
 
-        found["Wiener"] = best(case, [wiener(10.0**power) for power in np.arange(-6, 0.5, 0.25)])
+        results["Wiener"] = best(case, [wiener(10.0**power) for power in np.arange(-6, 0.5, 0.25)])
     if task == "ct":
         side, angles = case.shape[0], 180 * np.arange(y.shape[1]) / y.shape[1]
         projections = [
             iradon(y[..., 0], angles, output_size=side, filter_name=name, circle=False)[..., None]
             for name in ("ramp", "shepp-logan", "cosine", "hamming", "hann")
         ]
-        found["filtered back-projection"] = best(case, projections)
-    return found
+        results["filtered back-projection"] = best(case, projections)
+    return results
 
 
 def draw(path: str, panels: dict[str, np.ndarray], case: Case) -> None:
-    """The images beside each other, with their PSNR."""
+    """Draws the images in a row, with their PSNR."""
     shown = [(f"{name}\n{psnr(image, case):.2f} dB", image) for name, image in panels.items()]
     shown.append(("reference\n", case.reference))
     if case.problem.code_image is not None:
@@ -165,10 +169,26 @@ def draw(path: str, panels: dict[str, np.ndarray], case: Case) -> None:
     save_png(Path(path), figure)
 
 
+def read_side_inputs(config: Config, reference: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the mask and the guide that the flags select, cropped as the image."""
+    side_inputs = {}
+    if FLAGS.mask:
+        shape = read_image(FLAGS.reference).pixels.shape[:2]
+        side_inputs["mask"] = crop_of(read_mask(FLAGS.mask, shape)[0][..., None])[..., 0]
+    if FLAGS.text:
+        side_inputs["mask"] = text_mask(*reference.shape[:2])
+    if config.task.name == "flash" and not FLAGS.guide:
+        side_inputs["guide"] = simulated_flash(reference)
+    if FLAGS.guide:
+        shape = read_image(FLAGS.reference).pixels.shape[:2]
+        side_inputs["guide"] = crop_of(read_guide(FLAGS.guide, shape)[0])
+    return side_inputs
+
+
 def main(argv: list[str]) -> None:
-    """Restores and prints."""
+    """Restores the image, prints the results and writes the files."""
     del argv
-    name, reference = clean_picture()
+    name, reference = clean_image()
     rows: list[dict] = []
     for seed in range(FLAGS.seeds):
         panels: dict[str, np.ndarray] = {}
@@ -177,18 +197,8 @@ def main(argv: list[str]) -> None:
                 preset, task=FLAGS.task, overrides=[f"run.seed={seed}", *FLAGS.set]
             )
             key = simulation_key(image_key(seed, name))
-            aids = {}
-            if FLAGS.mask:
-                whole = read_image(FLAGS.reference).pixels.shape[:2]
-                aids["mask"] = crop_of(read_mask(FLAGS.mask, whole)[0][..., None])[..., 0]
-            if FLAGS.text:
-                aids["mask"] = text_mask(*reference.shape[:2])
-            if config.task.name == "flash" and not FLAGS.guide:
-                aids["guide"] = simulated_flash(reference)
-            if FLAGS.guide:
-                whole = read_image(FLAGS.reference).pixels.shape[:2]
-                aids["guide"] = crop_of(read_guide(FLAGS.guide, whole)[0])
-            case = simulate_case(key, config.task, name, reference, **aids)
+            side_inputs = read_side_inputs(config, reference)
+            case = simulate_case(key, config.task, name, reference, **side_inputs)
             if not panels:
                 panels = baselines(config.task.name, case)
             (result,) = restore([case], config)
@@ -218,7 +228,7 @@ def main(argv: list[str]) -> None:
         ]
         if FLAGS.sheet and seed == 0:
             draw(FLAGS.sheet, panels, case)
-    facts = about()
+    facts = environment()
     title = f"{name} {reference.shape}, {config.task.name} {' '.join(FLAGS.set)}; " + ", ".join(
         f"{key} {value}" for key, value in facts.items()
     )

@@ -1,8 +1,8 @@
-"""The skip network in plain PyTorch: the thing to compare with, checked against the golden numbers.
+"""The skip network in plain PyTorch, for comparison; tested against the 2018 network.
 
-It is what a PyTorch user would write from the paper (`nn.Sequential`, reflection padding layers,
-batch normalization, concatenation), for a `NetConfig` with strides and one skip per scale or none.
-PyTorch is no dependency of the package; `pip install torch` to use this file.
+It is written as a PyTorch user would write it from the paper, with `nn.Sequential`, layers for
+reflection padding, batch normalization and concatenation. A scale has one skip connection or none.
+PyTorch is not a dependency of the package; this file needs `pip install torch`.
 """
 
 from collections.abc import Callable
@@ -43,24 +43,24 @@ def _block(config: NetConfig, inputs: int, outputs: int, side: int, mode: str = 
 
 
 class Scale(nn.Module):
-    """One scale of the hourglass, with the coarser ones inside."""
+    """One scale of the network, which contains the coarser ones."""
 
     def __init__(self, config: NetConfig, scale: int, inputs: int):
-        """Builds this scale and all below; `inputs` are the channels that come in."""
+        """Builds this scale and the coarser ones, for `inputs` input channels."""
         super().__init__()
         c, i = config, scale
         down, up, skip = c.channels_down[i], c.channels_up[i], c.channels_skip[i]
-        last = i + 1 == c.num_scales
+        is_last = i + 1 == c.num_scales
         self.skip = nn.Sequential(*_block(c, inputs, skip, c.kernel_skip)) if skip else None
-        inner = [] if last else [Scale(c, i + 1, down)]
-        smooth = {"align_corners": False} if c.per_scale("upsample")[i] == "bilinear" else {}
+        coarser = [] if is_last else [Scale(c, i + 1, down)]
+        options = {"align_corners": False} if c.per_scale("upsample")[i] == "bilinear" else {}
         self.deeper = nn.Sequential(
             *_block(c, inputs, down, c.per_scale("kernel_down")[i], c.per_scale("downsample")[i]),
             *_block(c, down, down, c.per_scale("kernel_down")[i]),
-            *inner,
-            nn.Upsample(scale_factor=2, mode=c.per_scale("upsample")[i], **smooth),
+            *coarser,
+            nn.Upsample(scale_factor=2, mode=c.per_scale("upsample")[i], **options),
         )
-        merged = skip + (down if last else c.channels_up[i + 1])
+        merged = skip + (down if is_last else c.channels_up[i + 1])
         self.merge = nn.Sequential(
             nn.BatchNorm2d(merged),
             *_block(c, merged, up, c.per_scale("kernel_up")[i]),
@@ -68,7 +68,7 @@ class Scale(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps `[1, C, H, W]` to the same height and width (or, without skips, up to 2^n more)."""
+        """Maps `[1, C, H, W]` to the same height and width, or without skips to up to 2^n more."""
         deeper = self.deeper(x)
         if self.skip is None:
             return self.merge(deeper)
@@ -84,14 +84,14 @@ class Scale(nn.Module):
 
 
 def build(config: NetConfig, num_channels: int) -> nn.Module:
-    """The whole network, ending in a 1x1 convolution and a sigmoid."""
+    """Builds the whole network, which ends in a 1x1 convolution and a sigmoid."""
     head = _conv(config, config.channels_up[0], num_channels, 1)
     return nn.Sequential(
         Scale(config, 0, config.input_depth), *head, *([nn.Sigmoid()] if config.sigmoid else [])
     )
 
 
-def allow(precision: str) -> None:
-    """Sets PyTorch's switches for TF32; bfloat16 is a matter of types (`torch.autocast`)."""
+def set_precision(precision: str) -> None:
+    """Sets PyTorch's switches for TF32. For bfloat16, use `torch.autocast` in addition."""
     torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
     torch.backends.cudnn.allow_tf32 = precision != "float32"

@@ -1,7 +1,7 @@
 """dip_jax: Deep Image Prior restoration in JAX. Restores a degraded image without training data.
 
-The public names are listed, with their types, in `__init__.pyi`. They are loaded when they are first used, so that
-importing the package costs nothing and the command answers a wrong flag before JAX is loaded.
+`__init__.pyi` lists the public names and their types. They are loaded when they are first used, so
+the command can report a wrong flag before it loads JAX.
 """
 
 import lazy_loader

@@ -15,8 +15,11 @@ from .base import Operator as Operator
 from .base import Posterior as Posterior
 from .base import Problem as Problem
 from .base import Result as Result
+from .base import Status as Status
 from .base import Stopper as Stopper
 from .batch.folder import restore_files as restore_files
+from .batch.inputs import InputFiles as InputFiles
+from .batch.processes import ProcessOptions as ProcessOptions
 from .config import Config as Config
 from .engine.checkpoint import CheckpointStore as CheckpointStore
 from .engine.restore import restore as restore

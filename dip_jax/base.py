@@ -1,218 +1,379 @@
-"""The conventions of the package and the types that flow through it.
+"""Conventions and types of the package.
 
-An image is `float32 [H, W, C]` in [0, 1], channel last; a batch adds one leading axis. Everything a
-function needs is an argument; random keys come first and are consumed.
+An image is `float32 [H, W, C]` in [0, 1], channels last; a batch adds one leading axis. Functions
+are pure: everything that they need is an argument. Random keys come first and are consumed.
 
-The names: `image` (the estimate, x), `measurement` (the data, y), `operator` (the forward model, A),
-`code` (the network's input, z), `params` (its weights), `reference` (the ground truth, which no
-estimator ever sees), `noise_std` (in [0, 1] units), `step` of `num_steps`.
+| name | symbol | meaning |
+|---|---|---|
+| `image` | x | estimate of the network, `[H, W, C]` |
+| `measurement` | y | data, y = A x + noise |
+| `operator` | A | forward model |
+| `code` | z | input of the network, `[Hc, Wc, C_in]` |
+| `params` | w | weights of the network |
+| `reference` | | ground truth, which no estimator sees |
+| `noise_std` | | standard deviation of the noise, in [0, 1] units |
+| `step` | t | number of a step, from 0 to `num_steps - 1` |
 """
 
-from collections.abc import Callable
+import enum
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from dip_jax.errors import InputError as InputError
-
 Array = jax.Array
-Params = Any  # a pytree of arrays
+Params = Any
+"""A pytree of arrays."""
 
 
 def network_label(name: str, network_index: int) -> str:
-    """What to call one of several networks for the picture `name`."""
+    """Returns the label of one of several networks for the image `name`.
+
+    Example:
+      >>> network_label("cat", 0), network_label("cat", 1)
+      ('cat', 'cat, network 2')
+    """
     return f"{name}, network {network_index + 1}" if network_index else name
 
 
 class Operator(Protocol):
-    """A measurement operator A: a callable pytree, image `[H, W, C]` -> measurement.
+    """A forward model A: a callable pytree that maps an image `[H, W, C]` to a measurement.
 
-    Arrays are its leaves and sizes are static, so it can be jitted, stacked over a batch and
-    sharded as it is.
+    Its leaves are arrays and its sizes are static, so an operator can be jitted, stacked over a
+    batch and sharded.
+
+    An operator whose value at a pixel depends on that pixel alone may also have the attribute
+    `is_pixelwise = True` and the method `pad(height, width)`; see `operators.pixelwise`. Its images
+    then share canvases, and sampling holds out some measurements to check predictions.
     """
 
     @property
     def is_linear(self) -> bool:
-        """Whether A(x + x') = A x + A x'; a constant of the class, or of the object."""
+        """Whether A(x + x') = A x + A x'; a constant of the class or of the object."""
         ...
 
     def __call__(self, image: Array) -> Array:
-        """Measures `image`."""
+        """Returns A x for the image x."""
         ...
 
 
 class Problem(NamedTuple):
-    """All that an estimator may know of a picture: y = A x + noise.
+    """Everything that an estimator may know about an image: y = A x + noise.
 
-    The ground truth is deliberately not here; see `Case`.
+    The ground truth is not part of it; see `Case`.
     """
 
     operator: Operator
-    """The forward model A."""
+    """Forward model A."""
     measurement: Array
-    """y, what was observed; for the operators of this package `[H, W, C]`."""
+    """Data y. Most operators make `[H, W, C]`; the others document their shape."""
     noise_std: Array | float
-    """Standard deviation of the noise in [0, 1] units; 0 for none, NaN for unknown."""
+    """Standard deviation of the noise in [0, 1] units. 0 means no noise, NaN unknown noise."""
     code_image: Array | None = None
-    """A picture `[H, W, C]` that serves as the network's input in place of noise, or None."""
+    """Image `[H, W, C]` that serves as the code in place of noise. None means no such image."""
     region: Array | None = None
-    """`[H, W, 1]`, 1 where the picture is and 0 where it was padded; None for 1 everywhere."""
+    """Canvas mask `[H, W, 1]`: 1 = image, 0 = margin. None means that there is no margin."""
     weights: Array | None = None
-    """Of the measurement's shape: 1 where it counts, 0 where it says nothing; None for 1 everywhere."""
+    """Weights, same shape as `measurement`: 1 = used, 0 = ignored. None means all ones."""
     tolerance: Array | None = None
-    """Of the measurement's shape: the true value lies within `measurement +- tolerance`; None for unknown."""
+    """Half widths, same shape as `measurement`: A x lies within `measurement +- tolerance`. None
+    means that no such bound is known."""
     peak: Array | float | None = None
-    """Photons that a value of 1 stands for (Poisson noise); None where there is no such thing."""
+    """Mean number of photons at a value of 1, for Poisson noise. None means no Poisson noise."""
 
 
 class Case(NamedTuple):
-    """One picture to restore, with what a report may know beyond the `Problem`."""
+    """One image to restore: its `Problem`, and additional information for reports."""
 
     name: str
+    """Name of the image; its random numbers follow from the last part of it."""
     problem: Problem
+    """Everything that the estimator may know."""
     shape: tuple[int, int, int]
     """Height, width and channels of the image to restore."""
     reference: np.ndarray | None = None
-    """The ground truth `[H, W, C]`, or None."""
+    """Ground truth `[H, W, C]`. None means unknown."""
     notes: tuple[str, ...] = ()
-    """Plain sentences that the user should be told."""
+    """Plain sentences for the user."""
     preview: np.ndarray | None = None
-    """What a classical method makes of the measurement, `[H, W, C]`; None where it is a picture of the
-    image's size itself."""
-    preview_name: str = "damaged"
-    """What to call it."""
+    """Estimate of a classical method `[H, W, C]`. None means the measurement itself."""
+    preview_name: str = "degraded"
+    """Label of the preview, or of the measurement."""
     jpeg: Any = None
-    """The `jpeg.JpegFile` whose coefficients were measured, or None."""
+    """`images.jpeg_file.JpegFile` whose coefficients were measured. None means no such file."""
     network_index: int = 0
-    """Which of several networks for the same picture this is: a chain, or a seed."""
+    """Index of the network, if several networks (chains or seeds) serve the image."""
+
+
+class NetInit(Protocol):
+    """Draws the initial weights of a network."""
+
+    def __call__(self, key: Array, /) -> Params:
+        """Returns the initial `params`.
+
+        Args:
+          key: Random key, consumed.
+        """
+        ...
+
+
+class NetApply(Protocol):
+    """Evaluates a network."""
+
+    def __call__(self, params: Params, code: Array, /) -> Array:
+        """Returns the image `[H, W, C]` that the network makes of a code.
+
+        Args:
+          params: The weights.
+          code: The code, `[Hc, Wc, C_in]`.
+        """
+        ...
 
 
 class Net(NamedTuple):
-    """A network as two pure functions."""
+    """A network as two pure functions.
 
-    init: Callable[[Array], Params]
+    Example:
+      The simplest network has no weights, and its code is the image:
+
+      >>> import jax
+      >>> net = Net(lambda key: {}, lambda params, code: code, (4, 4, 3), (4, 4, 3))
+      >>> params = net.init(jax.random.key(0))
+      >>> net.apply(params, jax.numpy.ones(net.code_shape)).shape
+      (4, 4, 3)
+    """
+
+    init: NetInit
     """`init(key) -> params`."""
-    apply: Callable[[Params, Array], Array]
-    """`apply(params, code) -> image`, `[Hc, Wc, Cin] -> [H, W, C]`."""
+    apply: NetApply
+    """`apply(params, code) -> image`."""
     code_shape: tuple[int, int, int]
-    """Shape of the code that `apply` takes."""
+    """Shape of the code, `(Hc, Wc, C_in)`."""
     image_shape: tuple[int, int, int]
-    """Shape of the image that it makes."""
+    """Shape of the image, `(H, W, C)`."""
 
 
 class Info(NamedTuple):
-    """What a person wants to know of one step; all of it belongs to the params *before* the step."""
+    """Information about one step. It belongs to the weights *before* the step."""
 
     loss: Array
-    """What is minimized: by default the mean of |A f(z) - y|^2 over the measurement."""
+    """Loss, a scalar; by default the mean of |A x - y|^2."""
     image: Array
-    """The network's output `[H, W, C]` for this step's perturbed code."""
+    """Output of the network `[H, W, C]` for the perturbed code of this step."""
     average: Array
-    """The running average of the outputs `[H, W, C]`."""
+    """Running average of the outputs `[H, W, C]`."""
     accepted: Array
-    """False where the guard rejected the step and went back."""
+    """Whether the guard accepted the step. False means a rollback."""
     mean: Array | None = None
-    """Sampling: the mean of the samples so far `[H, W, C]` (of the latest outputs, until there is one); None for a point estimate."""
+    """Mean of the samples so far `[H, W, C]`; `average` before the first sample. None for a fit."""
     sampled: Array | None = None
-    """Sampling: whether this step's output is a sample."""
+    """Whether the output of this step is a sample. None for a fit."""
 
     @property
     def estimate(self) -> Array:
-        """What would be handed out now: the mean of the samples, or the running average."""
+        """Image that would be returned now `[H, W, C]`: mean of the samples, or running average."""
         return self.average if self.mean is None else self.mean
 
 
-class Algorithm(NamedTuple):
-    """An estimator as two pure functions; `fit` and, later, samplers have this form."""
+class AlgorithmInit(Protocol):
+    """Starts an estimator."""
 
-    init: Callable[[Array, Problem], Any]
+    def __call__(self, key: Array, problem: Problem, /) -> Any:
+        """Returns the first state, a pytree of arrays.
+
+        The state has the fields `step` (steps made so far), `params`, `average`, `num_rollbacks`
+        and `diverged`.
+
+        Args:
+          key: Random key, consumed.
+          problem: The problem.
+        """
+        ...
+
+
+class AlgorithmStep(Protocol):
+    """Makes one step of an estimator."""
+
+    def __call__(self, problem: Problem, state: Any, /) -> tuple[Any, Info]:
+        """Returns the next state, and information about the weights before the step.
+
+        Args:
+          problem: The problem, the same in each step.
+          state: The state from `init` or from the last step.
+        """
+        ...
+
+
+class Algorithm(NamedTuple):
+    """An estimator as two pure functions: a fit (`build_fit`) or a sampler (`build_sgld`)."""
+
+    init: AlgorithmInit
     """`init(key, problem) -> state`."""
-    step: Callable[[Problem, Any], tuple[Any, Info]]
+    step: AlgorithmStep
     """`step(problem, state) -> (state, info)`."""
 
 
 class RuleReport(NamedTuple):
-    """What a stopping rule says at a step."""
+    """State of a stopping rule after a step."""
 
     signal: Array
-    """What it watches: its minimum, or a threshold, is where it stops. NaN while it has none."""
+    """Monitored value, whose minimum or threshold stops the fit. NaN means none in this step."""
     estimate_step: Array
-    """The step whose answer it would hand out."""
+    """Step whose estimate the rule returns."""
     done: Array
-    """Whether it has fired."""
+    """Whether the rule has fired."""
+
+
+class StopperInit(Protocol):
+    """Starts a stopping rule."""
+
+    def __call__(self, key: Array, problem: Problem, shape: tuple[int, ...], /) -> Any:
+        """Returns the first state, a pytree of arrays with the field `done`.
+
+        Args:
+          key: The random key that `Algorithm.init` gets.
+          problem: The whole problem.
+          shape: Shape of the image, `(H, W, C)`.
+        """
+        ...
+
+
+class StopperView(Protocol):
+    """Hides measurements from the estimator."""
+
+    def __call__(self, state: Any, problem: Problem, /) -> Problem:
+        """Returns the part of the problem that the estimator may see.
+
+        Args:
+          state: The state of the rule.
+          problem: The whole problem.
+        """
+        ...
+
+
+class StopperUpdate(Protocol):
+    """Decides after each step."""
+
+    def __call__(
+        self, state: Any, problem: Problem, step: Array, info: Info, /
+    ) -> tuple[Any, Array]:
+        """Returns the next state, and whether the estimate of this step is the best so far.
+
+        Args:
+          state: The state of the rule.
+          problem: The whole problem.
+          step: Number of the step.
+          info: Information that the estimator returned for the step.
+        """
+        ...
+
+
+class StopperReports(Protocol):
+    """Reports on each rule."""
+
+    def __call__(self, state: Any, /) -> dict[str, RuleReport]:
+        """Returns a report by the name of the rule; several if rules are compared.
+
+        Args:
+          state: The state of the rule.
+        """
+        ...
 
 
 class Stopper(NamedTuple):
     """A stopping rule as pure functions, composed with an `Algorithm` from outside."""
 
-    init: Callable[[Array, Problem, tuple[int, ...]], Any]
+    init: StopperInit
     """`init(key, problem, image_shape) -> state`; the state has the field `done`."""
-    view: Callable[[Any, Problem], Problem]
-    """`view(state, problem) -> problem`: what the estimator may see of the problem."""
-    update: Callable[[Any, Problem, Array, Info], tuple[Any, Array]]
-    """`update(state, problem, step, info) -> (state, improved)`: `improved` says to keep this step's answer."""
-    reports: Callable[[Any], dict[str, RuleReport]]
-    """`reports(state) -> {rule: verdict}`: of one rule, or of all that run side by side."""
+    view: StopperView
+    """`view(state, problem) -> problem`, as the estimator may see it."""
+    update: StopperUpdate
+    """`update(state, problem, step, info) -> (state, improved)`; `improved` keeps the estimate of
+    the step."""
+    reports: StopperReports
+    """`reports(state) -> {rule: report}`."""
 
 
 class Posterior(NamedTuple):
-    """What sampling, or several seeds, say about one picture beyond its answer: host-side numpy only."""
+    """Samples of the posterior of one image, or the spread of several seeds, as NumPy arrays."""
 
     mean: np.ndarray
-    """Mean of all samples of all chains `[H, W, C]`."""
+    """Mean of the samples of all chains `[H, W, C]`."""
     std: np.ndarray
-    """Their standard deviation `[H, W, C]`, that between the chains included."""
+    """Standard deviation of the samples `[H, W, C]`, within and between chains."""
     chain_means: np.ndarray
-    """Mean of each chain's samples `[M, H, W, C]`."""
+    """Mean of the samples of each chain `[M, H, W, C]`."""
     num_samples: int
-    """Samples of all chains."""
+    """Number of samples of all chains."""
     traces: np.ndarray
-    """Quantities of each sample `[M, S, Q]`: S samples in each of M chains."""
+    """Traced quantities of each sample `[M, S, Q]`, for S samples in each of M chains."""
     trace_names: tuple[str, ...]
-    """Their Q names: pixels `x[row,column,channel]`, and summaries."""
+    """Names of the Q traced quantities: pixels `x[row,column,channel]`, then summaries."""
     samples: np.ndarray
-    """Kept samples `[K, H, W, C]`; none by default."""
+    """Stored samples `[K, H, W, C]`; K = 0 by default."""
+
+
+class Status(enum.StrEnum):
+    """How a restoration ended. A member equals its string, as in JSON."""
+
+    DONE = "done"
+    """All steps were run."""
+    STOPPED = "stopped"
+    """The stopping rule fired."""
+    INTERRUPTED = "interrupted"
+    """The run ended early; the estimate up to then was kept."""
+    DIVERGED = "diverged"
+    """The guard gave up: rollbacks to one snapshot did not help."""
+    FAILED = "failed"
+    """An error prevented the restoration; there is no image."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a resumed run keeps the result: `done`, `stopped` and `diverged`."""
+        return self in (Status.DONE, Status.STOPPED, Status.DIVERGED)
 
 
 class Result(NamedTuple):
-    """What a run leaves for one picture: host-side numpy only."""
+    """Restoration of one image, as NumPy arrays."""
 
     name: str
-    status: str
-    """`done`, `stopped` (by its rule), `interrupted`, `diverged` or `failed`."""
+    """Name of the case."""
+    status: Status
+    """How the restoration ended."""
     image: np.ndarray
-    """The restored image `[H, W, C]`, float32; empty where the status is `failed`."""
+    """Restored image `[H, W, C]`, float32; empty if the status is `failed`."""
     raw: np.ndarray
-    """The answer before known pixels were put back; the same array where none were."""
+    """Estimate before known values were restored; the same array as `image` if there are none."""
     num_steps: int
-    """Steps that were run."""
+    """Number of steps that were run."""
     stop_step: int
-    """The step whose answer was kept."""
+    """Step whose estimate was returned."""
     num_rollbacks: int
-    """How often the guard went back."""
+    """Number of rollbacks by the guard."""
     num_params: int
-    """Weights of its network."""
+    """Number of weights of the network."""
     curve: dict[str, np.ndarray]
-    """`step`, `loss`, `psnr`, `psnr_average` and, of samples, `psnr_mean` (NaN without a reference), and for each
-    stopping rule `signal_RULE`, what it watches; one entry per step."""
+    """Values of each step: `step`, `loss`, `psnr` (output), `psnr_average` (running average), for
+    samplers `psnr_mean` (mean of the samples), and `signal_RULE` for each stopping rule. PSNRs are
+    NaN without a reference."""
     seconds: float
-    """Wall time from its start to its end, also where images share a device; of several networks, of all together."""
+    """Wall time from start to end, also if other images used the device; the sum over networks."""
     compile_seconds: float
-    """Wall time of compiling the program that served it."""
+    """Wall time of compiling the program."""
     error: Exception | None = None
-    """What went wrong, where the status is `failed`."""
+    """Error that prevented the restoration. None unless the status is `failed`."""
     notes: tuple[str, ...] = ()
-    """Plain sentences about the answer that the user should be told."""
+    """Plain sentences about the result for the user."""
     posterior: Posterior | None = None
-    """What was sampled, where it was, or the spread of several seeds."""
+    """Samples, or the spread of several seeds. None for a single fit."""
     held_out: np.ndarray | None = None
-    """Of samples, where the operator acts on each pixel alone: which measurements no chain saw."""
+    """Measurements that no chain has seen, same shape as the measurement, boolean. None for fits
+    and for operators that are not pixelwise."""
     network_curves: tuple[dict[str, np.ndarray], ...] = ()
-    """The curves of several networks for the picture; `curve` is that of the first."""
+    """Curve of each network, if several networks serve the image; `curve` is that of the first."""
     network_index: int = 0
-    """Which of them this is, until they are put together."""
+    """Index of the network, until the results of several networks are pooled."""
     point_estimate: "Result | None" = None
-    """Of samples: what a fit made in as many steps."""
+    """Result of a fit with as many steps, for comparison with samples. None if there is none."""
     stops: dict[str, tuple[int, bool]] | None = None
-    """For each stopping rule, the step of its answer and whether it has fired."""
+    """For each stopping rule, the step of its estimate and whether it has fired."""

@@ -1,17 +1,19 @@
-"""Every setting of a run: frozen dataclasses, overrides by name, JSON.
+"""The settings of a run: frozen dataclasses that validate themselves, overrides by name, and JSON.
 
-A `Config` is complete: together with the pictures and the versions it determines the result. This
-file imports no JAX, so that a wrong flag is answered at once.
+A `Config` is complete: together with the input files and the versions of the packages, it
+determines the result. A name in parentheses at the start of a field's description restricts the
+field to these choices, e.g. "(skip, unet)". This file imports no JAX, so a wrong flag is answered
+at once.
 """
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dip_jax.errors import InputError
-from dip_jax.fields import Section, choice, number, parse, require_choice
+from dip_jax.fields import Section, number, parse, require_choice
 
-TASKS = (
+Task = Literal[
     "denoise",
     "inpaint",
     "dejpeg",
@@ -22,201 +24,227 @@ TASKS = (
     "compressed_sensing",
     "ct",
     "custom",
-)
-LIKELIHOODS = ("gaussian", "poisson", "poisson_gauss", "laplace", "interval")
+]
+TASKS: tuple[Task, ...] = get_args(Task)
+Noise = Literal["gaussian", "poisson", "poisson_gauss", "salt_and_pepper"]
+Filter = Literal["lanczos2", "lanczos3", "box", "bicubic"]
+Boundary = Literal["reflect", "circular"]
+Pattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
+
+Kind = Literal["skip", "unet", "resnet", "texture", "conv_decoder", "deep_decoder", "identity"]
+Downsampling = Literal["stride", "avg", "max", "lanczos2", "lanczos3"]
+Upsampling = Literal["bilinear", "nearest", "deconv"]
+Padding = Literal["reflect", "zero"]
+Activation = Literal["leaky_relu", "swish", "elu", "relu", "none"]
+Lowering = Literal["auto", "winograd", "patches", "xla"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+Batching = Literal["auto", "grouped", "separate", "product"]
+
+Likelihood = Literal["gaussian", "poisson", "poisson_gauss", "laplace", "interval"]
+LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
+Variation = Literal["isotropic", "smooth"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig(Section):
-    """What was done to the picture."""
+    """The degradation, and how a simulation applies it to a clean image."""
 
     SECTION = "task"
 
-    name: str = choice(*TASKS, default="denoise")
-    """The damage; see `tasks`."""
+    name: Task = "denoise"
+    """Name of the task; see `dip_jax.tasks`."""
     noise_std: float | None = number(None, 0, 1)
-    """Standard deviation of the noise in [0, 1] units; None for unknown (where it is simulated: 25/255
-    for denoising and flash, 2/255 for deblurring, 0 elsewhere)."""
-    noise: str = choice(
-        "gaussian", "poisson", "poisson_gauss", "salt_and_pepper", default="gaussian"
-    )
-    """The kind of noise that a simulation adds."""
+    """Standard deviation of the noise in [0, 1] units; None if it is unknown. A simulation then
+    uses 25/255 (denoise, flash), 2/255 (deblur) or 0 (other tasks)."""
+    noise: Noise = "gaussian"
+    """Noise model; a simulation adds this noise."""
     peak: float = number(30.0, 0, open_low=True)
-    """Poisson noise: photons that a white pixel receives on average."""
+    """(poisson, poisson_gauss) Mean number of photons at a value of 1."""
     salt_fraction: float = number(0.1, 0, 1)
-    """Salt and pepper: share of the pixels that turn black or white."""
+    """(salt_and_pepper) Fraction of the pixels that a simulation turns black or white."""
     saturation: float | None = number(None, 0, open_low=True)
-    """Measured values from here on say nothing (a full sensor) and are left out; None for none."""
+    """Measured values of at least this are saturated and get weight 0; None for no limit."""
     known_fraction: float = number(0.5, 0, 1, open_low=True)
-    """Share of the pixels (inpainting) or measurements (compressed sensing) that a simulation keeps."""
+    """(inpaint, compressed_sensing) Fraction of the pixels or values that a simulation keeps."""
     paste_known: bool = True
-    """Put the known pixels back into the answer of an inpainting without noise."""
+    """(inpaint, demosaic, dejpeg) Restore exactly known values in the estimate."""
     factor: int = number(4, 2, 32)
-    """Super-resolution: how many times smaller each side was made."""
-    filter: str = choice("lanczos2", "lanczos3", "box", "bicubic", default="lanczos2")
-    """Super-resolution: how the model shrinks."""
-    kernel: str = choice("gaussian", "motion", "file", default="gaussian")
-    """Deblurring: the point spread; `file` reads it from a picture or a .npy file."""
+    """(super_resolve) Factor by which each side of the image is reduced."""
+    filter: Filter = "lanczos2"
+    """(super_resolve) Filter of the reduction in the operator."""
+    kernel: Literal["gaussian", "motion", "file"] = "gaussian"
+    """(deblur) Blur kernel; `file` reads it from an image or a .npy file."""
     kernel_std: float = number(1.6, 0, open_low=True)
-    """Deblurring: standard deviation of a Gaussian kernel in pixels."""
+    """(deblur) Standard deviation of a Gaussian kernel in pixels."""
     kernel_length: float = number(9.0, 1)
-    """Deblurring: length of a motion in pixels."""
+    """(deblur) Length of a motion kernel in pixels."""
     kernel_angle: float = number(0.0, -360, 360)
-    """Deblurring: its direction in degrees, counter-clockwise from the right."""
+    """(deblur) Direction of a motion kernel in degrees, counterclockwise from the right."""
     normalize_kernel: bool = False
-    """Deblurring: scale a given kernel to sum 1 instead of refusing it."""
-    boundary: str = choice("reflect", "circular", default="reflect")
-    """Deblurring: what the kernel sees beyond the border."""
-    jpeg: str = choice("intervals", "decoded", default="intervals")
-    """dejpeg: keep the coefficients within the file's own quantization intervals, or fit the decoded
-    picture as in 2018."""
+    """(deblur) Scale a kernel from a file to sum 1 instead of raising an error."""
+    boundary: Boundary = "reflect"
+    """(deblur) Values beyond the border of the image."""
+    jpeg: Literal["intervals", "decoded"] = "intervals"
+    """(dejpeg) Fit the coefficients within their quantization intervals, or the decoded image as in
+    2018."""
     quality: int = number(10, 1, 100)
-    """dejpeg: quality of a simulated JPEG."""
-    pattern: str = choice("RGGB", "BGGR", "GRBG", "GBRG", default="RGGB")
-    """Demosaicing: the color filters of the first two rows."""
-    sensing: str = choice("fourier", "gaussian", default="fourier")
-    """Compressed sensing: random frequencies, or a random matrix."""
+    """(dejpeg) Quality of a simulated JPEG."""
+    pattern: Pattern = "RGGB"
+    """(demosaic) Color filters of the first two rows."""
+    sensing: Literal["fourier", "gaussian"] = "fourier"
+    """(compressed_sensing) Random frequencies, or a random matrix."""
     num_angles: int = number(32, 1)
-    """CT: directions in half a turn."""
+    """(ct) Number of angles, evenly spaced in half a turn."""
     image_shape: tuple[int, ...] = number((), 1)
-    """Height, width and channels of the image where the measurement does not say (compressed sensing,
-    custom operators)."""
+    """(compressed_sensing, custom) Height, width and channels of the image; empty if the
+    measurement determines them."""
     operator: str = ""
-    """custom: `path.py:function`, any JAX function from an image to a measurement."""
+    """(custom) `path.py:function`, a JAX function from an image to a measurement."""
 
     def __post_init__(self) -> None:
-        """Checks what no single field can."""
+        """Checks the fields together.
+
+        Raises:
+          InputError: If they contradict each other.
+        """
         super().__post_init__()
         if len(self.image_shape) not in (0, 3):
             raise InputError(
-                f"task.image_shape needs height, width and channels, came {self.image_shape}."
+                f"task.image_shape expects height, width and channels, got {self.image_shape}."
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class NetConfig(Section):
-    """The network. Lists run over the scales, the finest first. Not every field matters to every kind.
+    """The network. Tuples have one value per scale, the finest first.
 
     References:
-      Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplementary material, figure 21 (`skip`).
+      Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplement, figure 21 (`skip`).
     """
 
     SECTION = "net"
 
-    kind: str = choice(
-        "skip",
-        "unet",
-        "resnet",
-        "texture",
-        "conv_decoder",
-        "deep_decoder",
-        "identity",
-        default="skip",
-    )
-    """Which network; see `nets`."""
+    kind: Kind = "skip"
+    """Architecture; see `dip_jax.architectures`."""
     input_depth: int = number(32, 1)
     """Channels of the code."""
     channels_down: tuple[int, ...] = number((128,) * 5, 1)
-    """skip, unet: channels of the encoder; for `skip` its length is the number of scales, for `unet` one
-    more."""
+    """(skip, unet) Channels of the encoder. The number of values is the number of halvings in
+    `skip`, and one more in `unet`."""
     channels_up: tuple[int, ...] = number((128,) * 5, 1)
-    """skip: channels of the decoder."""
+    """(skip) Channels of the decoder."""
     channels_skip: tuple[int, ...] = number((4,) * 5, 0)
-    """skip: channels of the skip connections; 0 leaves one out."""
+    """(skip) Channels of the skip branches; 0 removes a branch."""
     width: int = number(32, 1)
-    """resnet, texture, conv_decoder, deep_decoder: channels."""
+    """(resnet, texture, conv_decoder, deep_decoder) Channels."""
     depth: int = number(8, 1, 16)
-    """resnet: blocks; texture: scales; conv_decoder, deep_decoder: how often the code is doubled."""
+    """(resnet, texture, conv_decoder, deep_decoder) Number of residual blocks, of scales, or of
+    doublings of the code."""
     extra_scales: int = number(0, 0, 4)
-    """unet: further scales of the coarsest width."""
+    """(unet) Additional scales, as wide as the coarsest one."""
     concat_input: bool = False
-    """unet: each encoder scale also sees the shrunken code."""
+    """(unet) Append the reduced code to each scale of the encoder."""
     residual: bool = True
-    """resnet: add each block's input to its output."""
-    normalization: str = choice("batch", "instance", "none", "group", default="batch")
-    """Each channel by its own statistics, with learnt scale and bias; unet: also without them (`instance`), or not at
-    all; skip: also groups of channels together."""
+    """(resnet) Add the input of each block to its output."""
+    normalization: Literal["batch", "instance", "none", "group"] = "batch"
+    """Normalization of each channel by its mean and variance over the image, with learned scale and
+    bias. `unet` also has `instance` (without scale and bias) and `none`, `skip` also has `group`
+    (groups of channels together)."""
     num_groups: int = number(8, 1)
-    """group: into how many groups channels are parted, as far as their number allows."""
+    """(group) Number of groups; C channels form gcd(C, num_groups) groups."""
     kernel_down: tuple[int, ...] = number((3,), 1, 7)
-    """skip: kernel sides of the encoder: 1, 3, 5 or 7; one value serves all scales."""
+    """(skip) Kernel sides of the encoder (1, 3, 5 or 7); one for all scales, or one per scale."""
     kernel_up: tuple[int, ...] = number((3,), 1, 7)
-    """skip: kernel sides of the decoder; one value serves all scales."""
+    """(skip) Kernel sides of the decoder; one for all scales, or one per scale."""
     kernel_skip: int = number(1, 1, 7)
-    """skip: kernel side of the skip connections."""
+    """(skip) Kernel side of the skip branches."""
     conv1x1_up: bool = True
-    """skip: a 1x1 convolution at the end of each decoder scale."""
-    downsample: tuple[str, ...] = choice(
-        "stride", "avg", "max", "lanczos2", "lanczos3", default=("stride",)
-    )
-    """skip: how each scale halves the image; one value serves all scales."""
-    upsample: tuple[str, ...] = choice("bilinear", "nearest", "deconv", default=("bilinear",))
-    """How each scale doubles it; one value serves all scales (`deconv`, a transposed convolution, in unet
-    only)."""
-    padding: str = choice("reflect", "zero", default="reflect")
-    """What convolutions see beyond the border."""
-    activation: str = choice("leaky_relu", "swish", "elu", "relu", "none", default="leaky_relu")
-    """The non-linearity."""
+    """(skip) Append a 1x1 convolution to each scale of the decoder."""
+    downsample: tuple[Downsampling, ...] = ("stride",)
+    """(skip) Method that halves the image; one for all scales, or one per scale."""
+    upsample: tuple[Upsampling, ...] = ("bilinear",)
+    """(skip, unet, texture, conv_decoder, deep_decoder) Method that doubles the image; only `skip`
+    takes one value per scale, and only `unet` has `deconv` (a transposed convolution)."""
+    padding: Padding = "reflect"
+    """Values beyond the border of the image in convolutions."""
+    activation: Activation = "leaky_relu"
+    """Activation function."""
     bias: bool = True
-    """Biases in the convolutions (those before a normalization have no effect)."""
+    """Biases in the convolutions; in front of a normalization they have no effect."""
     sigmoid: bool = True
-    """A sigmoid at the end, so that images lie in [0, 1]."""
-    scale_init: str = choice("uniform", "one", default="uniform")
-    """Where normalization scales start: U(0, 1), as the PyTorch of 2018 did, or at one."""
+    """A sigmoid at the end, which keeps the image in [0, 1]."""
+    scale_init: Literal["uniform", "one"] = "uniform"
+    """Initial scales of normalizations: U(0, 1), as in the PyTorch of 2018, or 1."""
     sides_per_octave: int = number(16, 0)
-    """Sides are rounded up to so many per octave, so that pictures share a program; 0 rounds nothing."""
-    lowering: str = choice("auto", "winograd", "patches", "xla", default="auto")
-    """How convolutions are computed; `auto` chooses per platform. See `convolution`."""
-    precision: str = choice("auto", "float32", "tf32", "bfloat16", default="auto")
-    """Of the products in convolutions; `auto` is float32 on CPU and tf32 elsewhere. With `bfloat16` maps are kept
-    in it, too; weights, statistics, loss and optimizer are float32 in any case."""
-    remat: str = choice("auto", "off", "on", default="auto")
-    """skip: rematerialization, that is to keep for the gradient only what blocks begin with and to compute the rest
-    again: a fifth less memory, a quarter more time. `auto` does so where a picture would not fit otherwise. (On
-    CPU with jax 0.10 it has no effect: its compiler computes nothing twice.)"""
-    batching: str = choice("auto", "grouped", "separate", "product", default="auto")
-    """What `vmap` makes of the platform's own convolutions; see `layers.xla_conv`."""
+    """Canvas sides per octave, to which the sides of images are rounded up so that images of
+    similar sizes share a program; 0 turns rounding off."""
+    lowering: Lowering = "auto"
+    """Algorithm of the convolutions; `auto` chooses by platform, see `layers.conv`."""
+    precision: Precision = "auto"
+    """Precision of the products in convolutions: `auto` is float32 on CPU and tf32 elsewhere. With
+    `bfloat16`, feature maps are bfloat16, but weights, statistics, loss and optimizer float32."""
+    remat: Literal["auto", "off", "on"] = "auto"
+    """(skip) Rematerialization: the gradient keeps only the inputs of blocks and computes the rest
+    again, which takes a fifth less memory and a quarter more time. `auto` turns it on if the image
+    does not fit otherwise. It has no effect on CPU with jax 0.10."""
+    batching: Batching = "auto"
+    """Form of XLA's convolutions under `vmap`; see `layers.xla_conv`."""
 
     def __post_init__(self) -> None:
-        """Checks what no single field can."""
+        """Checks the fields together.
+
+        Raises:
+          InputError: If they contradict each other.
+        """
         super().__post_init__()
-        scales = len(self.channels_down)
-        if scales == 0:
-            raise InputError("net.channels_down needs at least one value, came none.")
-        for side in (*self.kernel_down, *self.kernel_up, self.kernel_skip):
-            if side % 2 == 0:
-                raise InputError(f"Kernel sides must be 1, 3, 5 or 7, came {side}.")
+        num_scales = len(self.channels_down)
+        if num_scales == 0:
+            raise InputError("net.channels_down expects at least one value, got none.")
+        for name, sides in (
+            ("kernel_down", self.kernel_down),
+            ("kernel_up", self.kernel_up),
+            ("kernel_skip", (self.kernel_skip,)),
+        ):
+            for side in sides:
+                if side % 2 == 0:
+                    raise InputError(f"net.{name} expects 1, 3, 5 or 7, got {side}.")
         if "deconv" in self.upsample and self.kind != "unet":
-            raise InputError(f"net.upsample=deconv belongs to unet, the network is {self.kind}.")
-        if self.normalization not in {
+            raise InputError(
+                f"net.upsample=deconv expects net.kind=unet, got {self.kind}; use bilinear or "
+                "nearest."
+            )
+        normalizations = {
             "unet": ("batch", "instance", "none"),
             "skip": ("batch", "group"),
-        }.get(self.kind, ("batch",)):
+        }.get(self.kind, ("batch",))
+        if self.normalization not in normalizations:
             raise InputError(
-                f"net.normalization={self.normalization} is not one of {self.kind}; use batch."
+                f"net.kind={self.kind} expects net.normalization={' or '.join(normalizations)}, "
+                f"got {self.normalization}."
             )
-        if self.kind == "unet" and scales < 2:
-            raise InputError("A unet needs at least two values in net.channels_down, came one.")
+        if self.kind == "unet" and num_scales < 2:
+            raise InputError("net.kind=unet expects at least two net.channels_down, got one.")
         if self.kind != "skip":
             return
         for name in ("channels_up", "channels_skip"):
-            if len(getattr(self, name)) != scales:
+            count = len(getattr(self, name))
+            if count != num_scales:
                 raise InputError(
-                    f"net.{name} needs {scales} values, one per scale as net.channels_down has, came "
-                    f"{len(getattr(self, name))}."
+                    f"net.{name} expects {num_scales} values, as many as net.channels_down, got "
+                    f"{count}."
                 )
         for name in ("kernel_down", "kernel_up", "downsample", "upsample"):
-            values = getattr(self, name)
-            if len(values) not in (1, scales):
-                raise InputError(f"net.{name} needs 1 or {scales} values, came {len(values)}.")
+            count = len(getattr(self, name))
+            if count not in (1, num_scales):
+                raise InputError(f"net.{name} expects 1 or {num_scales} values, got {count}.")
 
     @property
     def num_scales(self) -> int:
-        """skip: how often the image is halved."""
+        """(skip) Number of times that the image is halved."""
         return len(self.channels_down)
 
     def per_scale(self, name: str) -> tuple[Any, ...]:
-        """skip: the field `name` with one value for each scale."""
+        """(skip) The field `name` with one value per scale."""
         values = getattr(self, name)
         return values * self.num_scales if len(values) == 1 else values
 
@@ -227,181 +255,224 @@ class FitConfig(Section):
 
     SECTION = "fit"
 
-    method: str = choice("fit", "sgld", default="fit")
-    """A point estimate, or samples of the posterior; see `fit` and `sgld`."""
+    method: Literal["fit", "sgld"] = "fit"
+    """A point estimate (`dip_jax.fit`), or samples of the posterior (`dip_jax.sgld`)."""
     num_seeds: int = number(1, 1, 64)
-    """fit: networks for the same picture, whose answers are averaged."""
+    """(fit) Networks for each image; their estimates are averaged."""
     num_steps: int = number(3000, 1)
-    """Optimization steps at most; a stopping rule may end earlier."""
+    """Maximum number of steps; a stopping rule may end a fit earlier."""
     optimizer: str = "adam"
-    """The name of any optimizer in optax; of `sgld` its place is the sampler's."""
+    """Name of an optimizer in optax; a sampler takes its place."""
     learning_rate: float = number(0.01, 0, open_low=True)
-    """Its learning rate, constant."""
+    """Constant learning rate."""
     b2: float | None = number(None, 0, 0.99999)
-    """Decay of its second moment, where it has one, as Adam and its kin; None for optax's own, 0.999."""
-    optimize: str = choice("net", "code", "both", default="net")
-    """What is fitted: the network's weights, its code, or both."""
-    code: str = choice("uniform", "normal", "meshgrid", "fourier", "image", default="uniform")
-    """The network's input: noise, coordinates, random waves, or a picture (the guide); see `codes`."""
+    """Decay of the second moment in Adam and its variants; None for optax's default, 0.999."""
+    optimize: Literal["net", "code", "both"] = "net"
+    """Fitted variables: the weights of the network, its code, or both."""
+    code: Literal["uniform", "normal", "meshgrid", "fourier", "image"] = "uniform"
+    """Code: noise, coordinates, random waves or the guide image; see `codes`."""
     code_scale: float = number(0.1, 0, open_low=True)
-    """What the noise of the code is multiplied by: U(0, 1) or N(0, 1)."""
+    """(uniform, normal) Factor of the noise, U(0, 1) or N(0, 1)."""
     fourier_std: float = number(10.0, 0, open_low=True)
-    """Standard deviation of the frequencies of a `fourier` code, in waves per picture."""
-    likelihood: str = choice(*LIKELIHOODS, default="gaussian")
-    """How the prediction is compared with the measurement; see `losses`."""
+    """(fourier) Standard deviation of the frequencies, in waves per image."""
+    likelihood: Likelihood = "gaussian"
+    """Likelihood of the measurement; see `losses`."""
     interval_pull: float = number(0.3, 0)
-    """interval: weight of the squared distance to the interval's middle, inside it too."""
+    """(interval) Weight of the squared distance to the center of the interval."""
     tv_weight: float = number(0.0, 0)
-    """Weight of the total variation that is added to the loss."""
-    tv_form: str = choice("isotropic", "smooth", default="isotropic")
-    """Total variation as in 2018, or with a gradient that is smooth at zero."""
+    """Weight of the total variation in the loss."""
+    tv_form: Variation = "isotropic"
+    """Total variation as in 2018, or smoothed at zero; see `losses.total_variation`."""
     perturbation: float = number(1 / 30, 0)
-    """Standard deviation of the fresh normal noise that each step adds to the code."""
-    average: str = choice("original", "corrected", "none", default="corrected")
-    """Running average of the outputs: as in 2018 (it starts at the first output), or bias-corrected."""
+    """Standard deviation of the fresh normal noise on the code in each step."""
+    average: Literal["original", "corrected", "none"] = "corrected"
+    """Running average of the outputs: as in 2018 (it starts at the first output), bias-corrected,
+    or the latest output alone."""
     average_decay: float = number(0.99, 0, 0.999999)
     """Decay of the running average per step."""
     guard_ratio: float = number(10**0.5, 1, open_low=True)
-    """A step whose loss is this many times its recent level is undone (2018: 5 dB of a squared misfit)."""
+    """The guard undoes a step whose loss is above this multiple of its running level (2018: 5 dB of
+    a squared misfit)."""
     guard_every: int = number(20, 1)
-    """Steps between the snapshots that the guard returns to."""
+    """Accepted steps in a row after which the guard takes a snapshot."""
     guard_limit: int = number(10, 1)
-    """Returns to the same snapshot after which the fit has diverged."""
+    """Rollbacks to one snapshot after which the fit has diverged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SgldConfig(Section):
-    """How the posterior is sampled, with `fit.method=sgld`; see `sgld`."""
+    """How the posterior is sampled, with `fit.method=sgld`; see `dip_jax.sgld`."""
 
     SECTION = "sgld"
 
-    sampler: str = choice("psgld", "sgld", "csgld", "paper", default="psgld")
-    """Preconditioned, plain or cyclical Langevin dynamics, or what the code of 2019 did."""
+    sampler: Literal["psgld", "sgld", "csgld", "paper"] = "psgld"
+    """Preconditioned, plain or cyclical Langevin dynamics, or the sampler of the 2019 code."""
     burn_in: int | None = number(None, 0)
-    """Steps before the first sample; None for 35 % of them, as in 2019."""
+    """Steps before the first sample; None for 35 % of all steps, as in 2019."""
     thin: int = number(10, 1)
-    """Every so manieth step after it gives a sample."""
+    """Every `thin`-th step after the burn-in gives a sample."""
     num_chains: int = number(2, 1, 64)
-    """Chains with networks of their own."""
+    """Number of chains, each with its own network."""
     temperature: float = number(1.0, 0)
-    """1 samples the posterior, 0 optimizes."""
+    """Temperature T: 1 samples the posterior, 0 optimizes."""
     warm_up: int | None = number(None, 0)
-    """First steps, which go at temperature 0; None for a fifth of the burn-in."""
+    """First steps of the burn-in, at temperature 0; None for a fifth of the burn-in."""
     step_size: float | None = number(None, 0, open_low=True)
-    """sgld, psgld: the step e after the warm-up. None for `fit.learning_rate`, which is that of the warm-up; of
-    plain sgld for 1 / k, which moves the weights by the gradient of the mean loss."""
+    """(sgld, psgld) Step size e after the warm-up. None is `fit.learning_rate` in `psgld`, and in
+    `sgld` 1 / k, with which a step follows the gradient of the mean loss."""
     step_decay: float = number(0.0, 0, 1)
-    """sgld, psgld: exponent by which the step falls after the burn-in; 0 keeps it."""
+    """(sgld, psgld) Exponent of the decay of the step size after the burn-in; 0 for none."""
     decay: float = number(0.999, 0, 0.999999)
-    """psgld, csgld: decay of the running mean of squared gradients."""
+    """(psgld, csgld) Decay of the running mean of squared gradients."""
     damping: float = number(1e-3, 0, open_low=True)
-    """psgld, csgld: what is added to its root, in units of the gradient of U."""
+    """(psgld, csgld) Constant added to the root of that mean, in units of the gradient of U."""
     freeze: bool = True
-    """psgld, csgld: keep the preconditioner as it is at the end of the burn-in."""
+    """(psgld, csgld) Keep the preconditioner constant after the burn-in."""
     gamma: bool = False
-    """psgld, csgld without `freeze`: correct the drift for the preconditioner's change (a second gradient
-    per step)."""
+    """(psgld, csgld) Correct the drift for a preconditioner that is not frozen, by a second
+    gradient per step."""
     num_cycles: int = number(4, 1)
-    """csgld: cycles of the step size."""
+    """(csgld) Number of cycles of the step size."""
     explore_fraction: float = number(0.5, 0, 1)
-    """csgld: first share of each cycle that goes at temperature 0 and gives no samples."""
+    """(csgld) First fraction of each cycle, which runs at temperature 0 and gives no samples."""
     prior_precision: float = number(1.0, 0)
-    """Precision (one over the variance) of the normal prior of each weight."""
+    """(sgld, psgld, csgld) Precision p (1 / variance) of the normal prior of each weight."""
     constrain_norm: bool = False
-    """All but `paper`: kernels in front of a normalization keep their length, which has no effect on the image but
-    on how far a step turns them."""
-    noise: str = choice("known", "sampled", default="known")
-    """The noise level: as given or estimated, or sampled too (Gaussian likelihood only)."""
+    """(sgld, psgld, csgld) Keep the norm of kernels in front of a normalization; it has no effect
+    on the image, but a step rotates a kernel of large norm less."""
+    noise: Literal["known", "sampled"] = "known"
+    """Noise level: known or estimated before, or sampled too (Gaussian likelihood only)."""
     noise_shape: float = number(1.0, 0, open_low=True)
-    """sampled: shape of the inverse-gamma prior of the noise's variance."""
+    """(sampled) Shape a of the inverse-gamma prior of the noise variance."""
     noise_rate: float = number(1e-3, 0, open_low=True)
-    """sampled: its scale, a variance."""
+    """(sampled) Scale b of that prior, a variance."""
     weight_decay: float = number(5e-8, 0)
-    """paper: weight decay of the mean loss."""
+    """(paper) Weight decay, relative to the mean loss."""
     perturbation: float = number(0.0, 0)
-    """All but `paper`: standard deviation of the noise added to the code in each step (there it is
-    `fit.perturbation`). It is heat beyond the temperature."""
+    """(sgld, psgld, csgld) Replaces `fit.perturbation`. A perturbed code adds noise beyond the
+    temperature."""
     held_out_fraction: float = number(0.01, 0, 0.5)
-    """Share of the measurements that no chain sees, to check its predictions on (where the operator acts on
-    each pixel alone)."""
+    """Fraction of the measurements that is hidden from all chains, to check their predictions
+    (pixelwise operators only)."""
     keep_samples: int = number(0, 0, 1000)
-    """Samples of each chain to write to disk, evenly spread over the run."""
+    """Samples of each chain that are written to disk, evenly spread over the run."""
     point_estimate: bool = True
-    """Where there is a reference, also make a fit of as many steps, to compare with."""
+    """If the reference is known, also run a fit with as many steps, for comparison."""
 
     def phases(self, num_steps: int) -> tuple[int, int]:
-        """Steps of the warm-up, and of the burn-in that begins with it."""
+        """Returns the steps of the warm-up, and of the burn-in that contains it.
+
+        Example:
+          >>> SgldConfig().phases(1000)
+          (70, 350)
+        """
         burn_in = round(0.35 * num_steps) if self.burn_in is None else self.burn_in
         return burn_in // 5 if self.warm_up is None else self.warm_up, burn_in
 
-    def num_samples(self, num_steps: int) -> int:
-        """Samples of a chain in which the guard rejects none; see `sgld.is_sample`."""
-        _, burn_in = self.phases(num_steps)
-        steps = range(self.thin * (burn_in // self.thin + 1), num_steps, self.thin)
-        if self.sampler != "csgld":
-            return len(steps)
+    def cycle_phase(self, step: Any, num_steps: int) -> Any:
+        """(csgld) Returns the position of `step` in its cycle, from 0 to 1.
+
+        Args:
+          step: A step, or an array of steps.
+          num_steps: Steps in total.
+        """
         length = -(-num_steps // self.num_cycles)
-        return sum(t % length >= self.explore_fraction * length for t in steps)
+        return (step % length) / length
+
+    def is_sample(self, step: Any, num_steps: int) -> Any:
+        """Returns whether the output of `step` is a sample, unless the guard rejects it.
+
+        Args:
+          step: A step, or an array of steps.
+          num_steps: Steps in total.
+
+        Example:
+          >>> config = SgldConfig(burn_in=20, thin=10)
+          >>> [step for step in range(60) if config.is_sample(step, 60)]
+          [30, 40, 50]
+        """
+        _, burn_in = self.phases(num_steps)
+        sampled = (step > burn_in) & (step % self.thin == 0)
+        if self.sampler == "csgld":
+            sampled &= self.cycle_phase(step, num_steps) >= self.explore_fraction
+        return sampled
+
+    def num_samples(self, num_steps: int) -> int:
+        """Returns the number of samples of a chain in which the guard rejects none."""
+        return sum(self.is_sample(step, num_steps) for step in range(0, num_steps, self.thin))
 
 
 @dataclasses.dataclass(frozen=True)
 class StopConfig(Section):
-    """When to stop, judged without the reference; see `stopping`."""
+    """When a fit stops, judged without the reference; see `dip_jax.stopping`."""
 
     SECTION = "stop"
 
-    rule: str = choice(
-        "held_out", "wmv", "emv", "discrepancy", "sure", "fixed", "all", default="held_out"
-    )
-    """`fixed` runs all steps. `wmv` and `emv` stop at the minimum of the outputs' moving variance, windowed or
-    exponential; `discrepancy` where the misfit is that of the noise; `held_out` at the minimum of the loss on
-    measurements that the fit does not see; `sure` at that of an unbiased estimate of the risk, by a second
-    fit (twice the time and memory). `discrepancy` and `sure` need the noise level. `all` watches all of them,
-    runs all steps and hands out the answer of the default one."""
+    rule: Literal["held_out", "wmv", "emv", "discrepancy", "sure", "fixed", "all"] = "held_out"
+    """Stopping rule.
+
+    * `held_out`: minimum of the loss on measurements that are hidden from the fit.
+    * `wmv`, `emv`: minimum of the windowed or exponential moving variance of the outputs.
+    * `discrepancy`: the misfit falls to the noise level, which must be known.
+    * `sure`: minimum of an unbiased risk estimate. It needs the noise level and a second fit (twice
+      the time and memory).
+    * `fixed`: runs all steps.
+    * `all`: runs all steps, reports every rule and returns the estimate of the default one.
+    """
     window: int = number(100, 2)
-    """wmv: outputs in the window."""
+    """(wmv, emv, held_out, sure) Outputs in the window of `wmv`. The other rules measure waiting
+    times in windows, see `stopping.minimum`."""
     patience: float = number(0.5, 0, open_low=True)
-    """wmv, emv, held_out, sure: a minimum is confirmed after this share of its step (never less than two windows
-    and the lag of the average)."""
+    """(wmv, emv, held_out, sure) A minimum is confirmed after this fraction of its step, but not
+    before two windows and the lag of the average."""
     num_pixels: int = number(4096, 1)
-    """wmv: pixels on which the variance is measured, a fixed random subset."""
+    """(wmv) Pixels on which the variance is measured, a fixed random subset."""
     emv_rate: float = number(0.1, 0, 0.5, open_low=True)
-    """emv: weight of the newest output in the moving mean and variance."""
+    """(emv) Weight of the newest output in the moving mean and variance."""
     discrepancy_factor: float = number(0.9, 0, open_low=True)
-    """discrepancy: it stops where the mean squared misfit is this many times the noise's variance."""
+    """(discrepancy) Multiple of the noise variance at whose mean squared misfit the rule fires."""
     held_out_fraction: float = number(0.03, 0, 0.5, open_low=True)
-    """held_out: share of the measurements that is kept out of the fit."""
+    """(held_out) Fraction of the measurements that is hidden from the fit."""
     sure_epsilon: float = number(0.3, 0, open_low=True)
-    """sure: how much the second fit's measurement differs, in standard deviations of the noise."""
+    """(sure) Difference of the second fit's measurement, in standard deviations of the noise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Section):
-    """How the work is laid out; nothing here changes what is computed but `seed`."""
+    """How a run uses the machine. Only `seed` changes the result."""
 
     SECTION = "run"
 
     seed: int = number(0, 0, 2**32 - 1)
-    """Every random number follows from it and from the picture's name."""
+    """Seed; every random number follows from it and from the name of the image."""
     chunk: int = number(100, 1)
-    """Steps per dispatch at most; they adapt so that a dispatch lasts a few seconds, elsewhere than on CPU half a second."""
-    slot_mode: str = choice("auto", "map", "vmap", "unroll", default="auto")
-    """How pictures share a device: one after the other, side by side, or each with code of its own."""
+    """Maximum number of steps per dispatch. The number adapts so that a dispatch lasts a few
+    seconds on CPU and half a second elsewhere."""
+    slot_mode: Literal["auto", "map", "vmap", "unroll"] = "auto"
+    """How slots share a device: one after the other (`map`), in parallel (`vmap`), or each with its
+    own code (`unroll`). `auto` is `map` on CPU and `vmap` elsewhere."""
     slots: int | None = number(None, 1)
-    """Pictures that share a device; None for 1 on CPU and 8 elsewhere, fewer where there are no more or memory is short."""
+    """Slots per device; None for 1 on CPU and 8 elsewhere, fewer if there are fewer networks or
+    memory is short."""
     refill: bool = True
-    """Give a slot to the next picture at once; otherwise wait until all slots are done."""
+    """Give a free slot to the next image at once, instead of waiting until all slots are free."""
     checkpoint_every: float = number(5.0, 0)
-    """Minutes between checkpoints of the pictures in work."""
+    """Minutes between checkpoints of the images in progress."""
     checkpoint_keep: int = number(2, 1)
-    """How many of the newest checkpoints stay."""
+    """Number of latest checkpoints that are kept."""
     max_memory: float | None = number(None, 0, open_low=True)
-    """Memory in GB that a run may need; None for what the machine has."""
+    """Memory in GB that a run may use; None for all available memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run: one section for each question."""
+    """All settings of a run, in sections.
+
+    Example:
+      >>> config = replace_fields(Config(), {"fit.num_steps": 1500})
+      >>> config.fit.num_steps, config.task.name
+      (1500, 'denoise')
+    """
 
     task: TaskConfig = TaskConfig()
     net: NetConfig = NetConfig()
@@ -411,124 +482,158 @@ class Config:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
-        """Checks what no single section can."""
+        """Checks the sections together.
+
+        Raises:
+          InputError: If they contradict each other.
+        """
+        self._check_code()
+        if self.fit.method == "sgld":
+            self._check_sampling()
+        self._check_task()
+
+    def _check_code(self) -> None:
         depth, code = self.net.input_depth, self.fit.code
-        wanted = {"meshgrid": (depth == 2, "2"), "fourier": (depth % 2 == 0, "an even number")}
-        wanted["image"] = (depth == 3, "3")
-        fits, number = wanted.get(code, (True, ""))
-        if not fits:
-            raise InputError(f"fit.code={code} needs net.input_depth={number}, came {depth}.")
+        is_valid, expected = {
+            "meshgrid": (depth == 2, "2"),
+            "fourier": (depth % 2 == 0, "an even number"),
+            "image": (depth == 3, "3"),
+        }.get(code, (True, ""))
+        if not is_valid:
+            raise InputError(f"fit.code={code} expects net.input_depth={expected}, got {depth}.")
         if (code == "image") != (self.task.name == "flash"):
             raise InputError(
-                "flash takes its guide picture as the code: fit.code=image belongs to task flash, came "
+                "fit.code=image belongs to task flash, whose guide image is the code, got "
                 f"fit.code={code} and task {self.task.name}."
             )
         if self.net.kind == "identity" and (
             self.fit.optimize != "code" or code not in ("uniform", "normal")
         ):
             raise InputError(
-                "The network identity has no weights, its code are the pixels: it needs fit.optimize=code and "
-                f"fit.code=uniform or normal, came {self.fit.optimize} and {code}."
+                "net.kind=identity has no weights, and its code is the image: expected "
+                f"fit.optimize=code and fit.code=uniform or normal, got {self.fit.optimize} and "
+                f"{code}."
             )
-        if self.fit.method == "sgld":
-            self._check_sampling()
-        if self.task.operator and self.task.name != "custom":
-            raise InputError(f"An operator belongs to custom, the task is {self.task.name}.")
-        if self.fit.likelihood == "poisson_gauss" and "poisson" not in self.task.noise:
+
+    def _check_task(self) -> None:
+        task, likelihood = self.task, self.fit.likelihood
+        if task.operator and task.name != "custom":
+            raise InputError(f"An operator belongs to custom, got task {task.name}.")
+        if likelihood == "poisson_gauss" and "poisson" not in task.noise:
             raise InputError(
-                "fit.likelihood=poisson_gauss needs the photons of a white pixel: add "
-                "--set task.noise=poisson_gauss --set task.peak=..."
+                "fit.likelihood=poisson_gauss expects a noise of photons, got "
+                f"task.noise={task.noise}; add --set task.noise=poisson_gauss --set task.peak=..."
             )
-        if self.task.name == "compressed_sensing" and "poisson" in (
-            self.fit.likelihood + self.task.noise
-        ):
+        if task.name == "compressed_sensing" and "poisson" in likelihood + task.noise:
             raise InputError(
-                "compressed_sensing makes no counts: neither noise nor likelihood can be poisson."
+                "compressed_sensing does not count photons: expected task.noise and fit.likelihood "
+                f"other than poisson, got {task.noise} and {likelihood}."
             )
-        if self.task.name in ("ct", "compressed_sensing"):
-            if self.task.saturation is not None:
-                raise InputError(f"task.saturation is of pictures, the task is {self.task.name}.")
-            if self.task.noise == "salt_and_pepper":
-                raise InputError(f"Salt and pepper are of pictures, the task is {self.task.name}.")
+        if task.name in ("ct", "compressed_sensing"):
+            if task.saturation is not None:
+                raise InputError(
+                    f"task.saturation expects a measurement of pixels, got task {task.name}."
+                )
+            if task.noise == "salt_and_pepper":
+                raise InputError(
+                    "task.noise=salt_and_pepper expects a measurement of pixels, got task "
+                    f"{task.name}."
+                )
 
     def _check_sampling(self) -> None:
         sgld, fit = self.sgld, self.fit
         warm_up, burn_in = sgld.phases(fit.num_steps)
-        if sgld.num_samples(fit.num_steps) < 2:
+        num_samples = sgld.num_samples(fit.num_steps)
+        if num_samples < 2:
             raise InputError(
-                f"Samples come after sgld.burn_in={burn_in} steps, every {sgld.thin}th (of csgld in the later part of "
-                f"each cycle); fit.num_steps={fit.num_steps} leaves fewer than two: take more steps, or a shorter burn-in."
+                f"Sampling expects at least two samples, got {num_samples} from "
+                f"fit.num_steps={fit.num_steps}, sgld.burn_in={burn_in} and sgld.thin={sgld.thin}; "
+                "run more steps or shorten the burn-in (csgld samples only in the later part of a cycle: "
+                "lower sgld.explore_fraction)."
             )
         if warm_up > burn_in:
             raise InputError(
-                f"The warm-up belongs to the burn-in: sgld.warm_up is at most {burn_in} here, came {warm_up}."
+                f"sgld.warm_up expects at most the burn-in of {burn_in} steps, got {warm_up}."
             )
         if sgld.noise == "sampled" and (
             fit.likelihood != "gaussian" or fit.tv_weight or sgld.sampler == "paper"
         ):
             raise InputError(
-                "sgld.noise=sampled is of a Gaussian likelihood without total variation, by another sampler than "
-                "paper."
+                "sgld.noise=sampled expects fit.likelihood=gaussian, fit.tv_weight=0 and a sampler "
+                f"other than paper, got {fit.likelihood}, {fit.tv_weight:g} and {sgld.sampler}."
             )
         if sgld.gamma and sgld.freeze:
             raise InputError(
-                "sgld.gamma corrects for a preconditioner that moves: add sgld.freeze=False."
+                "sgld.gamma corrects for a preconditioner that changes, got sgld.freeze=True; add "
+                "--set sgld.freeze=False."
             )
         if fit.likelihood == "poisson" and "poisson" not in self.task.noise:
             raise InputError(
-                "Sampling with fit.likelihood=poisson needs the photons of a white pixel: add --set "
-                "task.noise=poisson --set task.peak=..."
+                "Sampling with fit.likelihood=poisson expects a noise of photons, got "
+                f"task.noise={self.task.noise}; add --set task.noise=poisson --set task.peak=..."
             )
 
 
-SECTIONS = tuple(field.name for field in dataclasses.fields(Config))
+_SECTIONS: dict[str, type[Section]] = {
+    section.SECTION: section
+    for section in (TaskConfig, NetConfig, FitConfig, SgldConfig, StopConfig, RunConfig)
+}
 
 
 def replace_fields(config: Config, values: dict[str, Any]) -> Config:
-    """Returns `config` with fields replaced, given as `{"section.field": value}`, and checked."""
-    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    """Returns `config` with some fields replaced.
+
+    Args:
+      config: The config.
+      values: New values, by `section.field`.
+
+    Raises:
+      InputError: For an unknown field or a value that is not allowed.
+    """
+    changes: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     for name, value in values.items():
         _field(name)
         section, field = name.split(".")
-        sections[section][field] = value
-    replaced = {}
-    for section, fields in sections.items():
-        old = getattr(config, section)
-        replaced[section] = dataclasses.replace(old, **fields) if fields else old
-    return Config(**replaced)
+        changes[section][field] = value
+    sections = {}
+    for section, fields in changes.items():
+        unchanged = getattr(config, section)
+        sections[section] = dataclasses.replace(unchanged, **fields) if fields else unchanged
+    return Config(**sections)
 
 
 def field_names() -> tuple[str, ...]:
-    """All valid `section.field` names."""
+    """Returns the names of all fields, as `section.field`."""
     return tuple(
-        f"{section.name}.{field.name}"
-        for section in dataclasses.fields(Config)
-        for field in dataclasses.fields(type(section.default))  # type: ignore[arg-type]
+        f"{name}.{field.name}"
+        for name, section in _SECTIONS.items()
+        for field in dataclasses.fields(section)
     )
 
 
-def _field(name: str) -> dataclasses.Field:
-    require_choice("config field", name, field_names())
-    section, field = name.split(".")
-    cls = type(getattr(Config(), section))
-    return next(f for f in dataclasses.fields(cls) if f.name == field)
-
-
 def parse_field(name: str, text: str) -> Any:
-    """Reads `text` as the type of the field `name` (`section.field`); lists are comma-separated."""
+    """Parses `text` as a value of the field `name` (`section.field`); tuples are comma-separated.
+
+    Raises:
+      InputError: For an unknown field, or a text of another type.
+
+    Example:
+      >>> parse_field("net.channels_down", "16,32,64")
+      (16, 32, 64)
+    """
     return parse(name, _field(name), text)
 
 
 def to_json(config: Config) -> str:
-    """The whole config as JSON text."""
+    """Returns the config as JSON."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:
-    """Reads what `to_json` wrote.
+    """Returns the config that `to_json` has written as `text`.
 
     Raises:
-      InputError: For text that is no such JSON, or has unknown fields or values out of range.
+      InputError: For text that is no such JSON, an unknown field or a value that is not allowed.
     """
     try:
         loaded = json.loads(text)
@@ -539,4 +644,11 @@ def from_json(text: str) -> Config:
         }
         return replace_fields(Config(), values)
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"Expected a config.json as this program writes it: {error}.") from None
+        reason = str(error).rstrip(".")
+        raise InputError(f"Expected a config.json written by dip_jax: {reason}.") from None
+
+
+def _field(name: str) -> dataclasses.Field:
+    require_choice("config field", name, field_names())
+    section, field = name.split(".")
+    return next(f for f in dataclasses.fields(_SECTIONS[section]) if f.name == field)

@@ -1,21 +1,33 @@
-"""The one exception for a user's mistake, what a full disk looks like, and an error in a line; they need no JAX."""
+"""The exception for mistakes of the user, and errors as text. No JAX."""
 
 import errno
 
 
 class InputError(ValueError):
-    """A user's mistake. The message says what was expected, what came and what to do."""
+    """A mistake of the user. The message names the expected value, the given one, and a remedy."""
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that there is no room left, by its number or, as orbax has it, in words."""
-    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or any(words in str(error) for words in ("No space left", "quota exceeded"))
+    """Returns whether an error means that the disk is full.
+
+    The error has the number of the operating system or, from orbax, only its words.
+
+    Example:
+      >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
+      True
+    """
+    has_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return has_number or any(words in str(error) for words in ("No space left", "quota exceeded"))
 
 
 def describe_error(error: BaseException) -> str:
-    """An error as a line for the user."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
-        return f"out of memory: use a smaller picture, fewer channels or --slots=1 ({text})"
-    return text
+    """Returns an error as one line for the user: its first line, or its type.
+
+    Example:
+      >>> describe_error(ValueError("no such folder")), describe_error(KeyboardInterrupt())
+      ('no such folder', 'KeyboardInterrupt')
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "RESOURCE_EXHAUSTED" in line or isinstance(error, MemoryError):
+        return f"out of memory; use a smaller image, fewer channels or --slots=1 ({line})"
+    return line

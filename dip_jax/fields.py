@@ -1,32 +1,37 @@
-"""Fields of a config: their choices, ranges and types, and how a value is checked and parsed. No JAX."""
+"""The sections of a config: dataclasses that check and parse their fields. No JAX.
+
+The annotation of a field is the single source of its type and, if it is a `Literal`, of its
+choices. `number` adds a range.
+"""
 
 import dataclasses
 import difflib
 import math
 import numbers
 import types
-import typing
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from dip_jax.errors import InputError
 
 
-def choice(*names: str, default: str | tuple[str, ...]) -> Any:
-    """A dataclass field whose value, or each item of it, is one of `names`."""
-    return dataclasses.field(default=default, metadata={"choices": names})
-
-
 def number(default: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
-    """A dataclass field whose value, or each item of it, lies in [low, high], or (low, high] if `open_low`."""
+    """Returns a dataclass field whose value, or each item of it, lies in [low, high].
+
+    Args:
+      default: The default value of the field.
+      low: The least value.
+      high: The greatest value.
+      open_low: Excludes `low` itself.
+    """
     return dataclasses.field(default=default, metadata={"range": (low, high, open_low)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A group of settings. Building one checks the type, choice and range of every field."""
+    """A group of settings. An instance checks the types, choices and ranges of its fields."""
 
-    SECTION: typing.ClassVar[str] = ""
-    """The name of the group in a `Config`."""
+    SECTION: ClassVar[str] = ""
+    """Name of the group in a `Config`."""
 
     def __post_init__(self) -> None:
         """Checks each field on its own.
@@ -39,17 +44,36 @@ class Section:
 
 
 def require_choice(subject: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises an `InputError` that names the nearest choice unless `value` is one of `choices`."""
+    """Checks that `value` is one of `choices`.
+
+    Args:
+      subject: The noun for the value in the message.
+      value: The value.
+      choices: The allowed values.
+
+    Raises:
+      InputError: If it is none of them. The message names the most similar choice.
+
+    Example:
+      >>> require_choice("task", "inpant", ("denoise", "inpaint"))
+      Traceback (most recent call last):
+      dip_jax.errors.InputError: Unknown task 'inpant'. Did you mean 'inpaint'? Known: denoise, inpaint.
+    """
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    similar = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {similar[0]!r}?" if similar else ""
     listed = f" Known: {', '.join(choices)}." if len(choices) <= 12 else ""
     raise InputError(f"Unknown {subject} {value!r}.{hint}{listed}")
 
 
 def parse(name: str, field: dataclasses.Field, text: str) -> Any:
-    """Parses `text` as the type of `field`; items of a tuple are separated by commas.
+    """Parses `text` as a value of a field; the items of a tuple are separated by commas.
+
+    Args:
+      name: `section.field`, for the message.
+      field: The field.
+      text: The text, e.g. of a flag.
 
     Raises:
       InputError: If the text is not of that type.
@@ -58,52 +82,78 @@ def parse(name: str, field: dataclasses.Field, text: str) -> Any:
     if isinstance(kind, types.UnionType):  # an optional value
         if text.lower() == "none":
             return None
-        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+        kind = next(k for k in get_args(kind) if k is not types.NoneType)
     try:
-        if typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
-            return tuple(item(part) for part in text.strip("()[] ").split(",") if part.strip())
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        return kind(text)
+        if get_origin(kind) is tuple:
+            parts = text.strip("()[] ").split(",")
+            return tuple(_parse_scalar(get_args(kind)[0], p.strip()) for p in parts if p.strip())
+        return _parse_scalar(kind, text)
     except (ValueError, KeyError):
         raise InputError(f"{name} expects {describe_type(kind)}, got {text!r}.") from None
 
 
 def describe_type(kind: Any) -> str:
-    """The type of a field in words, e.g. `integers, separated by commas`."""
-    words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+    """Describes the type of a field.
+
+    Example:
+      >>> describe_type(float | None)
+      'a number or none'
+      >>> describe_type(tuple[int, ...])
+      'integers, separated by commas'
+    """
     if isinstance(kind, types.UnionType):
-        return " or ".join(describe_type(k) for k in typing.get_args(kind))
-    if kind is types.NoneType:
-        return "none"
-    if typing.get_origin(kind) is tuple:
-        plural = {int: "integers", float: "numbers", str: "words"}
-        return f"{plural[typing.get_args(kind)[0]]}, separated by commas"
-    return words[kind]
+        return " or ".join(describe_type(k) for k in get_args(kind))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        plurals = {int: "integers", float: "numbers"}
+        items = plurals.get(item, f"values, each {describe_type(item)}")
+        return f"{items}, separated by commas"
+    return {
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "text",
+        types.NoneType: "none",
+    }[kind]
+
+
+def _parse_scalar(kind: Any, text: str) -> Any:
+    if get_origin(kind) is Literal:
+        return text  # the section checks the choice
+    if kind is bool:
+        return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+    return kind(text)
 
 
 def _check(name: str, value: Any, field: dataclasses.Field) -> None:
-    if not _has_type(value, field.type):
-        raise InputError(f"{name} expects {describe_type(field.type)}, got {value!r}.")
+    kind: Any = field.type
+    if not _has_type(value, kind):
+        raise InputError(f"{name} expects {describe_type(kind)}, got {value!r}.")
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
     for item in value if isinstance(value, tuple) else (value,):
-        if "choices" in field.metadata:
-            require_choice(f"value for {name}:", item, field.metadata["choices"])
+        if get_origin(kind) is Literal:
+            require_choice(f"value for {name}:", item, get_args(kind))
         if "range" in field.metadata and item is not None:
             low, high, open_low = field.metadata["range"]
             if not (low <= item <= high) or (open_low and item == low):
-                least = f"more than {low:g}" if open_low else f"at least {low:g}"
-                most = "" if math.isinf(high) else f" and at most {high:g}"
-                raise InputError(f"{name} must be {least}{most}, got {item}.")
+                bounds = f"more than {low:g}" if open_low else f"at least {low:g}"
+                bounds += "" if math.isinf(high) else f" and at most {high:g}"
+                raise InputError(f"{name} must be {bounds}, got {item}.")
 
 
 def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value has the type of a field; for a `Literal`, whether it is text."""
     if isinstance(kind, types.UnionType):
-        return any(_has_type(value, k) for k in typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
+        return any(_has_type(value, k) for k in get_args(kind))
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
         return isinstance(value, tuple) and all(_has_type(v, item) for v in value)
-    if kind in (int, float):  # a bool is an int in Python, but never a number of steps
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if kind in (int, float):  # in Python, a bool is an int
         number_type = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, number_type) and not isinstance(value, bool)
     return isinstance(value, kind)

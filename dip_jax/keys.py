@@ -1,7 +1,8 @@
-"""Named streams of random numbers. Every random number of a run follows from its seed and the name of the image.
+"""Named streams of random numbers.
 
-A stream folds a constant of its own into a key, so no two uses of one key draw the same numbers. The constants
-are part of what makes a result reproducible: changing one changes results.
+Every random number of a run follows from its seed and the name of the image. Each stream folds its
+own constant into a key, so no two uses of one key draw the same numbers. Changing a constant
+changes results.
 """
 
 import zlib
@@ -19,16 +20,20 @@ _SAMPLER = 1  # of the key of a step
 def image_key(seed: int, name: str, *, network_index: int = 0) -> Array:
     """Returns the random key of an image, from the seed of the run and the last part of its name.
 
-    So the key depends neither on the position of the image in the run nor on whether another image has the
-    same stem. The first of several networks for an image has the key that it would have alone.
+    The key depends neither on the position of the image in the run nor on its folder. The first of
+    several networks has the key that it would have alone.
 
     Args:
       seed: `run.seed`.
-      name: The name of the image, e.g. `a/photo`.
-      network_index: Which of several networks for the image, from 0.
+      name: Name of the image, e.g. `a/photo`.
+      network_index: Index of the network, if several networks serve the image.
+
+    Example:
+      >>> bool(image_key(0, "a/photo") == image_key(0, "b/photo"))
+      True
     """
-    stem = PurePosixPath(name).name
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stem.encode()))
+    last_part = PurePosixPath(name).name
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(last_part.encode()))
     return jax.random.fold_in(key, _NETWORK + network_index) if network_index else key
 
 
@@ -38,7 +43,7 @@ def simulation_key(key: Array) -> Array:
 
 
 def informative_key(key: Array) -> Array:
-    """Returns the key of the random image that finds informative measurements, from the key of the image."""
+    """Returns the key of the random image for `informative_mask`, from the key of the image."""
     return jax.random.fold_in(key, _INFORMATIVE)
 
 
@@ -48,7 +53,7 @@ def held_out_key(key: Array) -> Array:
 
 
 def probe_key(key: Array) -> Array:
-    """Returns the key of the random signs of a Monte-Carlo divergence, from the key of the image."""
+    """Returns the key of the signs of a Monte Carlo divergence, from the key of the image."""
     return jax.random.fold_in(key, _PROBE)
 
 

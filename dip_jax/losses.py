@@ -1,9 +1,17 @@
-"""What a fit minimizes: a likelihood for the measurement, and total variation where it is asked for.
+"""The loss that a fit minimizes: the misfit of a likelihood, and total variation.
 
-A likelihood compares the prediction p = A f(z) with the measurement y, value by value, by a misfit that is
-0 for a perfect prediction and never negative (the guard of `fit` compares losses by their ratio). The
-loss is its mean over the measurements that count. Each docstring says how the mean over n measurements
-relates to the negative log likelihood, up to a constant.
+A misfit compares each value of the prediction p = A x with the measured value y. It is 0 for p = y
+and never negative, because the guard of `fit` compares losses by their ratio. The loss is the mean
+of the misfit over the n measured values with weight 1. Times the factor k of `nll_scale`, it is the
+negative log likelihood up to a constant.
+
+| likelihood | misfit | k |
+|---|---|---|
+| `gaussian` | (p - y)^2 | n / (2 noise_std^2) |
+| `laplace` | abs(p - y) | n sqrt(2) / noise_std |
+| `poisson` | p - y + y log(y / p) | n peak |
+| `poisson_gauss` | the same of p + s and y + s, s = peak noise_std^2 | n peak |
+| `interval` | max(abs(p - y) - tolerance, 0)^2 + pull (p - y)^2 | n / (2 noise_std^2) |
 """
 
 import functools
@@ -11,78 +19,124 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from dip_jax.base import Array, InputError, Problem
+from dip_jax.base import Array, Problem
+from dip_jax.config import Likelihood, Variation
+from dip_jax.errors import InputError
 from dip_jax.fields import require_choice
 from dip_jax.problem import assumed_variance, num_measurements
 
-# Added to both sides of a deviance: a prediction of no photons would make one photon impossible.
-_DARK = 1e-4
-_DARKEST = 1e-5
+# Added to both counts of a deviance: with no expected photon, one photon would be impossible.
+_BACKGROUND = 1e-4
+# A deviance continues along its tangent below this expectation.
+_MIN_EXPECTED = 1e-5
 _SMOOTHING = 1e-3
 
 
 def gaussian(problem: Problem, prediction: Array) -> Array:
-    """|p - y|^2; times n / (2 noise_std^2) it is the negative log likelihood.
+    """Returns the misfit |p - y|^2 of normal noise.
 
-    Of complex numbers, where noise_std^2 is the mean of |noise|^2, times n / noise_std^2.
+    The mean over n values, times n / (2 noise_std^2), is the negative log likelihood; for complex
+    values, times n / noise_std^2 with noise_std^2 = mean |noise|^2.
+
+    Args:
+      problem: The problem, with the measurement y.
+      prediction: p = A x, same shape as the measurement.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> problem = Problem(Identity(), jnp.array([0.0, 1.0]), noise_std=0.1)
+      >>> gaussian(problem, jnp.array([0.5, 1.0])).tolist()
+      [0.25, 0.0]
     """
     return jnp.square(jnp.abs(prediction - problem.measurement))
 
 
 def laplace(problem: Problem, prediction: Array) -> Array:
-    """|p - y|: noise with rare large outliers, as salt and pepper; times n / b for a scale b.
+    """Returns the misfit |p - y| of noise with rare large outliers, such as salt and pepper.
+
+    The mean over n values, times n / b, is the negative log likelihood of Laplace noise of scale b.
+
+    Args:
+      problem: The problem, with the measurement y.
+      prediction: p = A x, same shape as the measurement.
 
     References:
       Aravkin, Burke and Pillonetto, Sparse/robust estimation and Kalman smoothing with nonsmooth
-      log-concave densities, 2013 (the l1 penalty as a Laplace likelihood).
+        log-concave densities, 2013 (the l1 penalty as a Laplace likelihood).
     """
     return jnp.abs(prediction - problem.measurement)
 
 
 def poisson(problem: Problem, prediction: Array) -> Array:
-    """P - y + y log(y / p), half the deviance: y peak photons were counted, p peak expected; times n peak.
+    """Returns the misfit p - y + y log(y / p) of photon counts, half the Poisson deviance.
+
+    y peak photons were counted, and p peak were expected. The mean over n values, times n peak, is
+    the negative log likelihood. A background of 1e-4 is added to both p and y.
+
+    Args:
+      problem: The problem, with the measurement y.
+      prediction: p = A x, same shape as the measurement.
 
     References:
-      Csiszar, Why least squares and maximum entropy?, 1991 (the I-divergence); McCullagh and Nelder,
-      Generalized Linear Models, 1989, section 2.3 (the deviance).
+      Csiszar, Why least squares and maximum entropy?, 1991 (the I-divergence).
+      McCullagh and Nelder, Generalized Linear Models, 1989, section 2.3 (the deviance).
     """
-    return _deviance(prediction + _DARK, problem.measurement + _DARK)
+    return _deviance(prediction + _BACKGROUND, problem.measurement + _BACKGROUND)
 
 
 def poisson_gauss(problem: Problem, prediction: Array) -> Array:
-    """Photons and read-out noise: the Poisson misfit of y + s and p + s, s = peak noise_std^2; times n peak.
+    """Returns the misfit of photon counts with read-out noise: `poisson` of p + s and y + s.
 
-    y peak is Poisson(p peak) plus normal noise of variance (peak noise_std)^2. Added that variance, the sum
-    has mean and variance equal again, as a Poisson variable has.
+    y peak is Poisson(p peak) plus normal noise of variance (peak noise_std)^2. With s = peak
+    noise_std^2, the mean and the variance of (y + s) peak are equal, as for a Poisson variable. The
+    mean over n values, times n peak, is the negative log likelihood. An unknown `noise_std` counts
+    as no read-out noise.
 
-    References:
-      Snyder, Hammoud and White, Image recovery from data acquired with a charge-coupled-device camera,
-      1993; Chouzenoux et al., A convex approach for image restoration with exact
-      Poisson-Gaussian likelihood, 2015 (the shifted Poisson).
+    Args:
+      problem: The problem, with the measurement y, `noise_std` and `peak`.
+      prediction: p = A x, same shape as the measurement.
 
     Raises:
-      InputError: If the problem says no peak.
+      InputError: If the problem has no `peak`.
+
+    References:
+      Snyder, Hammoud and White, Image recovery from data acquired with a charge-coupled-device
+        camera, 1993.
+      Chouzenoux et al., A convex approach for image restoration with exact Poisson-Gaussian
+        likelihood, 2015 (the shifted Poisson).
     """
-    if problem.peak is None:
-        raise InputError("poisson_gauss needs the photons of a white pixel, Problem.peak.")
-    noise_std = jnp.nan_to_num(jnp.asarray(problem.noise_std))  # unknown: none
-    shift = jnp.asarray(problem.peak) * noise_std**2 + _DARK
+    peak = _require_peak("poisson_gauss", problem)
+    noise_std = jnp.nan_to_num(jnp.asarray(problem.noise_std))
+    shift = jnp.asarray(peak) * noise_std**2 + _BACKGROUND
     return _deviance(prediction + shift, problem.measurement + shift)
 
 
 def interval(problem: Problem, prediction: Array, *, pull: float = 0.0) -> Array:
-    """max(|p - y| - tolerance, 0)^2 + pull |p - y|^2: quantized values.
+    """Returns the misfit max(|p - y| - tolerance, 0)^2 + pull |p - y|^2 of quantized values.
 
-    Without a pull all values of an interval are alike, and what the network has no opinion about wanders in
-    it as noise; the values themselves lie more often near its middle. Without a tolerance it is `gaussian`.
+    Without `pull`, all values inside an interval are equal, and the network fills it with noise.
+    True values are more often near the center. Without a tolerance, the misfit is `gaussian`.
+
+    Args:
+      problem: The problem, with the measurement y and `tolerance`.
+      prediction: p = A x, same shape as the measurement.
+      pull: Weight of the squared distance to the center of the interval.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> problem = Problem(Identity(), jnp.zeros(2), 0.0, tolerance=jnp.array([0.5, 0.5]))
+      >>> interval(problem, jnp.array([0.25, 1.0])).tolist()
+      [0.0, 0.25]
     """
     if problem.tolerance is None:
         return gaussian(problem, prediction)
-    beyond = jnp.abs(prediction - problem.measurement) - problem.tolerance
-    return jnp.square(jnp.maximum(beyond, 0)) + pull * gaussian(problem, prediction)
+    excess = jnp.abs(prediction - problem.measurement) - problem.tolerance
+    return jnp.square(jnp.maximum(excess, 0)) + pull * gaussian(problem, prediction)
 
 
-_MISFITS: dict[str, Callable[..., Array]] = {
+_MISFITS: dict[Likelihood, Callable[..., Array]] = {
     "gaussian": gaussian,
     "poisson": poisson,
     "poisson_gauss": poisson_gauss,
@@ -91,23 +145,28 @@ _MISFITS: dict[str, Callable[..., Array]] = {
 }
 
 
-def loss_floor(name: str) -> float:
-    """A loss of this likelihood below which differences mean nothing: a quarter of a gray level."""
-    level = 0.25 / 255
-    return level if name == "laplace" else level**2
+def build_likelihood(
+    name: Likelihood, *, interval_pull: float = 0.0
+) -> Callable[[Problem, Array], Array]:
+    """Returns the loss of a likelihood, `loss(problem, prediction) -> scalar`.
 
-
-def build_likelihood(name: str, *, interval_pull: float = 0.0) -> Callable[[Problem, Array], Array]:
-    """The likelihood of that name as `loss(problem, prediction) -> scalar`.
-
-    The mean is over the measurements with weight 1, and over the picture where it was padded.
+    It is the mean of the misfit over the measured values with weight 1, without the margin of a
+    canvas.
 
     Args:
-      name: One of `config.LIKELIHOODS`.
-      interval_pull: See `interval`.
+      name: The likelihood.
+      interval_pull: `pull` of `interval`.
 
     Raises:
       InputError: For an unknown name.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> loss = build_likelihood("laplace")
+      >>> problem = Problem(Identity(), jnp.zeros(4), 0.1, weights=jnp.array([1.0, 1.0, 1.0, 0.0]))
+      >>> float(loss(problem, jnp.array([1.0, 2.0, 3.0, 99.0])))
+      2.0
     """
     require_choice("likelihood", name, tuple(_MISFITS))
     misfit = _MISFITS[name]
@@ -124,20 +183,36 @@ def build_likelihood(name: str, *, interval_pull: float = 0.0) -> Callable[[Prob
     return loss
 
 
-def nll_scale(name: str, problem: Problem) -> Array | float:
-    """What makes the negative log likelihood of the loss: n / (2 noise_std^2), n peak, ...
+def loss_floor(name: Likelihood) -> float:
+    """Returns the loss of an error of a quarter of a gray level; smaller losses count as equal."""
+    error = 0.25 / 255
+    return error if name == "laplace" else error**2
 
-    Laplace noise of standard deviation noise_std has b = noise_std / sqrt(2). Quantized values are taken as
-    Gaussian, with noise_std.
+
+def nll_scale(name: Likelihood, problem: Problem) -> Array | float:
+    """Returns the factor k that turns the loss into the negative log likelihood.
+
+    With v = `assumed_variance(problem)` and n = `num_measurements(problem)`, it is n / (2 v) for
+    `gaussian` and `interval` (n / v for complex values), n sqrt(2 / v) for `laplace`, and n peak
+    for `poisson` and `poisson_gauss`.
+
+    Args:
+      name: The likelihood.
+      problem: The problem.
 
     Raises:
-      InputError: For a Poisson likelihood if the problem says no peak.
+      InputError: For a Poisson likelihood if the problem has no `peak`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> problem = Problem(Identity(), jnp.zeros((5, 4, 1)), noise_std=0.1)
+      >>> round(float(nll_scale("gaussian", problem)))
+      1000
     """
     n = num_measurements(problem)
     if name in ("poisson", "poisson_gauss"):
-        if problem.peak is None:
-            raise InputError(f"{name} needs the photons of a white pixel, Problem.peak.")
-        return n * problem.peak
+        return n * _require_peak(name, problem)
     variance = assumed_variance(problem)
     if name == "laplace":
         return n * jnp.sqrt(2.0 / variance)
@@ -145,44 +220,61 @@ def nll_scale(name: str, problem: Problem) -> Array | float:
     return n / (parts * variance)
 
 
-def total_variation(image: Array, form: str, *, region: Array | None = None) -> Array:
-    """The sum of the gradient's length over pixels and channels.
+def total_variation(image: Array, form: Variation, *, region: Array | None = None) -> Array:
+    """Returns the sum of the norm of the gradient over pixels and channels.
 
-    isotropic: sum (d_h^2 + d_w^2)^(1/2); smooth: sum (d_h^2 + d_w^2 + e^2)^(1/2) - e with e = 1e-3, which has
-    a gradient everywhere. d_h, d_w are forward differences at the pixels that have both neighbors; of a
-    signal, one row high, d_w alone. (The 2018 code's gradient of the first is not a number where the image is flat; here it is 0.)
+    * `isotropic`: sum (d_h^2 + d_w^2)^(1/2). Its gradient is 0 where the image is flat (NaN in the
+      2018 code).
+    * `smooth`: sum (d_h^2 + d_w^2 + e^2)^(1/2) - e, with e = 1e-3.
+
+    d_h and d_w are forward differences, at the pixels that have both neighbors. A signal (one row)
+    has only d_w.
 
     Args:
       image: `[H, W, C]`.
       form: `isotropic` or `smooth`.
-      region: `[H, W, 1]`, 1 where the picture is, a rectangle in the top left corner.
+      region: Canvas mask `[H, W, 1]`: 1 = image, a rectangle in the top left corner, 0 = margin.
 
     References:
       Rudin, Osher and Fatemi, Nonlinear total variation based noise removal, 1992.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> image = jnp.array([[0.0, 3.0], [4.0, 0.0]])[..., None]
+      >>> float(total_variation(image, "isotropic"))
+      5.0
     """
-    above = image if image.shape[0] == 1 else image[:-1]
-    squares = (above[:, 1:] - above[:, :-1]) ** 2
+    rows = image if image.shape[0] == 1 else image[:-1]
+    squares = (rows[:, 1:] - rows[:, :-1]) ** 2
     if image.shape[0] > 1:
         squares += (image[1:, :-1] - image[:-1, :-1]) ** 2
     if region is not None:
         squares = squares * region[1:, 1:]
     if form == "smooth":
         return jnp.sum(jnp.sqrt(squares + _SMOOTHING**2) - _SMOOTHING)
-    flat = squares == 0
-    return jnp.sum(jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, squares))))
+    # `where` on both sides of the root: the gradient of an unused sqrt(0) would still be NaN.
+    is_flat = squares == 0
+    return jnp.sum(jnp.where(is_flat, 0.0, jnp.sqrt(jnp.where(is_flat, 1.0, squares))))
+
+
+def _require_peak(name: str, problem: Problem) -> Array | float:
+    if problem.peak is None:
+        raise InputError(f"{name} expects the photons at a value of 1, got no Problem.peak.")
+    return problem.peak
 
 
 def _deviance(expected: Array, counted: Array) -> Array:
-    """Half the Poisson deviance of an expectation e and a count c; a count below 0 is none.
+    """Half the Poisson deviance of an expectation e and a count c; negative counts count as 0.
 
-    c (r - log(1 + r)) with r = (e - c) / c: not negative in float32 either, where e - c + c log(c / e) is.
-    Below e = 1e-5 it goes on along its tangent, so that a negative expectation is pulled back.
+    Computed as c (r - log(1 + r)) with r = (e - c) / c, which is never negative in float32, unlike
+    e - c + c log(c / e). Below e = 1e-5 it continues along its tangent, whose gradient increases
+    negative expectations.
     """
     counted = jnp.maximum(counted, 0)
-    some = counted > _DARKEST  # fewer are none: the ratio would overflow
-    safe = jnp.where(some, counted, 1.0)
-    inside = jnp.maximum(expected, _DARKEST)
-    ratio = (inside - safe) / safe
-    value = jnp.where(some, safe * (ratio - jnp.log1p(ratio)), inside)
-    slope = jnp.where(some, 1 - safe / _DARKEST, 0.0)
-    return value + slope * jnp.minimum(expected - _DARKEST, 0)
+    is_positive = counted > _MIN_EXPECTED  # the ratio of a smaller count would overflow
+    divisor = jnp.where(is_positive, counted, 1.0)
+    inside = jnp.maximum(expected, _MIN_EXPECTED)
+    ratio = (inside - divisor) / divisor
+    value = jnp.where(is_positive, divisor * (ratio - jnp.log1p(ratio)), inside)
+    slope = jnp.where(is_positive, 1 - divisor / _MIN_EXPECTED, 0.0)
+    return value + slope * jnp.minimum(expected - _MIN_EXPECTED, 0)

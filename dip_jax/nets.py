@@ -1,8 +1,8 @@
-"""Networks: from a config to two pure functions, `Net(init, apply)`.
+"""Networks as two pure functions, `Net(init, apply)`, built from a config.
 
-A network maps a code `[Hc, Wc, C_in]` to an image `[H, W, C]`. Its normalizations use the current
-image's own statistics, so there is nothing but params: a plain tree of arrays. Batches are made from
-outside, and each image of a batch has its own params.
+A network maps a code `[Hc, Wc, C_in]` to an image `[H, W, C]`. Its normalizations use the
+statistics of the current image, so its only state is its params, a plain tree of arrays. `vmap`
+makes batches, in which each image has its own params.
 """
 
 import dataclasses
@@ -14,16 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.architectures.blocks import Architecture, crop
+from dip_jax.architectures.blocks import Architecture, center_crop
 from dip_jax.architectures.decoders import CONV_DECODER, DEEP_DECODER
 from dip_jax.architectures.resnet import RESNET
 from dip_jax.architectures.skip import SKIP
 from dip_jax.architectures.texture import TEXTURE
 from dip_jax.architectures.unet import UNET
-from dip_jax.base import Array, InputError, Net, Params
-from dip_jax.config import NetConfig
+from dip_jax.base import Array, Net, Params
+from dip_jax.config import Kind, NetConfig
+from dip_jax.errors import InputError
 
-_ARCHITECTURES: dict[str, Architecture] = {
+_ARCHITECTURES: dict[Kind, Architecture] = {
     "skip": SKIP,
     "unet": UNET,
     "resnet": RESNET,
@@ -34,30 +35,54 @@ _ARCHITECTURES: dict[str, Architecture] = {
 
 
 def code_size(config: NetConfig, size: int) -> int:
-    """The side of the code for pictures of side `size`; signals, one row high, stay one row."""
+    """The side of the code for an image of side `size`.
+
+    Args:
+      config: The network's settings.
+      size: Height or width of the image; the height 1 of a signal stays 1.
+
+    Returns:
+      The height or width of the code, at most `size` for decoders and at least `size` for others.
+
+    Example:
+      >>> code_size(NetConfig(kind="texture", depth=6), 100)
+      128
+      >>> code_size(NetConfig(kind="deep_decoder", depth=3), 100)
+      13
+    """
     if size == 1 or config.kind == "identity":
         return size
     return _ARCHITECTURES[config.kind].code_size(config, size)
 
 
 def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
-    """Builds the network of a config for pictures of one shape.
+    """Builds the network of a config for images of one shape.
 
-    Weights start as PyTorch's defaults (uniform, bound 1 / sqrt(fan_in)). Where the architecture
-    cannot make the picture's size itself, the code is made larger and the image is cropped at its
-    center: the user's picture is never cropped. The kind `identity` has no params: its code is the
-    image (without a sigmoid), for optimizing pixels directly.
+    `init` draws weights as PyTorch does by default (uniform, bound 1 / sqrt(fan_in)). If the
+    architecture cannot produce the size of the image, the code is larger and `apply` crops the
+    network's output at its center. The kind `identity` has no params: its code is the image,
+    without a sigmoid, for optimizing pixels directly.
 
     Args:
       config: The network's settings.
-      shape: Height, width and channels of the image. Height 1 is a signal: kernels are one row high,
-        and nothing is halved or doubled along it.
+      shape: Height, width and channels of the image. Height 1 means a signal: kernels have one row,
+        and rows are neither halved nor doubled.
 
     Returns:
       A `Net` with `apply(params, code[Hc, Wc, C_in]) -> image[H, W, C]`.
 
     References:
-      Those of the kinds are in their files.
+      The files in `architectures` have the references of the kinds.
+
+    Example:
+      >>> import jax
+      >>> config = NetConfig(
+      ...     input_depth=2, channels_down=(8,), channels_up=(8,), channels_skip=(4,)
+      ... )
+      >>> net = build_net(config, (33, 40, 3))
+      >>> params = jax.eval_shape(net.init, jax.random.key(0))
+      >>> net.code_shape, params["head_conv"]["kernel"].shape, num_params(params)
+      ((33, 40, 2), (1, 1, 8, 3), 1815)
     """
     height, width, channels = shape
     if config.kind == "identity":
@@ -65,22 +90,23 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
     module = _ARCHITECTURES[config.kind].module(config, channels)
     code_shape = (code_size(config, height), code_size(config, width), config.input_depth)
 
-    @functools.cache  # Flax takes a while for it
-    def shapes() -> Params:
-        # The params do not depend on the picture's size, so the smallest code will do.
+    @functools.cache  # tracing a flax module is slow
+    def param_shapes() -> Params:
+        # Shapes of params depend neither on the size of the image nor on the lowering, so this
+        # traces a small code with the lowering that is traced fastest.
         side = code_size(config, 33)
         sides = (1 if height == 1 else side, side)
         code = jax.ShapeDtypeStruct((*sides, config.input_depth), jnp.float32)
-        # Nor on how it is computed, so what is traced fastest will do.
-        simple = dataclasses.replace(config, lowering="patches")
-        module = _ARCHITECTURES[config.kind].module(simple, channels)
+        by_patches = dataclasses.replace(config, lowering="patches")
+        module = _ARCHITECTURES[config.kind].module(by_patches, channels)
         return jax.eval_shape(module.init, jax.random.key(0), code)["params"]
 
     def init(key: Array) -> Params:
-        return _start(key, config, shapes())
+        return _draw_params(key, config, param_shapes())
 
     def apply(params: Params, code: Array) -> Array:
-        return crop(module.apply({"params": params}, code), height, width)  # type: ignore[arg-type]
+        image = module.apply({"params": params}, code)
+        return center_crop(image, height, width)  # type: ignore[arg-type]
 
     return Net(jax.jit(init), apply, code_shape, shape)
 
@@ -91,29 +117,30 @@ def _module_order(config: NetConfig) -> tuple[str, ...]:
     return tuple(_ARCHITECTURES[config.kind].module_order(config))
 
 
-def _start(key: Array, config: NetConfig, shapes: Params) -> Params:
-    """Draws the first params.
+def _draw_params(key: Array, config: NetConfig, shapes: Params) -> Params:
+    """Draws initial params.
 
-    Convolutions as PyTorch's default, weights and biases alike: U(-b, b), b = 1 / sqrt(fan in).
-    Normalizations: bias 0, scale U(0, 1) or 1.
+    Convolutions follow the default of PyTorch, for weights and biases: U(-b, b) with
+    b = 1 / sqrt(fan in). Normalizations have bias 0, and scale U(0, 1) or 1. The modules themselves
+    would initialize every array to zeros.
     """
-    # All numbers come from one draw: a generator per array takes ten seconds to compile.
+    # One draw gives all numbers: a generator per array takes ten seconds to compile.
     uniform = jax.random.uniform(key, (num_params(shapes),), jnp.float32)
-    first = 0
+    end = 0
 
     def take(shape: tuple[int, ...]) -> Array:
-        nonlocal first
+        nonlocal end
         size = int(np.prod(shape))
-        first += size
-        return uniform[first - size : first].reshape(shape)
+        end += size
+        return uniform[end - size : end].reshape(shape)
 
     params: dict[str, dict[str, Array]] = {}
     for name in _module_order(config):
         leaves = {leaf: value.shape for leaf, value in shapes[name].items()}
         if "kernel" in leaves:
-            # PyTorch counts a transposed kernel's outputs as its inputs.
-            inputs = leaves["kernel"][3 if name.endswith("_deconv") else 2]
-            bound = float(np.prod(leaves["kernel"][:2]) * inputs) ** -0.5
+            # PyTorch takes the outputs of a transposed kernel for its fan in.
+            num_inputs = leaves["kernel"][3 if name.endswith("_deconv") else 2]
+            bound = float(np.prod(leaves["kernel"][:2]) * num_inputs) ** -0.5
             params[name] = {k: bound * (2 * take(shape) - 1) for k, shape in leaves.items()}
         else:
             scale = take(leaves["scale"])
@@ -123,62 +150,75 @@ def _start(key: Array, config: NetConfig, shapes: Params) -> Params:
 
 
 def num_params(params: Params) -> int:
-    """How many numbers a params tree (or its shapes) holds."""
+    """The number of weights in a tree of params, or of their shapes.
+
+    Example:
+      >>> import numpy as np
+      >>> num_params({"conv": {"kernel": np.zeros((3, 3, 2, 4)), "bias": np.zeros(4)}})
+      76
+    """
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
 def params_from_torch(config: NetConfig, state: Mapping[str, Any]) -> Params:
-    """Turns a PyTorch state of the 2018 network into our params.
+    """Converts the state of a PyTorch network of 2018 to params.
 
-    The tensors are taken in order (that of the network's definition); names serve only to leave out
-    running statistics, which the method never uses, and to say what does not fit.
+    The tensors are converted in order, that of the network's definition. Names serve only to skip
+    running statistics, which the method never uses, and to report errors.
 
     Args:
-      config: The network that the state belongs to.
-      state: Names to numpy arrays; kernels `[O, I, k, k]`, transposed ones `[I, O, k, k]`; of a
-        network for signals `[O, I, k]` and `[I, O, k]`.
+      config: The settings of the network that the state belongs to.
+      state: Names to numpy arrays; kernels `[O, I, k, k]`, transposed ones `[I, O, k, k]`. For
+        signals, kernels are `[O, I, k]` and `[I, O, k]`.
+
+    Returns:
+      The params of `build_net(config, ...)`.
 
     Raises:
-      InputError: If a tensor is missing, left over or of another shape.
+      InputError: If a tensor is missing, has another shape, or remains at the end.
     """
-    given = [
+    tensors = [
         (name, np.asarray(value, np.float32))
         for name, value in state.items()
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     ]
-    # The head is the last convolution, so its size tells the image's channels.
-    channels = given[-1][1].shape[0] if given else 0
-    is_signal = any(value.ndim == 3 for _, value in given)
+    # The last tensor belongs to the head, which has as many outputs as the image has channels.
+    channels = tensors[-1][1].shape[0] if tensors else 0
+    is_signal = any(value.ndim == 3 for _, value in tensors)
     shape = (1 if is_signal else 33, 33, max(channels, 1))
-    wanted = jax.eval_shape(build_net(config, shape).init, jax.random.key(0))
+    expected = jax.eval_shape(build_net(config, shape).init, jax.random.key(0))
     params: dict[str, dict[str, Array]] = {}
-    tensors = iter(given)
+    remaining = iter(tensors)
     for module in _module_order(config):
         params[module] = {}
         for leaf in ("kernel", "scale", "bias"):
-            if leaf not in wanted[module]:
+            if leaf not in expected[module]:
                 continue
-            name, value = next(tensors, ("", None))
+            name, value = next(remaining, ("", None))
             if value is None:
-                raise InputError(f"The state ends before {module}/{leaf}; is it this network's?")
+                raise InputError(
+                    f"The state ends before {module}/{leaf}; does it belong to this network?"
+                )
             if leaf == "kernel" and value.ndim in (3, 4):
                 value = _kernel_from_torch(value, is_transposed=module.endswith("_deconv"))
-            if value.shape != wanted[module][leaf].shape:
+            if value.shape != expected[module][leaf].shape:
                 raise InputError(
-                    f"{name} should be {module}/{leaf} with shape {wanted[module][leaf].shape} (kernels "
-                    f"as [k, k, I, O]), came {value.shape}; is the state this network's?"
+                    f"{name} should be {module}/{leaf} with shape {expected[module][leaf].shape} "
+                    f"(kernels as [k, k, I, O]), got {value.shape}; does the state belong to this "
+                    "network?"
                 )
             params[module][leaf] = jnp.asarray(value)
-    left = [name for name, _ in tensors]
-    if left:
+    excess = [name for name, _ in remaining]
+    if excess:
         raise InputError(
-            f"{len(left)} tensors too many, from {left[0]}; is it this network's state?"
+            f"The state has {len(excess)} tensors too many, from {excess[0]} on; does it belong to "
+            "this network?"
         )
     return params
 
 
 def _kernel_from_torch(value: np.ndarray, *, is_transposed: bool) -> np.ndarray:
-    """`[O, I, k, k]`, or `[I, O, k, k]` where transposed, as `[k, k, I, O]`; `[O, I, k]` as one row."""
+    """`[O, I, k, k]`, or `[I, O, k, k]`, -> `[k, k, I, O]`; for signals `[1, k, I, O]`."""
     value = value if is_transposed else value.swapaxes(0, 1)
     value = np.moveaxis(value, (0, 1), (-2, -1))
     return value[None] if value.ndim == 3 else value

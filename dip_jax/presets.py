@@ -1,10 +1,10 @@
-"""Named settings, each with its source, and the way from a name to a complete `Config`."""
+"""Presets: named settings with their sources, comparisons of settings, and the config of each."""
 
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from dip_jax.config import TASKS, Config, NetConfig, parse_field, replace_fields
+from dip_jax.config import TASKS, Config, NetConfig, Task, parse_field, replace_fields
 from dip_jax.errors import InputError
 from dip_jax.fields import require_choice
 
@@ -13,10 +13,13 @@ from dip_jax.fields import require_choice
 class Preset:
     """A named setting."""
 
-    task: str
+    task: Task
     about: str
+    """Description, for the list of presets."""
     source: str
+    """Publication, or document of this project, that the setting is from."""
     overrides: dict[str, Any]
+    """Values that differ from the default config, by `section.field`."""
 
 
 _TEXT_NET = {"net.channels_skip": (128,) * 5, "net.upsample": ("nearest",)}
@@ -53,6 +56,7 @@ _PIXELS = {
 
 
 def _library(depth: int) -> dict[str, Any]:
+    """The 2018 setting for the image "library", with a number of scales."""
     channels = (16, 32, 64, 128, 128, 128)[:depth]
     return {
         "net.input_depth": 1,
@@ -96,43 +100,43 @@ _LIBRARY_RESNET = {
 PRESETS: dict[str, Preset] = {
     "denoise": Preset(
         "denoise",
-        "the 2018 network; stops by itself",
+        "the 2018 network; stops automatically",
         "Ulyanov et al. 2018, section 3.1",
         {},
     ),
     "denoise_2018": Preset(
         "denoise",
-        "as published: 1800 steps, running average",
+        "as published: 1800 steps with a running average",
         "Ulyanov et al. 2018, section 3.1",
         {"fit.num_steps": 1800, "fit.average": "original", **_ALL_STEPS},
     ),
     "denoise_sgld_2019": Preset(
         "denoise",
-        "noise, averaged over samples of the sampler of 2019; 20,000 steps",
+        "mean over samples of the 2019 sampler; 20,000 steps",
         "Cheng et al. 2019, code for denoising",
         {**_SGLD_2019, "fit.num_steps": 20000, "sgld.burn_in": 7000, "fit.average": "original"},
     ),
     "denoise_small": Preset(
         "denoise",
-        "64 channels: half the time per step, for pictures up to about 256 x 256",
+        "64 channels; half the time per step, for images up to about 256 x 256",
         "docs/less-work.md",
         _SMALL_NET,
     ),
     "fast": Preset(
         "denoise",
-        "32 channels, four scales: a fifth of the time per step, for pictures up to about 128 x 128",
+        "32 channels, four scales; a fifth of the time per step, for images up to about 128 x 128",
         "docs/less-work.md",
         {**_FAST_NET, "fit.b2": 0.99},
     ),
     "fast_medium": Preset(
         "denoise",
-        "the same network, less noise on the code, the mean of two: for pictures of about 256 x 256",
+        "the network of fast, less perturbation; mean of two networks, for about 256 x 256",
         "docs/less-work.md",
         {**_FAST_NET, "fit.perturbation": 0.0133, "fit.num_seeds": 2},
     ),
     "fast_large": Preset(
         "denoise",
-        "64 channels, less noise on the code, all steps, the mean of two networks: for pictures of 512 x 512",
+        "64 channels, less perturbation, all steps; mean of two networks, for 512 x 512",
         "docs/less-work.md",
         {
             **_SMALL_NET,
@@ -144,19 +148,19 @@ PRESETS: dict[str, Preset] = {
     ),
     "denoise_poisson": Preset(
         "denoise",
-        "few photons: Poisson likelihood",
+        "Poisson likelihood, for few photons",
         "docs/tasks.md",
         {"task.noise": "poisson", "fit.likelihood": "poisson"},
     ),
     "denoise_impulse": Preset(
         "denoise",
-        "salt and pepper: Laplace likelihood",
+        "Laplace likelihood, for salt-and-pepper noise",
         "docs/tasks.md",
         {"task.noise": "salt_and_pepper", "fit.likelihood": "laplace"},
     ),
     "denoise_deep_decoder": Preset(
         "denoise",
-        "deep decoder: too few weights to fit the noise",
+        "deep decoder, with too few weights to fit the noise",
         "Heckel and Hand 2019",
         {
             "net.kind": "deep_decoder",
@@ -173,55 +177,55 @@ PRESETS: dict[str, Preset] = {
     ),
     "demo": Preset(
         "denoise",
-        "the demonstration: 64 channels, sized for two CPU cores",
+        "64 channels and 1500 steps; the demonstration, sized for two CPU cores",
         "docs/results.md",
         {**_SMALL_NET, "fit.num_steps": 1500},
     ),
     "dejpeg": Preset(
         "dejpeg",
-        "within the file's own quantization intervals",
+        "fits the coefficients within the quantization intervals of the file",
         "docs/tasks.md",
         {"fit.likelihood": "interval", "fit.num_steps": 2400, **_NARROW_NET, **_ALL_STEPS},
     ),
     "dejpeg_2018": Preset(
         "dejpeg",
-        "fits the decoded picture; narrow at the top, skips at the bottom; stops by itself",
+        "fits the decoded image; narrow fine scales, few skips; stops automatically",
         "Ulyanov et al. 2018, section 3.1 (JPEG)",
         {
             "task.jpeg": "decoded",
             "fit.num_steps": 2400,
-            # The artifacts of neighbors are alike: what is held out could be guessed with them.
+            # Neighbors share artifacts, so held-out pixels could be predicted with their artifacts.
             "stop.rule": "wmv",
             **_NARROW_NET,
         },
     ),
     "inpaint": Preset(
         "inpaint",
-        "text and other thin masks; running average",
+        "text and other thin masks, with a running average",
         "Ulyanov et al. 2018, section 3.3 (text), docs/tasks.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_TEXT_NET, **_ALL_STEPS},
     ),
     "inpaint_2018": Preset(
         "inpaint",
-        "the same as published",
+        "text, as published",
         "Ulyanov et al. 2018, section 3.3 (text)",
         {"fit.num_steps": 6000, "fit.perturbation": 0.03, **_TEXT_NET, **_NO_AVERAGE},
     ),
     "inpaint_random": Preset(
         "inpaint",
-        "scattered missing pixels; fast steps and a running average",
+        "scattered missing pixels; larger steps than published, with a running average",
         "Ulyanov et al. 2018, section 3.3 (50 % missing), docs/tasks.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "inpaint_random_fast": Preset(
         "inpaint",
-        "the same with 32 channels on four scales: a fifth of the time per step, for pictures up to about 128 x 128",
+        "inpaint_random with the network of fast, for images up to about 128 x 128",
         "docs/less-work.md",
         {**_FAST_NET, "fit.num_steps": 2000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "inpaint_random_2018": Preset(
         "inpaint",
-        "the same as published",
+        "scattered missing pixels, as published",
         "Ulyanov et al. 2018, section 3.3 (50 % missing)",
         {
             "fit.num_steps": 11000,
@@ -232,7 +236,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "inpaint_sparse": Preset(
         "inpaint",
-        "hardly any known pixels (98 % missing)",
+        "very few known pixels (98 % missing)",
         "Ulyanov et al. 2018, section 3.3 (98 % missing)",
         {
             "net.channels_down": (16, 32, 64, 128, 128),
@@ -247,7 +251,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "inpaint_region": Preset(
         "inpaint",
-        "one large hole, coordinates as the code",
+        "one large hole, with coordinates as the code",
         "Ulyanov et al. 2018, section 3.3 (vase)",
         {
             "net.input_depth": 2,
@@ -261,85 +265,85 @@ PRESETS: dict[str, Preset] = {
     ),
     "inpaint_hole": Preset(
         "inpaint",
-        "large holes: no skips, six scales, wide kernels",
+        "large holes; no skips, six scales and 5x5 kernels",
         "Ulyanov et al. 2018, section 3.3 (library)",
         _library(6),
     ),
     "inpaint_depth4": Preset(
         "inpaint",
-        "the same with four scales",
+        "inpaint_hole with four scales",
         "Ulyanov et al. 2018, section 3.3 (depths)",
         _library(4),
     ),
     "inpaint_depth2": Preset(
         "inpaint",
-        "the same with two scales",
+        "inpaint_hole with two scales",
         "Ulyanov et al. 2018, section 3.3 (depths)",
         _library(2),
     ),
     "inpaint_unet": Preset(
         "inpaint",
-        "the same with a U-Net",
+        "large holes, with a U-Net",
         "Ulyanov et al. 2018, section 3.3 (networks)",
         _LIBRARY_UNET,
     ),
     "inpaint_resnet": Preset(
         "inpaint",
-        "the same with a ResNet",
+        "large holes, with a ResNet",
         "Ulyanov et al. 2018, section 3.3 (networks)",
         _LIBRARY_RESNET,
     ),
     "super_resolve": Preset(
         "super_resolve",
-        "x2 to x4; running average",
+        "factors 2 to 4, with a running average",
         "Ulyanov et al. 2018, section 3.2, docs/tasks.md",
         {"fit.num_steps": 2000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "super_resolve_fast": Preset(
         "super_resolve",
-        "the same with 32 channels on four scales: a fifth of the time per step, for pictures up to about 128 x 128",
+        "super_resolve with the network of fast, for images up to about 128 x 128",
         "docs/less-work.md",
         {**_FAST_NET, "fit.num_steps": 1500, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "super_resolve_x8": Preset(
         "super_resolve",
-        "x8 and more; running average",
+        "factors of 8 and more, with a running average",
         "Ulyanov et al. 2018, section 3.2, docs/tasks.md",
         {"task.factor": 8, "fit.num_steps": 4000, "fit.perturbation": 0.05, **_ALL_STEPS},
     ),
     "super_resolve_2018": Preset(
         "super_resolve",
-        "x4 as published",
+        "factor 4, as published",
         "Ulyanov et al. 2018, section 3.2",
         {"fit.num_steps": 2000, "fit.perturbation": 0.03, **_NO_AVERAGE},
     ),
     "super_resolve_x8_2018": Preset(
         "super_resolve",
-        "x8 as published",
+        "factor 8, as published",
         "Ulyanov et al. 2018, section 3.2",
         {"task.factor": 8, "fit.num_steps": 4000, "fit.perturbation": 0.05, **_NO_AVERAGE},
     ),
     "super_resolve_narrow_code": Preset(
         "super_resolve",
-        "a code of three channels, as in the comparison of priors",
+        "a code of three channels",
         "Ulyanov et al. 2018, section 3.2 (priors)",
         {"net.input_depth": 3, "fit.num_steps": 2000, **_NO_AVERAGE},
     ),
     "super_resolve_no_prior": Preset(
         "super_resolve",
-        "no network: the pixels themselves",
+        "no network; optimizes the pixels",
         "Ulyanov et al. 2018, section 3.2 (priors)",
         _PIXELS,
     ),
     "super_resolve_tv": Preset(
         "super_resolve",
-        "no network: the pixels themselves, total variation",
+        "no network; optimizes the pixels, with total variation",
         "Ulyanov et al. 2018, section 3.2 (priors)",
         {**_PIXELS, "fit.tv_weight": 1e-7},
     ),
     "flash": Preset(
         "flash",
-        "the flash picture is the code",
+        "the flash image as the code",
         "Ulyanov et al. 2018, section 3.5",
         {
             "net.input_depth": 3,
@@ -353,7 +357,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "deblur": Preset(
         "deblur",
-        "a known blur: Gaussian, motion, or a kernel of one's own",
+        "a known blur: Gaussian, motion, or a kernel from a file",
         "docs/tasks.md",
         {"fit.num_steps": 4000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
@@ -365,28 +369,27 @@ PRESETS: dict[str, Preset] = {
     ),
     "compressed_sensing": Preset(
         "compressed_sensing",
-        "random frequencies or random sums",
+        "random frequencies or a random matrix",
         "docs/tasks.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "ct": Preset(
         "ct",
-        "parallel-beam tomography from few directions",
+        "parallel-beam tomography from few angles",
         "docs/tasks.md",
         {**_SMALL_NET, "fit.num_steps": 5000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "custom": Preset(
         "custom",
-        "an operator of one's own",
+        "a user-defined operator",
         "docs/tasks.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
 }
 
-# What the paper compares, on any task: by name the variants, each a label and what it changes.
 COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
     "networks": {
-        # Of the preset nothing stays that the variants do not say.
+        # Each variant resets all fields of the network, so the preset does not matter.
         label: {
             **{f"net.{field.name}": field.default for field in dataclasses.fields(NetConfig)},
             "fit.optimize": "net",
@@ -406,7 +409,7 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
         f"rate {rate:g}": {"fit.learning_rate": rate, **_NO_AVERAGE}
         for rate in (0.1, 0.01, 0.001, 0.0001)
     },
-    # Cheng et al. 2019, figure 4 and table 1; there SGD means Adam.
+    # Cheng et al. 2019, figure 4 and table 1, where SGD means Adam.
     "averaging": {
         label: {
             "fit.method": "fit",
@@ -414,9 +417,9 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
             "fit.perturbation": perturbation,
             "fit.average": average,
             "stop.rule": "fixed",
-            **more,
+            **changes,
         }
-        for label, perturbation, average, more in (
+        for label, perturbation, average, changes in (
             ("SGD", 0.0, "none", {}),
             ("SGD + average", 0.0, "original", {}),
             ("SGD + input noise", 1 / 30, "none", {}),
@@ -425,10 +428,10 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
         )
     },
 }
+"""Comparisons of the papers; each has variants by label, with the fields that they change."""
 
-
-# The task's own name, where there is such a preset; there is for every task.
-DEFAULT_PRESETS = {task: task for task in TASKS}
+DEFAULT_PRESETS: dict[str, str] = {task: task for task in TASKS}
+"""Default preset of each task."""
 
 
 def build_config(
@@ -438,17 +441,21 @@ def build_config(
     overrides: Iterable[str] = (),
     changes: dict[str, Any] | None = None,
 ) -> Config:
-    """Resolves a preset and overrides into a complete config.
+    """Returns the complete config of a preset with overrides.
 
     Args:
-      preset: A name in `PRESETS`; None for the task's default.
-      task: The task; None for the preset's, or `denoise`.
-      overrides: `section.field=value` strings, later ones winning; lists are comma-separated.
-      changes: What to change in the preset before the overrides, by `section.field`.
+      preset: A name in `PRESETS`; None for the default of the task.
+      task: The task; None for that of the preset, or `denoise`.
+      overrides: Texts `section.field=value`, with comma-separated tuples; the last one wins.
+      changes: Values by `section.field`, applied before the overrides.
 
     Raises:
-      InputError: For an unknown name (naming the nearest), a preset of another task, or a value that
-        is out of range.
+      InputError: For an unknown name, a preset of another task, or a value that is not allowed.
+
+    Example:
+      >>> config = build_config("inpaint", overrides=["fit.num_steps=1500"])
+      >>> config.task.name, config.fit.num_steps, config.net.upsample
+      ('inpaint', 1500, ('nearest',))
     """
     if task is not None:
         require_choice("task", task, tuple(DEFAULT_PRESETS))
@@ -457,12 +464,12 @@ def build_config(
     require_choice("preset", preset, tuple(PRESETS))
     chosen = PRESETS[preset]
     if task is not None and chosen.task != task:
-        raise InputError(f"The preset {preset} is for {chosen.task}, the task is {task}.")
+        raise InputError(f"The preset {preset} is for {chosen.task}, got task {task}.")
     values: dict[str, Any] = {"task.name": chosen.task, **chosen.overrides, **(changes or {})}
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            raise InputError(f"--set expects section.field=value, came {override!r}.")
+            raise InputError(f"--set expects section.field=value, got {override!r}.")
         values[name.strip()] = parse_field(name.strip(), text.strip())
     return replace_fields(Config(), values)
 
@@ -474,39 +481,46 @@ def build_comparison(
     task: str | None = None,
     overrides: Iterable[str] = (),
 ) -> dict[str, Config]:
-    """The configs that a comparison runs, by label.
+    """Returns the configs of a comparison by label.
 
     Args:
-      comparison: A name in `COMPARISONS`, whose variants change the preset, or presets to compare,
-        comma-separated.
-      preset: See `build_config`, as for `task` and `overrides`.
-      task: The task.
-      overrides: What all have in common.
+      comparison: A name in `COMPARISONS`, whose variants change the preset, or the names of at
+        least two presets, comma-separated.
+      preset: The preset that the variants change; None for the default of the task.
+      task: The task; None for that of the presets, or `denoise`.
+      overrides: Overrides for all configs, as in `build_config`.
 
     Raises:
-      InputError: See `build_config`; or presets of several tasks.
+      InputError: As `build_config`, or if the presets are for several tasks.
+
+    Example:
+      >>> configs = build_comparison("learning_rates", task="denoise")
+      >>> {label: config.fit.learning_rate for label, config in configs.items()}
+      {'rate 0.1': 0.1, 'rate 0.01': 0.01, 'rate 0.001': 0.001, 'rate 0.0001': 0.0001}
     """
     overrides = list(overrides)
     if comparison in COMPARISONS:
         if (PRESETS[preset].task if preset in PRESETS else task) == "flash":
             raise InputError(
-                "A flash pair's code is its guide; compare presets of it by their names."
+                f"--compare={comparison} expects a task other than flash, whose code is its guide "
+                "image; compare presets of flash by their names."
             )
         return {
             label: build_config(preset, task=task, overrides=overrides, changes=changes)
             for label, changes in COMPARISONS[comparison].items()
         }
     if preset is not None:
-        raise InputError(f"--compare={comparison} names the presets itself; leave out --preset.")
+        raise InputError(f"--compare={comparison} lists presets; leave out --preset.")
     names = [name.strip() for name in comparison.split(",")]
     known = (*COMPARISONS, *PRESETS)
     for name in names:
         require_choice("comparison or preset", name, known)
     if len(names) < 2 or set(names) & set(COMPARISONS):
         raise InputError(
-            f"--compare expects {' or '.join(COMPARISONS)}, or at least two presets, came {comparison!r}."
+            f"--compare expects {' or '.join(COMPARISONS)}, or at least two presets, got "
+            f"{comparison!r}."
         )
     configs = {name: build_config(name, task=task, overrides=overrides) for name in names}
     if len({config.task.name for config in configs.values()}) > 1:
-        raise InputError("The presets of a comparison must be of one task.")
+        raise InputError("--compare expects presets of one task, got those of several.")
     return configs

@@ -1,36 +1,19 @@
-"""The meaning of the numbers of a measurement: their weights, their variance, how many there are."""
+"""The statistics of a measurement: weights, noise variance, and number of values."""
 
 import jax
 import jax.numpy as jnp
 
 from dip_jax.base import Array, Problem
 
-
-def informative_mask(key: Array, problem: Problem, shape: tuple[int, ...]) -> Array:
-    """Which measured values say something of the picture.
-
-    Not those of weight 0, nor of the margin of a padded picture, nor those that a linear operator makes 0
-    of whatever picture (missing pixels, frequencies that were not measured): a random one tells.
-
-    Args:
-      key: Random key.
-      problem: The measurement.
-      shape: `(H, W, C)` of the image.
-
-    Returns:
-      Of the measurement's shape, 1 where a value counts and 0 where it does not.
-    """
-    counts = visible_weights(problem) > 0
-    if problem.operator.is_linear:
-        image = jax.random.uniform(key, shape, minval=0.5, maxval=1.5)
-        if problem.region is not None:
-            image = image * problem.region
-        counts = counts & (problem.operator(image) != 0)
-    return counts.astype(jnp.float32)
+MIN_NOISE_STD = 1 / 255
+"""Least noise level that a sampler assumes; without noise there is nothing to sample."""
 
 
 def visible_weights(problem: Problem) -> Array:
-    """The weight of each measured value, of the measurement's shape, where none may be given."""
+    """Returns the weights of all measured values, same shape as the measurement.
+
+    Without `weights` they are 1, but 0 on the margin of a canvas.
+    """
     shape = problem.measurement.shape
     if problem.weights is not None:
         return jnp.broadcast_to(problem.weights, shape)
@@ -39,11 +22,64 @@ def visible_weights(problem: Problem) -> Array:
     return jnp.ones(shape, jnp.float32)
 
 
-def noise_variance(problem: Problem, values: Array) -> Array:
-    """The noise's variance at each of `values`: noise_std^2, and with photons max(value, 0) / peak more.
+def informative_mask(key: Array, problem: Problem, shape: tuple[int, ...]) -> Array:
+    """Returns which measured values depend on the image.
 
-    NaN where `noise_std` is unknown; beside photons an unknown read-out noise is none, as in
-    `losses.poisson_gauss`. Of complex numbers it is the mean of |noise|^2.
+    A value is not informative if its weight is 0, if it lies on the margin of a canvas, or if a
+    linear operator makes it 0 for any image (a missing pixel, a frequency that was not measured).
+    The operator is tested with one random image.
+
+    Args:
+      key: Random key, consumed.
+      problem: The problem.
+      shape: `(H, W, C)` of the image.
+
+    Returns:
+      float32, same shape as the measurement: 1 = informative, 0 = not.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Mask
+      >>> known = jnp.array([1.0, 0.0, 1.0]).reshape(1, 3, 1)
+      >>> problem = Problem(Mask(known), measurement=0.5 * known, noise_std=0.1)
+      >>> informative_mask(jax.random.key(0), problem, (1, 3, 1)).ravel().tolist()
+      [1.0, 0.0, 1.0]
+    """
+    is_informative = visible_weights(problem) > 0
+    if problem.operator.is_linear:
+        image = jax.random.uniform(key, shape, minval=0.5, maxval=1.5)
+        if problem.region is not None:
+            image = image * problem.region
+        is_informative = is_informative & (problem.operator(image) != 0)
+    return is_informative.astype(jnp.float32)
+
+
+def num_measurements(problem: Problem) -> Array | float:
+    """Returns the number n of measured values with weight 1, without the margin of a canvas."""
+    y = problem.measurement
+    if problem.weights is not None:
+        return jnp.sum(jnp.broadcast_to(problem.weights, y.shape))
+    fraction = 1.0 if problem.region is None else jnp.mean(problem.region)
+    return y.size * fraction
+
+
+def noise_variance(problem: Problem, values: Array) -> Array:
+    """Returns the noise variance at each value: noise_std^2, plus max(value, 0) / peak for photons.
+
+    For complex values it is the mean of |noise|^2. An unknown `noise_std` gives NaN; for photons it
+    counts as no read-out noise, as in `losses.poisson_gauss`.
+
+    Args:
+      problem: The problem, with `noise_std` and `peak`.
+      values: Values without noise, of any shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> problem = Problem(Identity(), jnp.zeros((1, 1, 1)), noise_std=0.0, peak=4.0)
+      >>> noise_variance(problem, jnp.array([0.0, 1.0])).tolist()
+      [0.0, 0.25]
     """
     noise_std = jnp.asarray(problem.noise_std)
     if problem.peak is None:
@@ -52,26 +88,14 @@ def noise_variance(problem: Problem, values: Array) -> Array:
     return photons + jnp.nan_to_num(noise_std) ** 2
 
 
-MIN_NOISE_STD = 1 / 255
-"""Samples of a measurement with less noise are drawn as if it had so much."""
-
-
-def num_measurements(problem: Problem) -> Array | float:
-    """How many measured values count."""
-    y = problem.measurement
-    if problem.weights is not None:
-        return jnp.sum(jnp.broadcast_to(problem.weights, y.shape))
-    fraction = 1.0 if problem.region is None else jnp.mean(problem.region)
-    return y.size * fraction
-
-
 def assumed_variance(problem: Problem) -> Array:
-    """The noise's variance that `nll_scale` supposes, the same for all values.
+    """Returns the noise variance that a sampler assumes, one scalar for all values.
 
-    At least that of one gray level: an exact measurement would leave nothing to sample. Photons count by their mean.
+    It is max(noise_std^2 + mean(max(y, 0)) / peak, MIN_NOISE_STD^2), where the second term is for
+    photons only.
     """
     variance = jnp.asarray(problem.noise_std) ** 2
     if problem.peak is not None:
-        light = jnp.mean(jnp.maximum(jnp.real(problem.measurement), 0))
-        variance = jnp.nan_to_num(variance) + light / jnp.asarray(problem.peak)
+        mean_value = jnp.mean(jnp.maximum(jnp.real(problem.measurement), 0))
+        variance = jnp.nan_to_num(variance) + mean_value / jnp.asarray(problem.peak)
     return jnp.maximum(variance, MIN_NOISE_STD**2)

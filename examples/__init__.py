@@ -1,1 +1,1 @@
-"""Programs that show the method; each says its command, what it shows and how long it takes."""
+"""Examples of the Gaussian-process limit; each is a command with a figure."""

@@ -1,28 +1,32 @@
-"""Inpainting by a Gaussian process: the network's kernel against the radial basis function.
+"""Inpainting by a Gaussian process: the kernel of the network against a radial basis function.
 
     python -m examples.gp_inpainting --output=out/gp_inpainting.png
 
-Half of the pixels of a gray 64x64 picture are known (part of `skimage.data.camera()`, shrunk four times).
-No network is trained: `--draws` images of an hourglass network at random weights and codes (two scales, 64
-channels, no sigmoid, 96x96 of which the central 64x64 serve) give the kernel of the process that it tends to,
-taken as stationary, so that each image tells of each lag at thousands of places. The work of 2019 estimated
-the covariance of each pair of pixels from 500 000 images of 1024 channels, and regressed without noise and
-without a mean. Here variance, noise and mean follow the known pixels, by maximum likelihood, for both
-kernels, as does the lengthscale of the radial basis function.
+Half of the pixels of a gray 64 x 64 image are known (a part of `skimage.data.camera()`, reduced by
+a factor of four). No network is trained. The kernel of the limiting process is estimated from
+`--draws` images of a network with random weights and codes (two scales, 64 channels, no sigmoid; 96
+x 96, of which the central 64 x 64 are used). It is assumed to be stationary, so each image
+contributes thousands of pixels to each lag. The 2019 paper estimated the covariance of each pair of
+pixels from 500 000 images of a network with 1024 channels, and used neither noise nor a mean. Here,
+variance, noise and mean are fitted to the known pixels by maximum likelihood, for both kernels, and
+so is the lengthscale of the radial basis function.
 
-It prints the PSNR of the posterior means, on all pixels and on the unknown ones, and the errors' root mean
-square in units of the standard deviation that the model itself expects of a pixel (1 where it knows what it does not
-know). With a kernel as smooth as the radial basis function, edges are taken for noise, so the known pixels
-are not reproduced either; the network's kernel falls with a kink, and needs no noise.
+The example prints the PSNR of the posterior means, for all pixels and for the unknown ones, and the
+root mean square of the errors in units of the standard deviation that the model predicts (1 if the
+prediction is right). The radial basis function is so smooth that the fit takes edges for noise, so
+its mean does not reproduce the known pixels. The kernel of the network has a kink at lag 0 and
+needs no noise.
 
-Takes about two minutes on two cores. With seeds 0: radial basis function 24.84 dB, network's kernel 26.67 dB,
-scikit-image's biharmonic inpainting 27.35 dB.
+It takes about two minutes on two cores. For the seeds 0, the results are 24.84 dB for the radial
+basis function, 26.67 dB for the kernel of the network, and 27.35 dB for the biharmonic inpainting
+of scikit-image.
 
 References:
-  Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019 (on
-  another picture: radial basis function 25.78 dB, network's kernel 26.34 dB).
-  Damelin and Hoang, On Surface Completion and Image Inpainting by Biharmonic Functions: Numerical Aspects, 2018
-  (`biharmonic`).
+  Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019 (on another
+    image, 25.78 dB
+    for the radial basis function and 26.34 dB for the kernel of the network).
+  Damelin and Hoang, On Surface Completion and Image Inpainting by Biharmonic Functions: Numerical
+    Aspects, 2018.
 """
 
 from pathlib import Path
@@ -38,21 +42,21 @@ from skimage.transform import downscale_local_mean
 from dip_jax.config import NetConfig
 from dip_jax.nets import build_net
 from dip_jax.posterior import gaussian_process as gp
-from dip_jax.report.figures import save_png
+from dip_jax.report.png import save_png
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("output", "out/gp_inpainting.png", "The figure.")
-flags.DEFINE_integer("seed", 0, "Of the images that estimate the kernel.")
-flags.DEFINE_integer("mask_seed", 0, "Of the choice of known pixels.")
-flags.DEFINE_integer("draws", 2000, "Images that estimate the kernel.")
+flags.DEFINE_string("output", "out/gp_inpainting.png", "Output file of the figure.")
+flags.DEFINE_integer("seed", 0, "Seed of the images for the kernel.")
+flags.DEFINE_integer("mask_seed", 0, "Seed of the choice of known pixels.")
+flags.DEFINE_integer("draws", 2000, "Number of images for the kernel.")
 flags.DEFINE_integer("channels", 64, "Channels of the network.")
 
 SIDE = 64
-MARGIN = 16  # border of the images, where the network is not stationary
+MARGIN = 16  # border of the images in which the network is not stationary
 
 
-def build_picture() -> tuple[np.ndarray, np.ndarray]:
-    """The picture `[64, 64]` in [0, 1], and which half of its pixels is known."""
+def build_image() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the image `[64, 64]` in [0, 1], and a mask of its known half."""
     camera = downscale_local_mean(skimage.data.camera() / 255, (4, 4))
     known = np.zeros(SIDE * SIDE, bool)
     known[np.random.default_rng(FLAGS.mask_seed).permutation(known.size)[: known.size // 2]] = True
@@ -60,7 +64,7 @@ def build_picture() -> tuple[np.ndarray, np.ndarray]:
 
 
 def estimate_correlation() -> np.ndarray:
-    """K / K(0) of the network's images at all lags within the picture `[64, 64]`."""
+    """Estimates the correlation K / K(0) of the network at all lags within the image `[64, 64]`."""
     features = (FLAGS.channels,) * 2
     config = NetConfig(
         channels_down=features, channels_up=features, channels_skip=(4, 4), sigmoid=False
@@ -73,53 +77,57 @@ def estimate_correlation() -> np.ndarray:
 
 
 def inpaint(
-    picture: np.ndarray, known: np.ndarray, correlation_fn, start: tuple[float, ...] = ()
+    image: np.ndarray, known: np.ndarray, correlation_fn, start: tuple[float, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, gp.Hyperparameters]:
-    """Mean and standard deviation of the picture by a kernel whose parameters follow the known pixels.
+    """Inpaints an image by a Gaussian process whose hyperparameters are fitted to the known pixels.
 
     Args:
-      picture: `[H, W]`.
-      known: `[H, W]`.
-      correlation_fn: `correlation_fn(*shape) -> [H, W]`, a kernel.
-      start: Where the search for its arguments begins.
+      image: `[H, W]`.
+      known: Whether a pixel is known `[H, W]`.
+      correlation_fn: `correlation_fn(*arguments) -> kernel`, a correlation at all lags `[H, W]`.
+      start: Arguments at which the search starts.
+
+    Returns:
+      Mean and standard deviation of the posterior `[H, W]`, and the hyperparameters.
     """
-    places = np.argwhere(np.ones_like(known))
-    measured, values = np.argwhere(known), picture[known]
-    found = gp.fit_hyperparameters(
-        lambda *shape: gp.covariance_matrix(correlation_fn(*shape), measured), values, start=start
-    )
-    kernel = found.scale * gp.covariance_matrix(correlation_fn(*found.shape), places)
+    positions, known_positions = np.argwhere(np.ones_like(known)), np.argwhere(known)
+
+    def known_correlation(*arguments: float) -> np.ndarray:
+        return gp.covariance_matrix(correlation_fn(*arguments), known_positions)
+
+    found = gp.fit_hyperparameters(known_correlation, image[known], start=start)
+    kernel = found.scale * gp.covariance_matrix(correlation_fn(*found.correlation_args), positions)
     mean, std = gp.posterior(
-        kernel, known.ravel(), values, noise_std=found.noise_std, mean=found.mean
+        kernel, known.ravel(), image[known], noise_std=found.noise_std, mean=found.mean
     )
-    return mean.reshape(picture.shape), std.reshape(picture.shape), found
+    return mean.reshape(image.shape), std.reshape(image.shape), found
 
 
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
-    """PSNR in dB of an image that is first clipped to [0, 1]."""
+    """Returns the PSNR in dB of an image that is first clipped to [0, 1]."""
     return float(-10 * np.log10(np.mean((np.clip(image, 0, 1) - reference) ** 2)))
 
 
 def draw(
     path: Path,
-    picture: np.ndarray,
+    image: np.ndarray,
     known: np.ndarray,
     estimates: dict[str, tuple[np.ndarray, ...]],
     kernels: dict[str, np.ndarray],
 ) -> None:
-    """Pictures, standard deviations and the kernels along a row."""
+    """Draws the images, the standard deviations, and the kernels along a row."""
     figure = Figure(figsize=(10, 5.4))
     axes = figure.subplots(2, 4)
-    means = {f"{name}, {psnr(x[0], picture):.2f} dB": x[0] for name, x in estimates.items()}
-    shown = {"reference": picture, "known pixels": np.where(known, picture, np.nan), **means}
-    for axis, (title, image) in zip(axes.flat[[0, 1, 4, 6, 2]], shown.items(), strict=True):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="none")
+    means = {f"{name}, {psnr(x[0], image):.2f} dB": x[0] for name, x in estimates.items()}
+    shown = {"reference": image, "known pixels": np.where(known, image, np.nan), **means}
+    for axis, (title, pixels) in zip(axes.flat[[0, 1, 4, 6, 2]], shown.items(), strict=True):
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")
         axis.set_facecolor("C0")
         axis.set_title(title, fontsize=9)
-    spreads = {name: x[1] for name, x in estimates.items() if len(x) > 1}
-    widest = max(std.max() for std in spreads.values())
-    for axis, (name, std) in zip(axes.flat[[5, 7]], spreads.items(), strict=True):
-        drawn = axis.imshow(std, vmin=0, vmax=widest, interpolation="none")
+    stds = {name: x[1] for name, x in estimates.items() if len(x) > 1}
+    largest = max(std.max() for std in stds.values())
+    for axis, (name, std) in zip(axes.flat[[5, 7]], stds.items(), strict=True):
+        drawn = axis.imshow(std, vmin=0, vmax=largest, interpolation="none")
         axis.set_title(f"{name}, std", fontsize=9)
         figure.colorbar(drawn, cax=axis.inset_axes((1.03, 0, 0.05, 1))).ax.tick_params(labelsize=7)
     for axis in axes.flat:
@@ -142,9 +150,9 @@ def draw(
 
 
 def main(argv: list[str]) -> None:
-    """Estimates the kernel, inpaints with each method, prints and draws."""
+    """Estimates the kernel, inpaints by each method, prints the results and draws them."""
     del argv
-    picture, known = build_picture()
+    image, known = build_image()
     correlation = estimate_correlation()
     estimates: dict[str, tuple[np.ndarray, ...]] = {}
     fitted: dict[str, np.ndarray] = {}
@@ -154,27 +162,27 @@ def main(argv: list[str]) -> None:
     }
     print(f"{known.sum()} of {known.size} pixels known")
     for name, (correlation_fn, start) in kernels.items():
-        mean, std, found = inpaint(picture, known, correlation_fn, start)
+        mean, std, found = inpaint(image, known, correlation_fn, start)
         estimates[name] = (mean, std)
-        fitted[name] = correlation_fn(*found.shape)
-        # What the model expects of a pixel that it has not seen, its noise included.
+        fitted[name] = correlation_fn(*found.correlation_args)
+        # The standard deviation that the model predicts for an unknown pixel, including its noise.
         expected = np.sqrt(std**2 + found.noise_std**2)
-        spread = np.sqrt(np.mean(((mean - picture) / expected)[~known] ** 2))
+        z_rms = np.sqrt(np.mean(((mean - image) / expected)[~known] ** 2))
         print(
-            f"{name:17} {psnr(mean, picture):.2f} dB, unknown pixels "
-            f"{psnr(mean[~known], picture[~known]):.2f} dB, errors {spread:.2f} std; lengthscale "
-            f"{found.shape}, variance {found.scale:.4f}, noise {found.noise_std:.4f}, mean "
+            f"{name:17} {psnr(mean, image):.2f} dB, unknown pixels "
+            f"{psnr(mean[~known], image[~known]):.2f} dB, errors {z_rms:.2f} std; lengthscale "
+            f"{found.correlation_args}, variance {found.scale:.4f}, noise {found.noise_std:.4f}, mean "
             f"{found.mean:.3f}, log likelihood {found.log_likelihood:.1f}"
         )
-    biharmonic = inpaint_biharmonic(np.where(known, picture, 0.0), ~known)
+    biharmonic = inpaint_biharmonic(np.where(known, image, 0.0), ~known)
     estimates["biharmonic"] = (biharmonic,)
     print(
-        f"{'biharmonic':17} {psnr(biharmonic, picture):.2f} dB, unknown pixels "
-        f"{psnr(biharmonic[~known], picture[~known]):.2f} dB"
+        f"{'biharmonic':17} {psnr(biharmonic, image):.2f} dB, unknown pixels "
+        f"{psnr(biharmonic[~known], image[~known]):.2f} dB"
     )
     path = Path(FLAGS.output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(path, picture, known, estimates, fitted)
+    draw(path, image, known, estimates, fitted)
 
 
 if __name__ == "__main__":

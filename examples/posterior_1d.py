@@ -1,20 +1,21 @@
-"""The posterior of a signal: Langevin sampling of a network's weights beside the Gaussian process.
+"""The posterior of a signal: Langevin sampling of the weights of a network, and a Gaussian process.
 
     python -m examples.posterior_1d --output=out/gp_posterior_1d.png
 
-About a tenth of the 128 points of 0.3 sin(8 pi x) + 0.1 sin(32 pi x) are known, without noise. Three
-posteriors are drawn, mean and two standard deviations, for a shallow network on a fine code and a deep one on a
-smooth code:
+About a tenth of the 128 points of 0.3 sin(8 pi x) + 0.1 sin(32 pi x) are known, without noise. The
+example draws three posteriors, mean and two standard deviations, for a shallow network with a fine
+code and a deep network with a smooth code:
 
-* the Gaussian process of infinitely wide networks, in closed form, with a likelihood of standard deviation
-  `--noise_std`;
-* Langevin dynamics at temperature 1 with the same likelihood and the prior of the weights, in networks of
-  `--width` channels: the same posterior but for the width, the one fixed code and the steps' own error;
-* what the code of 2019 ran (`sampler="paper"`): Adam on the sum of squared errors, noise of standard
-  deviation 2 learning_rate on the kernels, 8000 steps. Its band is no posterior's.
+* the closed form for infinitely wide networks, a Gaussian process, with a likelihood of standard
+  deviation `--noise_std`;
+* Langevin dynamics at temperature 1 with the same likelihood and the prior of the weights, in
+  networks of `--width` channels. It differs from the closed form by the finite width, the single
+  fixed code and the step size;
+* the 2019 code (`sampler="paper"`): Adam on the sum of squared errors, with noise of standard
+  deviation 2 learning_rate on the kernels, for 8000 steps. Its band is not that of the posterior.
 
-Takes about three minutes on two cores. The deep network of 32 channels is not yet in the limit: its mean is
-0.056 from the closed form, with `--width=128 --chains=2` (six minutes) 0.020.
+It takes about three minutes on two cores. The deep network of 32 channels is not yet in the limit:
+its mean is 0.056 from the closed form. With `--width=128 --chains=2` (six minutes) it is 0.020.
 
 References:
   Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019.
@@ -32,42 +33,42 @@ from matplotlib.figure import Figure
 from dip_jax.base import Array, Net, Params
 from dip_jax.config import SgldConfig
 from dip_jax.posterior import gaussian_process as gp
-from dip_jax.report.figures import save_png
+from dip_jax.report.png import save_png
 from dip_jax.sgld import build_sampler
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("output", "out/gp_posterior_1d.png", "The figure.")
-flags.DEFINE_integer("seed", 0, "Of the codes, the weights and the noise of the sampling.")
+flags.DEFINE_string("output", "out/gp_posterior_1d.png", "Output file of the figure.")
+flags.DEFINE_integer("seed", 0, "Seed of codes, weights and sampling.")
 flags.DEFINE_integer("width", 32, "Channels of the networks.")
-flags.DEFINE_integer("chains", 4, "Chains at temperature 1.")
-flags.DEFINE_integer("steps", 30000, "Steps of each of them; the first quarter is left out.")
-flags.DEFINE_float("step_size", 5e-4, "Of them.")
-flags.DEFINE_float("noise_std", 0.05, "Of the likelihood.")
+flags.DEFINE_integer("chains", 4, "Number of chains at temperature 1.")
+flags.DEFINE_integer("steps", 30000, "Steps of each chain; the first quarter is the burn-in.")
+flags.DEFINE_float("step_size", 5e-4, "Step size of the chains.")
+flags.DEFINE_float("noise_std", 0.05, "Standard deviation of the likelihood.")
 
 POINTS = 128
-SETTINGS = ((2, 1), (15, 4))  # standard deviation of the code's smoothing, rectified layers
-_PLACES_SEED = 1000
+SETTINGS = ((2, 1), (15, 4))  # smoothing of the code (standard deviation), rectified layers
+_KNOWN_SEED = 1000
 
-PRIOR_STD = 0.05**0.5  # of the output at random weights: the signal's own root mean square
+PRIOR_STD = 0.05**0.5  # of the outputs at random weights; the root mean square of the signal
 
-Moments = tuple[np.ndarray, np.ndarray]  # pointwise mean and standard deviation
+Moments = tuple[np.ndarray, np.ndarray]  # mean and standard deviation of each point
 
 
 def build_signal() -> tuple[np.ndarray, np.ndarray]:
-    """The signal, and which of its points are known: about one in ten."""
+    """Returns the signal, and a mask of its known points, about one in ten."""
     x = np.arange(POINTS) / POINTS
-    known = np.random.default_rng(_PLACES_SEED).random(POINTS) > 0.9
+    known = np.random.default_rng(_KNOWN_SEED).random(POINTS) > 0.9
     return 0.3 * np.sin(8 * np.pi * x) + 0.1 * np.sin(32 * np.pi * x), known
 
 
 def gaussian_posterior(
     signal: np.ndarray, known: np.ndarray, *, depth: int, input_std: float, noise_std: float
 ) -> Moments:
-    """The posterior of infinitely wide networks, in closed form."""
+    """Returns the posterior of infinitely wide networks, in closed form."""
     lags = np.arange(POINTS)
     kernel = PRIOR_STD**2 * gp.network_kernel(lags, depth, input_std)[None]
-    places = np.stack([np.zeros_like(lags), lags], axis=-1)
-    matrix = gp.covariance_matrix(kernel, places)
+    positions = np.stack([np.zeros_like(lags), lags], axis=-1)
+    matrix = gp.covariance_matrix(kernel, positions)
     return gp.posterior(matrix, known, signal[known], noise_std=noise_std)
 
 
@@ -82,17 +83,20 @@ def sample(
     num_steps: int,
     scale: float = 1.0,
 ) -> Array:
-    """The outputs that a sampler of `dip_jax.sgld` gives after its burn-in `[S, W]`.
+    """Samples outputs of a network by a sampler of `dip_jax.sgld`.
 
     Args:
       key: Random key, consumed.
-      net: Whose params are sampled, from its own start.
-      code: Its code.
-      loss_fn: What the gradients are taken of, a function of the output.
-      config: The sampler.
-      learning_rate: Its step size.
-      num_steps: Its steps.
-      scale: What turns the loss into the negative log likelihood.
+      net: The network whose params are sampled, from its random initial params.
+      code: Code of the network.
+      loss_fn: `loss_fn(output) -> loss`.
+      config: Settings of the sampler.
+      learning_rate: Learning rate or step size; see `build_sampler`.
+      num_steps: Number of steps.
+      scale: Factor between the loss and the negative log likelihood.
+
+    Returns:
+      Outputs after the burn-in, every `thin`-th step `[S, W]`.
     """
     sampler = build_sampler(config, learning_rate=learning_rate, num_steps=num_steps)
     key_start, key_steps = jax.random.split(key)
@@ -117,21 +121,21 @@ def sample(
 
 
 def unit_weights(net: Net) -> Net:
-    """The same network, its weights as multiples w of their standard deviation: the prior is N(0, 1)."""
+    """Returns the network with weights in units of their standard deviation, so their prior is N(0, 1)."""
 
-    def spread(w: Array) -> float:
+    def std(w: Array) -> float:
         return (3 * w.shape[2]) ** -0.5
 
     return net._replace(
-        init=lambda key: jax.tree.map(lambda w: w / spread(w), net.init(key)),
-        apply=lambda params, code: net.apply(jax.tree.map(lambda w: w * spread(w), params), code),
+        init=lambda key: jax.tree.map(lambda w: w / std(w), net.init(key)),
+        apply=lambda params, code: net.apply(jax.tree.map(lambda w: w * std(w), params), code),
     )
 
 
 def langevin_posterior(
     key: Array, signal: np.ndarray, known: np.ndarray, *, depth: int, input_std: float
 ) -> Moments:
-    """The posterior of networks of finite width, by Langevin dynamics at temperature 1."""
+    """Samples the posterior of networks of finite width by Langevin dynamics at temperature 1."""
     net = unit_weights(gp.conv_relu_net(POINTS, depth=depth, width=FLAGS.width))
     config = SgldConfig(
         sampler="sgld",
@@ -145,7 +149,7 @@ def langevin_posterior(
 
     def chain(key: Array) -> Array:
         key_code, key_chain = jax.random.split(key)
-        # Each rectifier halves the variance that the code begins with.
+        # Each rectifier halves the variance, which starts with that of the code.
         code_std = PRIOR_STD * 2 ** (depth / 2)
         code = code_std * gp.smooth_code(key_code, net.code_shape, input_std)
         # U = sum of squared errors / (2 noise_std^2) + |w|^2 / 2
@@ -168,12 +172,12 @@ def langevin_posterior(
 def paper_posterior(
     key: Array, signal: np.ndarray, known: np.ndarray, *, depth: int, input_std: float
 ) -> Moments:
-    """What the code of 2019 made of it: 8000 steps, of which every 20th after 5000 is a sample."""
+    """Samples as the 2019 code does: 8000 steps, of which every 20th after 5000 is a sample."""
     net = gp.conv_relu_net(POINTS, depth=depth, width=32)
     config = SgldConfig(sampler="paper", burn_in=5000, thin=20, weight_decay=1e-5)
     target, weights = jnp.asarray(signal, jnp.float32), jnp.asarray(known, jnp.float32)
     key_code, key_chain = jax.random.split(key)
-    # There the Gaussian sums to one, which leaves its noise this standard deviation.
+    # The weights of the Gaussian in that code sum to one, so its noise has this standard deviation.
     code_std = (4 * np.pi * input_std**2) ** -0.25
     code = code_std * gp.smooth_code(key_code, net.code_shape, input_std)
     run = jax.jit(
@@ -192,11 +196,11 @@ def paper_posterior(
 
 
 def draw(path: Path, signal: np.ndarray, known: np.ndarray, rows: list[list[Moments]]) -> None:
-    """A row for each setting, a column for each posterior."""
+    """Draws a row for each setting and a column for each posterior."""
     titles = (
         "Gaussian process, closed form",
         f"Langevin, T = 1, {FLAGS.width} channels",
-        "2019: Adam and noise",
+        "2019 code: Adam and noise",
     )
     figure = Figure(figsize=(11, 5))
     axes = figure.subplots(len(rows), len(titles), sharex=True, sharey="row")
@@ -218,7 +222,7 @@ def draw(path: Path, signal: np.ndarray, known: np.ndarray, rows: list[list[Mome
 
 
 def main(argv: list[str]) -> None:
-    """Samples, prints how far the posteriors are apart, and draws them."""
+    """Samples, prints how far the posteriors are from the closed form, and draws them."""
     del argv
     signal, known = build_signal()
     print(f"{known.sum()} of {POINTS} points known, seed {FLAGS.seed}")
@@ -231,13 +235,15 @@ def main(argv: list[str]) -> None:
         paper = paper_posterior(keys[1], signal, known, **network)
         rows.append([exact, langevin, paper])
         print(f"code smoothed by {input_std}, {depth} rectified layers")
-        for name, (mean, std) in zip(("closed form", "Langevin", "2019"), rows[-1], strict=True):
+        for name, (mean, std) in zip(
+            ("closed form", "Langevin", "2019 code"), rows[-1], strict=True
+        ):
             error = np.sqrt(np.mean((mean - signal)[~known] ** 2))
-            covered = np.mean(np.abs(mean - signal)[~known] <= 2 * std[~known])
-            apart = np.sqrt(np.mean((mean - exact[0]) ** 2))
+            coverage = np.mean(np.abs(mean - signal)[~known] <= 2 * std[~known])
+            distance = np.sqrt(np.mean((mean - exact[0]) ** 2))
             print(
-                f"  {name:12} error of the mean {error:.3f}, mean std {std[~known].mean():.3f}, within 2 std "
-                f"{100 * covered:.0f} %, from the closed form {apart:.3f}"
+                f"  {name:12} error of the mean {error:.3f}, mean std {std[~known].mean():.3f}, "
+                f"within 2 std {100 * coverage:.0f} %, distance from the closed form {distance:.3f}"
             )
     path = Path(FLAGS.output)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,17 @@
-"""What networks say before any data: images at random weights, and the kernel of the process they tend to.
+"""Networks before any data: images of random weights, and the kernel of the limiting process.
 
     python -m examples.prior_kernel --output=out
 
-`gp_prior.png`: images that the hourglass network makes at random weights of random codes, with one, two, ...
-scales (each row at its own contrast): the deeper, the smoother and the longer the correlations.
+`gp_prior.png` has images of the skip network with random weights and codes, for one to five scales
+(with the contrast stretched in each image). The more scales, the smoother the images and the longer
+their correlations.
 
-`gp_kernel.png`: cos t(d) = K(d) / K(0) of signals that networks of convolutions and rectifiers make at random
-weights: from `--draws` networks of 256 channels, and by the recursion for infinitely many channels.
+`gp_kernel.png` has the correlation K(d) / K(0) of signals of networks of convolutions and
+rectifiers with random weights: estimated from `--draws` networks of 256 channels, and by the
+recursion for infinitely many channels.
 
-Takes about two minutes on two cores. On seed 0, estimates and recursion differ by at most 0.005.
+It takes about two minutes on two cores. For seed 0, estimates and recursion differ by at most
+0.005.
 
 References:
   Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019.
@@ -26,29 +29,23 @@ from PIL import Image
 from dip_jax.config import NetConfig
 from dip_jax.nets import build_net
 from dip_jax.posterior import gaussian_process as gp
-from dip_jax.report.figures import save_png
+from dip_jax.report.png import save_png
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("output", "out", "The folder of the figures.")
-flags.DEFINE_integer("seed", 0, "Of the codes and the weights.")
-flags.DEFINE_integer("draws", 1000, "Networks for each estimated kernel.")
-flags.DEFINE_integer("columns", 5, "Images for each number of scales.")
+flags.DEFINE_string("output", "out", "Output folder of the figures.")
+flags.DEFINE_integer("seed", 0, "Seed of codes and weights.")
+flags.DEFINE_integer("draws", 1000, "Number of networks for each estimated kernel.")
+flags.DEFINE_integer("columns", 5, "Number of images for each number of scales.")
 
-SETTINGS = (
-    (2, 1),
-    (2, 2),
-    (2, 4),
-    (10, 2),
-    (0, 1),
-    (0, 4),
-)  # smoothing of the code, rectified layers
+# Smoothing of the code (standard deviation), rectified layers.
+SETTINGS = ((2, 1), (2, 2), (2, 4), (10, 2), (0, 1), (0, 4))
 SCALES = (1, 2, 3, 4, 5)
 SIDE = 96
 MAX_LAG = 60
 
 
-def estimate_cosine(key: jax.Array, *, depth: int, input_std: float, draws: int) -> np.ndarray:
-    """K(d) / K(0) for d = 0..MAX_LAG, from `draws` networks of 256 channels with 32 outputs each."""
+def estimate_correlation(key: jax.Array, *, depth: int, input_std: float, draws: int) -> np.ndarray:
+    """Estimates K(d) / K(0) for d = 0..MAX_LAG from networks of 256 channels, 32 outputs each."""
     net = gp.conv_relu_net(256, depth=depth, width=256, channels=32)
     signals = gp.prior_images(
         key, net, draws, code_fn=lambda key: gp.smooth_code(key, net.code_shape, input_std)
@@ -58,23 +55,23 @@ def estimate_cosine(key: jax.Array, *, depth: int, input_std: float, draws: int)
 
 
 def draw_kernels(path: Path, key: jax.Array, draws: int) -> None:
-    """Estimated kernels as points, the recursion's as lines."""
+    """Draws estimated correlations as points, and those of the recursion as lines."""
     figure = Figure(figsize=(7, 4.2))
     axis = figure.subplots()
     lags = np.arange(MAX_LAG + 1)
     shown = np.unique(np.round(np.geomspace(1, MAX_LAG, 18)).astype(int))
     for i, (input_std, depth) in enumerate(SETTINGS):
         limit = gp.network_kernel(lags, depth, input_std)
-        cosine = estimate_cosine(
+        correlation = estimate_correlation(
             jax.random.fold_in(key, i), depth=depth, input_std=input_std, draws=draws
         )
-        apart = np.abs(cosine - limit)
+        difference = np.abs(correlation - limit)
         print(
             f"code smoothed by {input_std}, {depth} rectified layers: estimate and recursion differ by "
-            f"{apart.mean():.4f} on average, {apart.max():.4f} at most"
+            f"{difference.mean():.4f} on average and {difference.max():.4f} at most"
         )
         axis.plot(lags, limit, color=f"C{i}", lw=1.2, label=f"{input_std}, {depth}")
-        axis.plot(shown, cosine[shown], ".", color=f"C{i}", ms=6)
+        axis.plot(shown, correlation[shown], ".", color=f"C{i}", ms=6)
     axis.set_xlabel("distance d (pixels)")
     axis.set_ylabel("K(d) / K(0)")
     axis.set_xscale("symlog", linthresh=1)
@@ -96,7 +93,7 @@ def draw_kernels(path: Path, key: jax.Array, draws: int) -> None:
 
 
 def draw_images(path: Path, key: jax.Array, columns: int) -> None:
-    """A row of images for each number of scales."""
+    """Draws a row of images for each number of scales."""
     figure = Figure(figsize=(columns + 0.3, len(SCALES)), dpi=105)
     axes = figure.subplots(len(SCALES), columns, squeeze=False)
     for scales, row in zip(SCALES, axes, strict=True):
@@ -118,12 +115,12 @@ def draw_images(path: Path, key: jax.Array, columns: int) -> None:
     figure.tight_layout(pad=0.3)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    # Noise does not compress: 16 grays are enough to see it.
+    # Noise compresses badly, and 16 gray levels suffice to show it.
     save_png(path, Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L").quantize(16))
 
 
 def main(argv: list[str]) -> None:
-    """Draws both figures and prints how far the estimated kernels are from the recursion's."""
+    """Draws both figures, and prints how far the estimates are from the recursion."""
     del argv
     folder = Path(FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)

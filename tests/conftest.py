@@ -1,8 +1,11 @@
 """One place for how the tests run: on CPU unless asked, strict about ranks and warnings."""
 
+import contextlib
+import io
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The same small programs are built again and again, in every worker and in the processes that tests start:
@@ -42,14 +45,19 @@ def tiny() -> tuple[str, ...]:
     return TINY
 
 
-@pytest.fixture
-def picture() -> np.ndarray:
-    """A smooth picture with an edge, float32 [40, 36, 3]."""
+def smooth_image() -> np.ndarray:
+    """A smooth image with an edge, float32 [40, 36, 3]."""
     rows, columns = np.mgrid[0:40, 0:36] / 40
     waves = [0.5 + 0.4 * np.sin(6 * rows + k) * np.cos(4 * columns) for k in range(3)]
     image = np.stack(waves, axis=-1)
     image[10:20, 8:25] = (0.8, 0.2, 0.4)
     return image.astype(np.float32)
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A smooth image with an edge, float32 [40, 36, 3]."""
+    return smooth_image()
 
 
 @pytest.fixture
@@ -59,20 +67,26 @@ def double():
         yield
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command in this process: `run(*args) -> (status, output, errors)`."""
+def run_command(*args) -> tuple[int, str, str]:
+    """Runs the command in this process: `(status, output, errors)`."""
     import main as command
 
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, args)])
-        with flagsaver.flagsaver():
-            command.FLAGS.unparse_flags()
-            try:
-                status = command.main()
-            finally:
-                cache_exports(None)  # what other tests build is traced by themselves
-        out, err = capsys.readouterr()
-        return status, out, err
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        flagsaver.flagsaver(),
+        mock.patch.object(sys, "argv", ["main.py", *map(str, args)]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        command.FLAGS.unparse_flags()
+        try:
+            status = command.main()
+        finally:
+            cache_exports(None)  # other tests trace what they build
+    return status, output.getvalue(), errors.getvalue()
 
-    return call
+
+@pytest.fixture(scope="session")
+def run():
+    """The command, in this process: `run(*args) -> (status, output, errors)`."""
+    return run_command

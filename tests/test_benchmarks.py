@@ -1,4 +1,4 @@
-"""What the benchmarks say is only as good as how they count, and must survive what fails."""
+"""The benchmarks count and compare correctly, and survive measurements that fail."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ahead, ceilings, curves, layers, step
-from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, work_off
+from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, measure_all
 from dip_jax.cli.cost import network_work
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
@@ -27,10 +27,10 @@ def _fails(record):
     raise MemoryError("Out of memory\nwhile trying")
 
 
-def test_the_record_has_a_row_for_what_failed_and_names_what_did_not_fit(tmp_path):
+def test_the_record_has_rows_for_failed_tasks_and_lists_tasks_that_did_not_fit(tmp_path):
     path, seen = tmp_path / "all.json", []
 
-    def look(record):
+    def read_file(record):
         seen.append(json.loads(path.read_text()))
         return _row(record)
 
@@ -38,21 +38,21 @@ def test_the_record_has_a_row_for_what_failed_and_names_what_did_not_fit(tmp_pat
     record.parts["ceilings"] += [{"precision": "float32", "gflops": 100.0}]
     tasks = [
         Task("layers", "too long", 3, 1, (1e15,), _row),
-        Task("layers", "later", 2, 1, (), look),
+        Task("layers", "later", 2, 1, (), read_file),
         Task("steps", "first", 0, 1, (), _fails),
     ]
-    work_off(tasks, record, QUICK, ends=time.time() + 1000)
+    measure_all(tasks, record, QUICK, end=time.time() + 1000)
     found = json.loads(path.read_text())
     assert found["device"] == "any"
     assert found["steps"] == [{"what": "first", "error": "MemoryError: Out of memory"}]
     assert found["layers"] == [{"what": "good", "ms": 1.0}]
     assert [row["what"] for row in found["not_measured"]] == ["too long"]
-    # While the second ran, the first was on disk already, and the others, it too, were said to be missing.
+    # While the second task ran, the file had the first one and listed the others as missing.
     assert seen[0]["steps"] == found["steps"]
     assert [row["what"] for row in seen[0]["not_measured"]] == ["later", "too long"]
 
 
-def test_rounds_alternate_and_a_run_that_fails_leaves_the_others_alone():
+def test_rounds_alternate_and_a_run_that_fails_does_not_affect_the_others():
     calls = []
 
     def build(name, seconds):
@@ -70,7 +70,7 @@ def test_rounds_alternate_and_a_run_that_fails_leaves_the_others_alone():
         "broken": broken,
         "b": build("b", iter([1.0, 0.5, 0.5, 0.5])),
     }
-    rows = alternate(builders, Settings(rounds=3, round_seconds=0.5), most=9)
+    rows = alternate(builders, Settings(rounds=3, round_seconds=0.5), max_steps=9)
     assert "".join(calls) == "ab" + "ababab"
     assert rows["a"]["ms"] == pytest.approx(3)
     assert rows["a"]["spread"] == pytest.approx(7)
@@ -78,19 +78,19 @@ def test_rounds_alternate_and_a_run_that_fails_leaves_the_others_alone():
     assert rows["b"]["ms"] == pytest.approx(500)
 
 
-def test_a_loop_makes_at_least_the_steps_that_are_asked_for_and_each_on_the_last():
-    made = []
+def test_a_loop_makes_at_least_the_given_steps_each_on_the_result_of_the_last():
+    inputs = []
 
     def step(x):
-        jax.debug.callback(lambda x: made.append(float(x)), x, ordered=True)
+        jax.debug.callback(lambda x: inputs.append(float(x)), x, ordered=True)
         return x + 1
 
     run = loop(step, jnp.float32(0), forecast_seconds=1.0)
     assert run(5) > 0
-    assert made == [0, 1, 2, 3, 4, 5]  # in pairs: the loop is never shorter than two
+    assert inputs == [0, 1, 2, 3, 4, 5]  # the loop has a length of two
 
 
-def test_ceilings_are_positive_and_a_precision_finds_its_own():
+def test_ceilings_are_positive_and_each_precision_has_its_ceiling():
     record = Record({}, ["ceilings"])
     record.parts["ceilings"] += ceilings.measure_products(32, "float32", QUICK)
     record.parts["ceilings"] += ceilings.measure_copy(10_000, QUICK)
@@ -102,9 +102,9 @@ def test_ceilings_are_positive_and_a_precision_finds_its_own():
     assert record.ceiling("bfloat16") is None
 
 
-def test_a_steps_flops_are_those_counted_by_hand(tiny):
-    # One scale, 40 x 40, code of 4: skip 1x1 4->4, halve 3x3/2 4->8, down 3x3 8->8 at 20 x 20, up 3x3 12->8 and mix
-    # 1x1 8->8 at 40 x 40, head 1x1 8->3. The first two read the code.
+def test_the_flops_of_a_step_agree_with_a_count_by_hand(tiny):
+    # One scale, 40 x 40, code of 4: skip 1x1 4->4, halve 3x3/2 4->8, down 3x3 8->8 at 20 x 20, up
+    # 3x3 12->8 and mix 1x1 8->8 at 40 x 40, head 1x1 8->3. The first two read the code.
     net = build_config(overrides=tiny).net
     first = 1600 * 16 + 400 * 9 * 32
     others = 400 * 9 * 64 + 1600 * 9 * 96 + 1600 * 64 + 1600 * 24
@@ -115,47 +115,47 @@ def test_the_layers_make_up_the_standard_network():
     net = build_config().net
     found = layers.convolutions(net, 256)
     assert len(found) == 26
-    whole = network_work(net, (256, 256, 3)).multiplications
-    assert sum(layer.multiplications for layer in found) == whole
+    total = network_work(net, (256, 256, 3)).multiplications
+    assert sum(layer.multiplications for layer in found) == total
     assert [layer.name for layer in found if layer.reads_code] == ["skip_0_conv", "halve_0_conv"]
     assert layers.step_flops(net, 256) == pytest.approx(115e9, rel=0.01)
 
 
 def test_passes_are_the_operation_and_its_gradients():
-    layer = layers.Layer("some", (6, 5, 2), (3, 3, 2, 4), 1, False)
+    layer = layers.Layer("conv", (6, 5, 2), (3, 3, 2, 4), 1, False)
     operation = layers.convolution(layer, build_config().net, "patches")
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = ((6, 5, 4), layer.shape, layer.kernel)
     dy, x, kernel = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
     y, pull = jax.vjp(jax.jit(operation.apply), x, kernel)
     everything = jax.jit(layers.build_pass(operation, "all"))(dy, x, kernel)
-    # two programs of the same arithmetic: processors differ in the last bits of each
-    for made, wanted in zip(everything, (y, *pull(dy)), strict=True):
-        np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-6)
+    # Two programs with the same arithmetic may differ in the last bits.
+    for result, expected in zip(everything, (y, *pull(dy)), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
     weight = layers.build_pass(operation, "weight")(dy, x, kernel)[0]
     np.testing.assert_allclose(weight, pull(dy)[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("precision", "kind", "asked"),
+    ("precision", "dtype", "expected"),
     [("float32", "f32", "HIGHEST"), ("tf32", "f32", "HIGH"), ("bfloat16", "bf16", "DEFAULT")],
 )
-def test_a_layer_is_computed_in_the_precision_that_is_said(precision, kind, asked):
-    layer = layers.Layer("some", (6, 5, 8), (3, 3, 8, 8), 1, False)
+def test_a_layer_is_computed_in_the_given_precision(precision, dtype, expected):
+    layer = layers.Layer("conv", (6, 5, 8), (3, 3, 8, 8), 1, False)
     operation = layers.convolution(layer, build_config().net, "xla/separate", precision)
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in operation.shapes]
     text = jax.jit(operation.apply).lower(*shapes).as_text()
     (line,) = [line for line in text.splitlines() if "stablehlo.convolution" in line]
-    assert set(re.findall(r"x(b?f\d+)>", line)) == {kind}
-    assert set(re.findall(r"<precision (\w+)>", line)) == {asked}
+    assert set(re.findall(r"x(b?f\d+)>", line)) == {dtype}
+    assert set(re.findall(r"<precision (\w+)>", line)) == {expected}
 
 
 def test_a_layer_is_timed_for_several_images_in_bfloat16():
     record = Record({}, ["layers"])
-    layer = layers.Layer("some", (6, 5, 2), (3, 3, 2, 4), 1, False)
+    layer = layers.Layer("conv", (6, 5, 2), (3, 3, 2, 4), 1, False)
     (row,) = layers.measure(
         record,
-        name="some",
+        name="conv",
         operations={"xla": layers.convolution(layer, build_config().net, "xla")},
         kinds=("all",),
         batch=2,
@@ -164,19 +164,21 @@ def test_a_layer_is_timed_for_several_images_in_bfloat16():
     )
     assert row["ms"] == 2 * row["ms_per_image"] > 0
     assert row["gflops"] * row["ms"] * 1e6 == pytest.approx(2 * 3 * 2 * layer.multiplications)
-    # y, dy, x, dx, k, dk of two bytes each.
+    # y, dy, x, dx, k and dk with two bytes each.
     assert row["gigabytes_per_second"] * row["ms"] * 1e6 == pytest.approx(8 * (120 + 60 + 72))
 
 
-def test_a_step_of_ours_is_measured_where_pytorchs_cannot_be(tiny):
-    settings = QUICK._replace(overrides=(*tiny, "stop.rule=fixed"))
+def test_our_step_is_measured_if_pytorchs_cannot_be():
+    # The identity is the network that compiles fastest.
+    overrides = ("net.kind=identity", "fit.optimize=code", "stop.rule=fixed")
+    settings = QUICK._replace(overrides=overrides)
     rows = step.measure(
         Record({}, ["steps"]),
-        size=40,
+        size=33,
         batch=1,
         precision="auto",
-        how="auto",
-        ways=("backwards",),
+        slot_mode="auto",
+        torch_modes=("no such mode",),
         ours=True,
         settings=settings,
     )
@@ -201,20 +203,20 @@ def _fit_row(label, seed, averages, estimate):
     }
 
 
-def test_a_setting_is_compared_with_the_goal_of_the_same_picture_and_seed(tmp_path):
+def test_a_setting_is_compared_with_the_goal_for_the_same_image_and_seed(tmp_path):
     fits = [
         _fit_row("2018", 0, [None, 20.0, 30.0, 28.0], 27.0),
         _fit_row("2018", 1, [None, 10.0, 15.0, 20.0], 20.0),
         _fit_row("narrow", 1, [None, 19.0, 20.5], 20.5),
-        _fit_row("narrow", 2, [None, 99.0, 99.0], 99.0),  # no goal of that seed
+        _fit_row("narrow", 2, [None, 99.0, 99.0], 99.0),  # the goal has no such seed
     ]
     times = [
         {"label": "2018", "library": "PyTorch", "ms": 100.0, "num_networks": 1},
         {"label": "2018", "library": "ours", "ms": 120.0, "num_networks": 2},
         {"label": "narrow", "library": "ours", "ms": 10.0, "num_networks": 1},
     ]
-    found = list(curves.entries(fits, times, "2018"))
-    assert [entry.label for entry in found] == ["2018, PyTorch", "2018", "narrow (1 of 2)"]
+    found = list(curves.comparisons(fits, times, "2018"))
+    assert [setting.label for setting in found] == ["2018, PyTorch", "2018", "narrow (1 of 2)"]
     goal, _, narrow = found
     assert [curves.best(row) for row in goal.rows] == [30.0, 20.0]
     assert [row["seed"] for row in narrow.rows] == [row["seed"] for row in narrow.goals] == [1]
@@ -223,14 +225,15 @@ def test_a_setting_is_compared_with_the_goal_of_the_same_picture_and_seed(tmp_pa
     table = curves.build_table(found, "any")
     cells = {column.header: list(column.cells)[2] for column in table.columns[:5]}
     assert cells["dB"] == "20.50"
-    assert cells["to the goal"] == "+0.50"
+    assert cells["vs goal"] == "+0.50"
     seconds = next(list(column.cells) for column in table.columns if column.header == "s")
     assert seconds == ["4.0", "2.4", "0.3"]
     curves.draw([("denoise", found)], tmp_path / "docs" / "seconds.png")
     assert (tmp_path / "docs" / "seconds.png").stat().st_size > 5000
 
 
-# As XLA prints it, cut down. The loop's body: a fusion, a convolution, an asynchronous fusion and a copy.
+# A shortened program of XLA: a loop with two fusions, one of them asynchronous, a convolution and a
+# copy.
 PROGRAM = """
 %body.2 (p.1: (f32[4,4,8], bf16[2,8])) -> (f32[4,4,8], bf16[2,8]) {
   %p.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) parameter(0)
@@ -254,7 +257,7 @@ ENTRY %main.3 (a.1: f32[4,4,8], b.1: bf16[2,8]) -> (f32[4,4,8], bf16[2,8]) {
 """
 
 
-def test_what_a_gpu_would_start_in_a_loop_is_counted_with_what_it_reads_and_writes():
+def test_the_kernels_of_a_loop_and_their_bytes_are_counted():
     image, kernel = 4 * 4 * 8 * 4, 2 * 8 * 2
     found = ahead.count_kernels(PROGRAM)
     assert found.number == {"fusion": 2, "__cudnn$convForward": 1, "copy": 1}
@@ -265,8 +268,8 @@ def test_what_a_gpu_would_start_in_a_loop_is_counted_with_what_it_reads_and_writ
 
 @pytest.mark.skipif(
     any(importlib.util.find_spec(f"jax_cuda{number}_plugin") for number in (12, 13)),
-    reason="there is a compiler",
+    reason="the compiler is installed",
 )
-def test_a_compiler_that_is_not_there_is_asked_for():
+def test_a_missing_compiler_is_reported_with_the_command_to_install_it():
     with pytest.raises(InputError, match=r"pip install 'jax\[cuda12\]"):
         ahead.compile_ahead("h200", 64, 1, [])

@@ -10,8 +10,8 @@ from dip_jax.errors import InputError
 from dip_jax.nets import code_size
 
 
-def code(kind, shape, *, image=None, seed=0, **more):
-    config = FitConfig(code=kind, **more)
+def code(kind, shape, *, image=None, seed=0, **fields):
+    config = FitConfig(code=kind, **fields)
     return np.asarray(build_code(jax.random.key(seed), config, shape, image=image))
 
 
@@ -32,7 +32,7 @@ def test_a_meshgrid_runs_from_0_to_1_along_columns_then_rows():
     assert code("meshgrid", (1, 5, 2)).max() == 1  # a signal of one row
 
 
-def test_a_fourier_code_is_made_of_plane_waves_of_the_frequencies_asked_for():
+def test_a_fourier_code_consists_of_plane_waves_of_the_requested_frequencies():
     waves = code("fourier", (65, 65, 512), fourier_std=2.0).astype(np.float64)
     sines, cosines = waves[..., :256], waves[..., 256:]
     np.testing.assert_allclose(sines**2 + cosines**2, 1, atol=1e-4)
@@ -45,7 +45,7 @@ def test_a_fourier_code_is_made_of_plane_waves_of_the_frequencies_asked_for():
     assert np.abs(waves[0, 0, 256:] - 1).max() < 1e-5  # phase 0 at the corner
 
 
-def test_a_picture_is_the_code_and_its_border_is_repeated_where_the_code_is_larger():
+def test_an_image_is_the_code_and_its_border_is_repeated_if_the_code_is_larger():
     image = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(code("image", (4, 5, 3), image=jnp.asarray(image)), image)
     larger = code("image", (7, 6, 3), image=jnp.asarray(image))
@@ -57,8 +57,8 @@ def test_a_picture_is_the_code_and_its_border_is_repeated_where_the_code_is_larg
 @pytest.mark.parametrize("skips", [(4, 4, 4), (0, 0, 0), (0, 0, 4)])
 @pytest.mark.parametrize("downsample", ["stride", "avg"])
 @pytest.mark.parametrize("size", [33, 41, 100])
-def test_a_picture_in_the_code_lies_under_the_image(skips, downsample, size):
-    # What the network makes of the code is as large as the code, so both are cut alike.
+def test_an_image_in_the_code_lies_under_the_output(skips, downsample, size):
+    # The output is as large as the code, so both are cropped equally.
     fields = {"channels_down": (4,) * 3, "channels_up": (4,) * 3, "downsample": (downsample,)}
     config = NetConfig(input_depth=3, channels_skip=skips, **fields)
     side = code_size(config, size)
@@ -77,6 +77,6 @@ def test_a_picture_in_the_code_lies_under_the_image(skips, downsample, size):
         ("image", (3, 4, 3), np.zeros((4, 4, 3), np.float32), "larger"),
     ],
 )
-def test_a_code_that_cannot_be_is_refused(kind, shape, image, words):
+def test_a_code_that_does_not_exist_is_refused(kind, shape, image, words):
     with pytest.raises(InputError, match=words):
         code(kind, shape, image=image)

@@ -1,11 +1,15 @@
+import ast
 import dataclasses
+import inspect
 import subprocess
 import sys
+from typing import Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dip_jax import config as config_module
 from dip_jax.config import (
     Config,
     FitConfig,
@@ -21,6 +25,11 @@ from dip_jax.config import (
 from dip_jax.errors import InputError
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 
+SECTIONS = {
+    section.__name__: section
+    for section in (TaskConfig, NetConfig, FitConfig, SgldConfig, StopConfig, RunConfig)
+}
+
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_survives_json(preset):
@@ -29,7 +38,7 @@ def test_every_preset_survives_json(preset):
     assert config.task.name == PRESETS[preset].task
 
 
-def test_every_task_has_a_default_preset_of_its_own():
+def test_the_default_preset_of_a_task_is_for_this_task():
     for task, preset in DEFAULT_PRESETS.items():
         assert PRESETS[preset].task == task
 
@@ -39,7 +48,7 @@ def test_every_task_has_a_default_preset_of_its_own():
     st.floats(1e-6, 1.0),
     st.lists(st.integers(1, 512), min_size=1, max_size=6),
 )
-def test_overrides_are_what_the_config_holds(steps, rate, channels):
+def test_the_config_holds_the_overrides(steps, rate, channels):
     listed = ",".join(map(str, channels))
     config = build_config(
         overrides=[
@@ -61,7 +70,7 @@ def test_the_last_override_wins_and_presets_come_first():
     assert config.net.channels_skip == (128,) * 5
 
 
-def test_optional_fields_take_none_and_booleans_take_words():
+def test_optional_fields_accept_none_and_booleans_accept_words():
     config = build_config(overrides=["task.noise_std=none", "task.paste_known=False"])
     assert config.task.noise_std is None
     assert config.task.paste_known is False
@@ -82,7 +91,7 @@ def test_optional_fields_take_none_and_booleans_take_words():
         (lambda: RunConfig(seed=-1), "run.seed must be"),
     ],
 )
-def test_a_section_checks_its_values_however_it_is_made(build, words):
+def test_a_section_checks_its_values_however_it_is_created(build, words):
     with pytest.raises(InputError, match=words):
         build()
 
@@ -107,12 +116,12 @@ def test_a_section_checks_its_values_however_it_is_made(build, words):
         ("fit.num_steps", "section.field=value"),
     ],
 )
-def test_a_wrong_override_is_answered_with_what_is_right(override, words):
+def test_the_error_for_a_wrong_override_names_the_right_value(override, words):
     with pytest.raises(InputError, match=words):
         build_config(overrides=[override])
 
 
-def test_an_unknown_preset_or_task_names_the_nearest():
+def test_the_error_for_an_unknown_preset_or_task_names_a_similar_one():
     with pytest.raises(InputError, match="'denoise'"):
         build_config("denois")
     with pytest.raises(InputError, match="'inpaint'"):
@@ -122,32 +131,42 @@ def test_an_unknown_preset_or_task_names_the_nearest():
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '{"fit": {"nonsense": 1}}', '{"fit": 3}'])
-def test_json_of_something_else_is_refused(text):
+def test_json_that_is_no_config_is_refused(text):
     with pytest.raises(InputError):
         from_json(text)
 
 
-def test_every_field_says_what_it_is():
-    import ast
-    import inspect
-
-    from dip_jax import config
-
-    documented = set()
-    for node in ast.walk(ast.parse(inspect.getsource(config))):
-        if (
-            isinstance(node, ast.ClassDef)
-            and node.name.endswith("Config")
-            and node.name != "Config"
-        ):
-            section = node.name.removesuffix("Config").lower()
-            for field, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-                    documented.add(f"{section}.{field.target.id}")
-    assert documented == set(field_names())
+def field_docs():
+    """The documentation of each field, by `section.field`."""
+    docs = {}
+    for node in ast.walk(ast.parse(inspect.getsource(config_module))):
+        if isinstance(node, ast.ClassDef) and node.name in SECTIONS:
+            for field, doc in zip(node.body, node.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
+                    docs[f"{SECTIONS[node.name].SECTION}.{field.target.id}"] = doc.value.value
+    return docs
 
 
-def test_a_wrong_flag_is_answered_without_jax():
+def test_every_field_is_documented():
+    assert set(field_docs()) == set(field_names())
+
+
+def test_the_choices_that_restrict_a_field_exist_in_its_section():
+    choices = {
+        section.SECTION: {
+            choice
+            for field in dataclasses.fields(section)
+            if get_origin(field.type) is Literal
+            for choice in get_args(field.type)
+        }
+        for section in SECTIONS.values()
+    }
+    for name, doc in field_docs().items():
+        if doc.startswith("("):
+            assert set(doc[1 : doc.index(")")].split(", ")) <= choices[name.split(".")[0]], name
+
+
+def test_a_wrong_flag_is_reported_without_loading_jax():
     code = "import sys, main; sys.argv = ['main.py', '--task=denois']; main.main(); print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -1,61 +1,283 @@
-"""What the README and the page of tasks show must run."""
+"""The code of README and docs: every command parses, every Python block and code span runs in a fresh process."""
 
+import ast
+import functools
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+import pytest
 from absl.testing import flagsaver
 
-DOCS = Path(__file__).parents[1] / "docs"
-README = (DOCS.parent / "README.md").read_text()
-TASKS = (DOCS / "tasks.md").read_text()
+import main
+from dip_jax.config import field_names, parse_field
+from dip_jax.presets import COMPARISONS, PRESETS
+from tests.conftest import TINY, smooth_image
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+BLOCKS = [
+    pytest.param(page, block, id=f"{page}-{number}")
+    for page, text in PAGES.items()
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+]
+# Code spans; fenced blocks are tested as a whole.
+SPANS = {
+    page: set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+    for page, text in PAGES.items()
+}
 
 
-def test_the_lines_of_python_restore_a_picture(tmp_path, monkeypatch, picture, tiny):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def run_python(*args: str, folder: Path) -> str:
+    """Runs Python in a fresh process in `folder`, which must succeed; returns its output."""
+    process = subprocess.run(
+        [sys.executable, *args],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with the files that the blocks name."""
+    image = np.rint(smooth_image() * 255).astype(np.uint8)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.png", "photos/first.png", "photos/second.png"):
+        iio.imwrite(tmp_path / name, image)
+    return tmp_path
+
+
+def shorten(block: str) -> str:
+    """The same block with a tiny network and few steps, if it restores an image."""
+    overrides = ", ".join(map(repr, (*TINY, "fit.num_steps=6")))
+    shorter, count = re.subn(
+        r"overrides=\[(.*?)\]", rf"overrides=[\1, {overrides}]", block, flags=re.DOTALL
+    )
+    assert count or "restore" not in block, "cannot shorten a block without overrides=[...]"
+    return shorter
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_every_python_block_runs_in_a_fresh_process(page, block, folder):
+    (folder / "block.py").write_text(shorten(block))
+    output = run_python("block.py", folder=folder)
+    if "write_image" in block:
+        assert iio.imread(folder / "restored.png").shape == (40, 36, 3)
+    if "photos" in block:
+        assert {line.split()[0] for line in output.splitlines()} == {"first", "second"}
+
+
+def test_the_python_block_of_the_readme_has_at_most_ten_lines():
+    (block,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
     assert len(block.strip().splitlines()) <= 10
-    # the same lines, with a smaller network and fewer steps
-    quick = ", ".join(f'"{override}"' for override in (*tiny, "fit.num_steps=6"))
-    block = block.replace('"fit.num_steps=1500"', quick)
-    assert quick in block
-    monkeypatch.chdir(tmp_path)
-    iio.imwrite("photo.png", np.rint(picture * 255).astype(np.uint8))
-    exec(block, {})
-    assert iio.imread("restored.png").shape == (40, 36, 3)
 
 
-def test_every_file_it_points_to_is_there():
-    root = Path(__file__).parents[1]
-    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-            found = target.startswith("http") or (page.parent / target).exists()
-            assert found, f"{page.name}: {target}"
+# The names that code spans use. A span is evaluated after `from dip_jax import *`.
+NAMESPACE = f"""
+import jax
+import numpy
+import numpy as np
+import skimage.transform
+import dip_jax
+from dip_jax import *
+
+config = build_config(overrides={[*TINY, "fit.num_steps=6"]!r})
+shape = (40, 36, 3)
+key = jax.random.key(0)
+net = build_net(config.net, shape)
+params, code = net.init(key), jax.numpy.zeros(net.code_shape)
+apply = jax.jit(net.apply)
+operator = dip_jax.operators.Identity()
+image = numpy.full(shape, 0.5, numpy.float32)
+problem = build_case(config.task, "image", image).problem._replace(noise_std=0.1)
+fit = build_fit(config.fit, net)
+step, state = jax.jit(fit.step), fit.init(key, problem)
+init = lambda key, *problem: fit.init(key, *problem) if problem else net.init(key)
+angles = numpy.arange(4.0)
+folder = "checkpoints"
+"""
+# Names that mean something else for one span.
+OWN_NAMES = {
+    "params_from_torch(config.net, state)": "state = torch_state(params)",
+    "skimage.transform.radon(image, angles, circle=False)": "image = image[:, :, 0]",
+}
+# The tensors of PyTorch in the order of the 2018 network.
+TORCH_STATE = """
+def torch_state(params):
+    from dip_jax.nets import _module_order
+    state = {}
+    for module in _module_order(config.net):
+        for leaf in ("kernel", "scale", "bias"):
+            if leaf in params[module]:
+                value = numpy.asarray(params[module][leaf])
+                state[f"{module}/{leaf}"] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+    return state
+"""
 
 
-def test_every_flag_it_names_is_a_flag():
-    import main
+def is_python(span: str) -> bool:
+    """Whether a span looks like a call, or like an attribute of dip_jax."""
+    return bool(
+        re.fullmatch(r"(\w+=)?[a-zA-Z_][\w.]*\(.*\)", span)
+        or re.fullmatch(r"dip_jax(\.\w+)+", span)
+    )
 
-    named = set(re.findall(r"--([a-z_]+)", README))
-    assert named <= set(main.FLAGS)
+
+def test_every_code_span_that_is_python_evaluates_in_a_fresh_process(tmp_path):
+    spans = sorted({s for found in SPANS.values() for s in found if is_python(s)})
+    assert {"build_net(config.net, shape)", "dip_jax.operators.Chain"} <= set(spans)
+    script = [NAMESPACE, TORCH_STATE, "import traceback", "names = dict(globals())"]
+    for span in spans:
+        expression = re.sub(r"^\w+=(?=[a-zA-Z_])", "", span)
+        script += [
+            "own = dict(names)",
+            f"exec({OWN_NAMES.get(span, '')!r}, own)",
+            "try:",
+            f"    eval({expression!r}, own)",
+            "except Exception as error:",
+            f"    print({span!r}, repr(error))",
+        ]
+    (tmp_path / "spans.py").write_text("\n".join(script))
+    assert run_python("spans.py", folder=tmp_path) == ""
 
 
-def test_every_command_it_and_the_tasks_show_has_settings_that_exist():
-    import main
+FIELD = re.compile(r"(?:--set )?((?:task|net|fit|sgld|stop|run)\.\w+)(?:=(\S+))?")
+PLACEHOLDERS = ("...", "N")
 
-    commands = re.findall(r"^python main\.py (--.*?)(?:  +#.*)?$", README + TASKS, re.M)
-    assert len(commands) > 15
-    for command in commands:
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_config_field_in_a_code_span_exists_and_takes_its_value(page):
+    for span in SPANS[page]:
+        if match := FIELD.fullmatch(span):
+            name, values = match.groups()
+            assert name in field_names(), span
+            for value in (values or "").split("|"):
+                if value and value not in PLACEHOLDERS:
+                    parse_field(name, value)
+
+
+def commands(text: str, program: str) -> list[str]:
+    """The arguments of each call of a program; lines that end with a backslash are joined."""
+    joined = text.replace("\\\n", " ")
+    return re.findall(rf"python {program} ([^`'\n]*?)(?: +#.*|['`]|$)", joined, re.MULTILINE)
+
+
+@functools.cache
+def flags_of(path: str) -> set[str]:
+    """Names of the flags that the programs define whose path matches a glob."""
+    return {
+        node.args[0].value
+        for file in ROOT.glob(path)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).startswith("flags.DEFINE_")
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def named_flags(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--([a-z][a-z_]+)", text))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_flag_preset_and_comparison_in_a_page_exists(page):
+    text = PAGES[page]
+    main_flags = set(main.FLAGS)
+    known = main_flags if page == "README.md" else main_flags | flags_of("benchmarks/*.py")
+    for span in SPANS[page]:
+        if span.startswith("--"):
+            assert named_flags(span) <= known, span
+    for arguments in commands(text, r"main\.py"):
+        assert named_flags(arguments) <= main_flags, arguments
+    for folder in ("benchmarks", "examples"):
+        for arguments in commands(text, rf"-m {folder}(?:\.\w+)?"):
+            assert named_flags(arguments) <= flags_of(f"{folder}/*.py"), arguments
+    assert set(re.findall(r"--preset=(\w+)", text)) <= set(PRESETS)
+    for names in re.findall(r"--compare=([\w,]+)", text):
+        assert set(names.split(",")) <= {*PRESETS, *COMPARISONS}
+
+
+def test_every_command_in_a_page_has_settings_that_exist():
+    found = [
+        arguments
+        for text in PAGES.values()
+        for arguments in re.findall(r"^python main\.py (--.*?)(?:  +#.*)?$", text, re.MULTILINE)
+    ]
+    assert len(found) > 15
+    for arguments in found:
         with flagsaver.flagsaver():
             main.FLAGS.unparse_flags()
-            assert not main.FLAGS(["main.py", *command.split()])[1:], command
-            for config in main._configs(main.FLAGS.preset).values():
-                assert config.task.name == (main.FLAGS.task or config.task.name), command
+            assert not main.FLAGS(["main.py", *shlex.split(arguments)])[1:], arguments
+            request = main.resolve_flags()
+            main.validate(request)
+            task = main.FLAGS.task
+            assert task in (None, request.config.task.name), arguments
 
 
-def test_every_picture_that_the_tasks_show_is_there_and_has_its_command():
-    pictures = re.findall(r"!\[\]\((images/[a-z_0-9]+\.png)\)", TASKS)
-    assert len(pictures) > 8
-    for picture in pictures:
-        assert (DOCS / picture).exists(), picture
-        assert f"docs/{picture}" in TASKS, picture
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_file_that_a_page_links_to_exists(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def test_every_figure_of_the_tasks_exists_and_has_its_command():
+    text = PAGES["docs/tasks.md"]
+    figures = re.findall(r"!\[\]\((images/[a-z_0-9]+\.png)\)", text)
+    assert len(figures) > 8
+    for figure in figures:
+        assert (ROOT / "docs" / figure).exists(), figure
+        assert f"docs/{figure}" in text, figure
+
+
+# The smallest flags of each example.
+EXAMPLES = {
+    "gp_inpainting": ("--draws=300", "--channels=8"),
+    "posterior_1d": ("--steps=200", "--chains=1", "--width=4"),
+    "prior_kernel": ("--draws=2", "--columns=1"),
+}
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in (ROOT / "examples").glob("[!_]*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_lists_its_flags_in_a_fresh_process(name):
+    process = subprocess.run(
+        [sys.executable, "-m", f"examples.{name}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1, process.stderr  # absl's status for --help
+    for flag in EXAMPLES[name]:
+        assert flag.partition("=")[0] in process.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_runs_to_its_end(name, tmp_path):
+    output = tmp_path / "out" if name == "prior_kernel" else tmp_path / "out" / "figure.png"
+    run_python("-m", f"examples.{name}", *EXAMPLES[name], f"--output={output}", folder=tmp_path)
+    figures = list((tmp_path / "out").glob("*.png"))
+    assert len(figures) == (2 if name == "prior_kernel" else 1)
+    assert all(iio.imread(figure).shape[0] > 100 for figure in figures)

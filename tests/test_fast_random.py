@@ -32,3 +32,9 @@ def test_a_batch_draws_what_each_key_draws_alone():
     batch = jax.vmap(lambda key: normal(key, (5, 7)))(keys)
     alone = [normal(key, (5, 7)) for key in jax.random.split(jax.random.key(0), 3)]
     np.testing.assert_array_equal(batch, np.stack(alone))
+
+
+def test_parts_of_one_draw_can_be_drawn_separately():
+    key = jax.random.key(3)
+    whole = normal(key, (30,))
+    np.testing.assert_array_equal(normal(key, (2, 5), first=20).reshape(-1), whole[20:])

@@ -14,7 +14,7 @@ SHAPE = (4, 3, 1)
 
 
 def linear_net():
-    """A network whose fit can be followed by hand: image = w code + b, elementwise."""
+    """A network whose fit can be computed by hand: image = w code + b, elementwise."""
 
     def init(key):
         return {"w": jnp.full(SHAPE, 0.5), "b": jnp.zeros((1, 1, 1))}
@@ -41,7 +41,7 @@ def run(algorithm, prob, num, key=0, state=None):
 
 
 def test_an_optimizer_object_is_only_an_optimizer():
-    # a Poisson likelihood without `peak` has no energy scale, and a fit needs none
+    # a Poisson likelihood without `peak` has no scale for its energy, and a fit needs none
     by_name = build_fit(config(likelihood="poisson", learning_rate=0.05), linear_net())
     by_object = build_fit(config(likelihood="poisson"), linear_net(), optimizer=optax.adam(0.05))
     (expected, _), (found, _) = (run(a, problem(), 3) for a in (by_name, by_object))
@@ -84,17 +84,17 @@ def test_a_masked_misfit_is_divided_by_all_pixels():
     np.testing.assert_allclose(info.loss, np.sum((info.image[0] - 0.7) ** 2) / 12, rtol=1e-6)
 
 
-def test_the_code_is_uniform_and_every_step_shakes_it_afresh():
+def test_the_code_is_uniform_and_each_step_adds_fresh_noise():
     big = Net(lambda key: jnp.zeros(()), lambda p, z: z + p, (64, 64, 8), (64, 64, 8))
     algorithm = build_fit(FitConfig(perturbation=1 / 30, learning_rate=1e-9), big)
     zero = Problem(Identity(), jnp.zeros((64, 64, 8)), jnp.float32(0))
     state, infos = run(algorithm, zero, 3)
     code = np.asarray(state.frozen["code"])
     assert 0 <= code.min() < 0.001 < 0.099 < code.max() <= 0.1
-    shakes = [info.image - code for info in infos]
-    for shake in shakes:
-        assert abs(shake.std() * 30 - 1) < 5 / np.sqrt(2 * shake.size)
-    assert abs(np.mean(shakes[0] * shakes[1])) * 900 < 5 / np.sqrt(code.size)
+    perturbations = [info.image - code for info in infos]
+    for perturbation in perturbations:
+        assert abs(perturbation.std() * 30 - 1) < 5 / np.sqrt(2 * perturbation.size)
+    assert abs(np.mean(perturbations[0] * perturbations[1])) * 900 < 5 / np.sqrt(code.size)
 
 
 @pytest.mark.parametrize("form", ["original", "corrected", "none"])
@@ -108,7 +108,7 @@ def test_the_running_average_has_the_weights_of_its_definition(form):
             weights = (ages == 0).astype(float)
         elif form == "corrected":
             weights = 0.9**ages / np.sum(0.9**ages)
-        else:  # the first output keeps the weight that a bias correction would take from it
+        else:  # the first output has the weight that bias correction would remove
             weights = np.where(ages == t, 0.9**ages, 0.1 * 0.9**ages)
         np.testing.assert_allclose(weights.sum(), 1)
         expected = np.tensordot(weights, images[: t + 1], 1)
@@ -123,7 +123,7 @@ def test_the_lag_is_the_mean_age_of_the_average():
 
 
 def spiky(bad_steps, size):
-    """A network whose output jumps at given steps; the optimizer's state counts the steps."""
+    """A network whose output jumps in the steps `bad_steps`; its weight `t` is the step."""
     net = linear_net()
 
     def apply(params, code):
@@ -135,7 +135,7 @@ def spiky(bad_steps, size):
 
 
 class CountedFit:
-    """A fit of `spiky` whose time runs on through rollbacks, as noise does in a real one."""
+    """A fit of `spiky` whose `t` also advances in rollbacks, as fresh noise does in a real fit."""
 
     def __init__(self, bad_steps, size, **fields):
         self.algorithm = build_fit(config(**fields), spiky(bad_steps, size))
@@ -160,23 +160,23 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("size", [50.0, np.inf, np.nan])
-def test_a_spike_takes_params_and_optimizer_back_to_the_snapshot(size):
+def test_a_spike_restores_params_and_optimizer_from_the_snapshot(size):
     states, infos = CountedFit([27], size, guard_every=10).run(30)
     assert [t for t, info in enumerate(infos) if not info.accepted] == [27]
-    # step 19 was the tenth good one in a row, and what it found good is the snapshot
+    # step 19 is the tenth accepted one in a row, and the snapshot holds the params before it
     after = states[28]
     for name in ("w", "b"):
         np.testing.assert_array_equal(after.params["net"][name], states[19].params["net"][name])
     same(after.opt_state, states[19].opt_state)
     assert after.num_rollbacks == 1
     assert not after.diverged
-    # the average never saw the bad output
+    # the average does not contain the bad output
     np.testing.assert_array_equal(after.average, states[27].average)
     assert np.isfinite(states[-1].average).all()
 
 
-def test_a_jump_without_any_randomness_is_got_over_by_smaller_steps():
-    # A loss with a cliff: whoever steps beyond w = 0.6 falls. The same step again would fall again.
+def test_a_spike_without_randomness_is_overcome_by_smaller_steps():
+    # The loss has a cliff at w = 0.6. The same step would cross it again.
     def apply(params, code):
         return jnp.where(params["w"] > 0.6, 50.0, params["w"])
 
@@ -193,34 +193,34 @@ def test_a_loss_within_the_ratio_is_not_a_spike():
     assert all(info.accepted for info in infos)
 
 
-def test_a_fit_that_returns_again_and_again_has_diverged():
+def test_a_fit_has_diverged_after_repeated_rollbacks_to_one_snapshot():
     states, _ = CountedFit(list(range(5, 40)), np.nan, guard_every=3, guard_limit=4).run(12)
     assert not states[8].diverged
     assert states[9].diverged
     assert np.isfinite(states[-1].average).all()
 
 
-def test_good_steps_in_between_do_not_hide_a_divergence():
+def test_accepted_steps_in_between_do_not_hide_a_divergence():
     bad = list(range(5, 60, 2))
     states, _ = CountedFit(bad, np.nan, guard_every=3, guard_limit=4).run(20)
     assert states[-1].diverged
 
 
 @pytest.mark.parametrize("name", optimizer_names())
-def test_every_optimizer_that_is_offered_makes_a_step(name):
+def test_every_listed_optimizer_makes_a_step(name):
     algorithm = build_fit(config(optimizer=name, learning_rate=0.01), linear_net())
     state, (*_, last) = run(algorithm, problem(), 3)
     assert np.isfinite(last.loss)
     assert not np.array_equal(state.params["net"]["w"], linear_net().init(None)["w"])
 
 
-def test_adam_and_its_kin_are_offered_and_an_unknown_one_names_the_nearest():
+def test_adam_and_its_variants_are_listed_and_the_error_for_an_unknown_one_names_a_similar_one():
     assert {"adam", "sgd", "adamw", "rmsprop", "lion"} <= set(optimizer_names())
     with pytest.raises(InputError, match=r"'adamw?'"):
         build_optimizer("adamm", 0.1)
 
 
-def test_b2_is_adams_and_an_optimizer_without_one_refuses_it():
+def test_b2_reaches_adam_and_is_refused_for_an_optimizer_without_one():
     params, grads = {"w": jnp.ones(3)}, [{"w": jnp.array([1.0, -2.0, g])} for g in (3.0, 0.1)]
     steps = []
     for optimizer in (build_optimizer("adam", 0.1, 0.9), optax.adam(0.1, b2=0.9), optax.adam(0.1)):
@@ -249,14 +249,14 @@ def test_fitting_the_code_of_the_identity_is_gradient_descent_on_pixels():
     np.testing.assert_allclose(state.params["code"], y + shrunken * (start - y), rtol=1e-5)
 
 
-def test_both_moves_weights_and_code_and_net_holds_the_code():
-    for optimize, moved in (("net", {"net"}), ("code", {"code"}), ("both", {"net", "code"})):
+def test_optimize_selects_whether_weights_or_code_or_both_change():
+    for optimize, changed in (("net", {"net"}), ("code", {"code"}), ("both", {"net", "code"})):
         algorithm = build_fit(config(optimize=optimize, learning_rate=0.05), linear_net())
         before = algorithm.init(jax.random.key(0), problem())
-        assert set(before.params) == moved
+        assert set(before.params) == changed
         assert set(before.params) | set(before.frozen) == {"net", "code"}
         after, _ = run(algorithm, problem(), 2)
-        for part in moved:
+        for part in changed:
             for a, b in zip(
                 jax.tree.leaves(before.params[part]),
                 jax.tree.leaves(after.params[part]),
@@ -266,19 +266,19 @@ def test_both_moves_weights_and_code_and_net_holds_the_code():
         same(before.frozen, after.frozen)
 
 
-def test_total_variation_is_added_by_its_weight():
-    plain, more = (
+def test_total_variation_is_added_with_its_weight():
+    plain, with_weight = (
         build_fit(config(learning_rate=0.05, tv_weight=weight), linear_net()) for weight in (0, 0.3)
     )
-    (_, (first,)), (_, (with_tv,)) = (run(a, problem(), 1) for a in (plain, more))
+    (_, (first,)), (_, (with_tv,)) = (run(a, problem(), 1) for a in (plain, with_weight))
     image = np.asarray(first.image)
     down, right = image[1:, :-1] - image[:-1, :-1], image[:-1, 1:] - image[:-1, :-1]
     variation = np.sqrt(down**2 + right**2).sum()
     np.testing.assert_allclose(with_tv.loss, first.loss + 0.3 * variation, rtol=1e-5)
 
 
-def test_a_loss_that_was_zero_may_be_small_again_without_a_return():
-    # All values of an interval are alike, so a fit can have the loss 0 for a while.
+def test_a_small_loss_after_a_loss_of_zero_is_not_a_spike():
+    # Inside all intervals the loss is 0.
     pixels = Net(lambda key: {}, lambda params, code: code, SHAPE, SHAPE)
     y = jnp.full(SHAPE, 0.5)
     inside = Problem(Identity(), y, jnp.float32(0), tolerance=jnp.full(SHAPE, 0.6))
@@ -298,5 +298,5 @@ def test_a_loss_that_was_zero_may_be_small_again_without_a_return():
     assert float(info.loss) > 0
     assert bool(info.accepted)
     far = inside._replace(measurement=y + 1.2)
-    _, (jump,) = run(algorithm, far, 1, state=state)
-    assert not bool(jump.accepted)
+    _, (spike,) = run(algorithm, far, 1, state=state)
+    assert not bool(spike.accepted)

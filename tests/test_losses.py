@@ -12,12 +12,12 @@ from dip_jax.losses import build_likelihood, total_variation
 from dip_jax.operators.basic import Identity
 
 
-def problem(y, **more):
-    return Problem(Identity(), jnp.asarray(y, jnp.float32), jnp.float32(0.0), **more)
+def problem(y, **fields):
+    return Problem(Identity(), jnp.asarray(y, jnp.float32), jnp.float32(0.0), **fields)
 
 
-def loss(name, y, p, **more):
-    return build_likelihood(name)(problem(y, **more), jnp.asarray(p, jnp.float32))
+def loss(name, y, p, **fields):
+    return build_likelihood(name)(problem(y, **fields), jnp.asarray(p, jnp.float32))
 
 
 def test_the_gaussian_loss_orders_predictions_as_the_normal_density_does():
@@ -31,8 +31,8 @@ def test_the_gaussian_loss_orders_predictions_as_the_normal_density_does():
 
 def test_the_gaussian_loss_of_complex_numbers_is_the_squared_modulus():
     y, p = np.array([1 + 2j, 3j]), np.array([2 + 2j, -1j])
-    given = problem(0.0)._replace(measurement=jnp.asarray(y, jnp.complex64))
-    value = build_likelihood("gaussian")(given, jnp.asarray(p, jnp.complex64))
+    prob = problem(0.0)._replace(measurement=jnp.asarray(y, jnp.complex64))
+    value = build_likelihood("gaussian")(prob, jnp.asarray(p, jnp.complex64))
     np.testing.assert_allclose(value, (1 + 16) / 2)
 
 
@@ -43,7 +43,7 @@ def test_the_poisson_loss_differs_between_predictions_as_the_poisson_probability
     counts = rng.poisson(peak * p)
     chances = [stats.poisson.logpmf(counts, peak * q).sum() for q in (p, other)]
     losses = [float(loss("poisson", counts / peak, q)) * counts.size * peak for q in (p, other)]
-    # 1e-4 is added to both, so that no photons is no infinity
+    # 1e-4 is added to both, so that no photons do not give infinity
     np.testing.assert_allclose(chances[0] - chances[1], losses[1] - losses[0], rtol=2e-3)
 
 
@@ -53,8 +53,8 @@ def test_the_shifted_poisson_has_the_variance_of_photons_and_read_out_noise():
     variance = y / peak + std**2
 
     def value(p):
-        given = problem([y], peak=jnp.float32(peak))._replace(noise_std=jnp.float32(std))
-        return peak * build_likelihood("poisson_gauss")(given, jnp.asarray([p]))
+        prob = problem([y], peak=jnp.float32(peak))._replace(noise_std=jnp.float32(std))
+        return peak * build_likelihood("poisson_gauss")(prob, jnp.asarray([p]))
 
     curvature = jax.hessian(lambda p: value(p))(jnp.float32(y))
     np.testing.assert_allclose(curvature, 1 / variance, rtol=1e-3)
@@ -75,15 +75,15 @@ def test_a_poisson_loss_without_a_peak_is_refused():
 def test_read_out_noise_below_zero_and_darkness_give_finite_losses_and_gradients():
     y, p = jnp.asarray([-0.3, 0.0, 0.5]), jnp.asarray([0.0, 0.0, 0.0])
     for name in ("poisson", "poisson_gauss"):
-        given = problem(y, peak=jnp.float32(10.0))
-        value, slope = jax.value_and_grad(lambda q, g=given, n=name: build_likelihood(n)(g, q))(p)
+        prob = problem(y, peak=jnp.float32(10.0))
+        value, slope = jax.value_and_grad(lambda q, g=prob, n=name: build_likelihood(n)(g, q))(p)
         assert np.isfinite(value)
         assert np.isfinite(slope).all()
 
 
-def test_a_negative_expectation_of_photons_is_pulled_back():
-    pull = jax.grad(lambda p: loss("poisson", [0.5], p))(jnp.asarray([-0.01]))
-    assert pull[0] < -1
+def test_the_gradient_increases_a_negative_expectation_of_photons():
+    slope = jax.grad(lambda p: loss("poisson", [0.5], p))(jnp.asarray([-0.01]))
+    assert slope[0] < -1
 
 
 @pytest.mark.parametrize("scale", [1.0, 200.0])
@@ -108,27 +108,27 @@ def test_the_laplace_loss_is_least_at_the_median():
     assert abs(found.x - np.median(y)) < 1e-3
 
 
-def test_all_values_of_an_interval_are_alike_and_beyond_it_the_distance_counts():
+def test_the_interval_loss_is_zero_inside_and_the_squared_distance_outside():
     y, p = [0.5, 0.5, 0.5], [0.55, 0.7, 0.2]
     value = loss("interval", y, p, tolerance=jnp.asarray([0.1, 0.1, 0.1]))
     np.testing.assert_allclose(value, (0 + 0.1**2 + 0.2**2) / 3, rtol=1e-5)
     np.testing.assert_allclose(loss("interval", y, p), loss("gaussian", y, p))
-    given = problem(y, tolerance=jnp.full(3, 0.1))
-    pulled = build_likelihood("interval", interval_pull=0.3)(given, jnp.asarray(p))
+    prob = problem(y, tolerance=jnp.full(3, 0.1))
+    pulled = build_likelihood("interval", interval_pull=0.3)(prob, jnp.asarray(p))
     np.testing.assert_allclose(pulled, value + 0.3 * loss("gaussian", y, p), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "poisson", "laplace", "interval", "poisson_gauss"])
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16))
-def test_no_loss_is_negative_and_a_perfect_prediction_has_none(name, seed):
+def test_no_loss_is_negative_and_that_of_a_perfect_prediction_is_zero(name, seed):
     y, p = np.random.default_rng(seed).random((2, 3, 3, 1))
-    more = {"peak": jnp.float32(30.0), "tolerance": jnp.full((3, 3, 1), 0.05)}
-    assert loss(name, y, p, **more) >= 0
-    assert abs(loss(name, y, y, **more)) < 1e-6
+    fields = {"peak": jnp.float32(30.0), "tolerance": jnp.full((3, 3, 1), 0.05)}
+    assert loss(name, y, p, **fields) >= 0
+    assert abs(loss(name, y, y, **fields)) < 1e-6
 
 
-def test_what_has_no_weight_says_nothing():
+def test_values_of_weight_zero_are_ignored():
     rng = np.random.default_rng(3)
     y, p = rng.random((2, 4, 5, 1))
     weights = np.ones((4, 5, 1))
@@ -141,7 +141,7 @@ def test_what_has_no_weight_says_nothing():
     )
 
 
-def test_an_unknown_likelihood_is_refused_by_the_nearest_name():
+def test_the_error_for_an_unknown_likelihood_names_a_similar_one():
     with pytest.raises(InputError, match="'gaussian'"):
         build_likelihood("gausian")
 
@@ -175,6 +175,6 @@ def test_a_margin_adds_no_variation():
 
 
 @pytest.mark.parametrize("form", ["isotropic", "smooth"])
-def test_total_variation_of_a_flat_picture_has_the_gradient_zero(form):
+def test_total_variation_of_a_flat_image_has_gradient_zero(form):
     slope = jax.grad(lambda x: total_variation(x, form))(jnp.full((4, 4, 1), 0.5))
     np.testing.assert_array_equal(slope, np.zeros((4, 4, 1)))

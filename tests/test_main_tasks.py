@@ -1,4 +1,4 @@
-"""Every task as a person meets it: files in, a picture out, or a sentence."""
+"""Every task as a user runs it: measurement files in, an image or an error message out."""
 
 import json
 from pathlib import Path
@@ -9,39 +9,50 @@ import pytest
 from PIL import Image
 from skimage.transform import radon
 
-from dip_jax.batch.inputs import list_inputs
+from dip_jax.batch.inputs import InputFiles, list_inputs
 from dip_jax.presets import build_config
-from tests.conftest import TINY
+from tests.conftest import TINY, smooth_image
 
 QUICK = [*(f"--set={value}" for value in TINY), "--num_steps=3", "--set=run.chunk=3"]
-# Codes that have a depth of their own.
+# The code is the flash image, which has three channels.
 FLASH = [*QUICK, "--set=net.input_depth=3", "--set=net.upsample=nearest"]
 
 
-@pytest.fixture
-def files(tmp_path, picture, monkeypatch) -> Path:
-    """This process's folder, with one file of each kind."""
-    monkeypatch.chdir(tmp_path)
-    stored = np.rint(picture * 255).astype(np.uint8)
-    iio.imwrite(tmp_path / "photo.png", stored)
-    iio.imwrite(tmp_path / "gray.png", stored[..., 0])
-    iio.imwrite(tmp_path / "flash.png", stored[::-1])
-    Image.fromarray(stored).save(tmp_path / "photo.jpg", quality=20)
-    sinogram = radon(picture[:36, :, 0], 180 * np.arange(6) / 6, circle=False)
-    np.save(tmp_path / "sinogram.npy", sinogram)
-    spectrum = np.fft.fft2(picture[..., 0], norm="ortho")
+@pytest.fixture(scope="module")
+def stored_files(tmp_path_factory) -> Path:
+    """A folder with one file of each kind, which tests only read."""
+    folder, image = tmp_path_factory.mktemp("files"), smooth_image()
+    stored = np.rint(image * 255).astype(np.uint8)
+    iio.imwrite(folder / "photo.png", stored)
+    iio.imwrite(folder / "gray.png", stored[..., 0])
+    iio.imwrite(folder / "flash.png", stored[::-1])
+    iio.imwrite(folder / "tiny.png", stored[:12, :14])
+    mask = np.full((40, 36), 255, np.uint8)
+    mask[10:20, 10:14] = 0
+    iio.imwrite(folder / "mask.png", mask)
+    Image.fromarray(stored).save(folder / "photo.jpg", quality=20)
+    sinogram = radon(image[:36, :, 0], 180 * np.arange(6) / 6, circle=False)
+    np.save(folder / "sinogram.npy", sinogram)
+    spectrum = np.fft.fft2(image[..., 0], norm="ortho")
     spectrum[np.random.default_rng(0).random(spectrum.shape) < 0.5] = 0
-    np.save(tmp_path / "spectrum.npy", spectrum)
-    np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
-    (tmp_path / "mine.py").write_text(
+    np.save(folder / "spectrum.npy", spectrum)
+    np.save(folder / "kernel.npy", np.full((3, 3), 1 / 9))
+    (folder / "mine.py").write_text(
         "def halve(image):\n    return 0.5 * image\n"
         "import numpy\ndef bad(image):\n    return numpy.asarray(image)\n"
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def out(stored_files, tmp_path, monkeypatch) -> Path:
+    """An output folder that does not exist yet; the current folder is that of the files."""
+    monkeypatch.chdir(stored_files)
+    return tmp_path / "out"
 
 
 def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
-    """A command on files, and what its result must be; `slow` where others take the same way."""
+    """A command, and the shape and type of its result; `slow` if another task runs the same code."""
     marks = [pytest.mark.slow] if slow else []
     return pytest.param(
         [args[0], *QUICK, *args[1:]], shape, dtype, marks=marks, id=args[0].partition("=")[2]
@@ -74,26 +85,26 @@ def of_file(*args, shape=(40, 36, 3), dtype="uint8", slow=False):
         of_file("--task=dejpeg", "--input=photo.jpg"),
     ],
 )
-def test_a_measurement_on_disk_becomes_a_picture(run, files, args, shape, dtype):
-    status, _, told = run(*args, "--output=out")
-    assert status == 0, told
-    (folder,) = (path.parent for path in (files / "out").glob("*/summary.json"))
+def test_a_measurement_on_disk_becomes_an_image(run, out, args, shape, dtype):
+    status, _, messages = run(*args, f"--output={out}")
+    assert status == 0, messages
+    (folder,) = (path.parent for path in out.glob("*/summary.json"))
     restored = iio.imread(folder / "restored.png")
     assert restored.shape == shape
     assert restored.dtype == dtype
     assert (folder / "sheet.png").exists()
     if "dejpeg" in args[0]:
-        assert "of its coefficients come" in told
+        assert "of its coefficients match" in messages
         notes = json.loads((folder / "summary.json").read_text())["notes"]
-        share = float(notes[-1].partition("tables, ")[2].partition("%")[0])
-        assert share > 99
+        percent = float(notes[-1].partition("tables, ")[2].partition("%")[0])
+        assert percent > 99
 
 
 @pytest.mark.slow
-def test_a_jpeg_that_became_a_png_is_fitted_as_it_is_and_that_is_said(run, files):
-    status, _, told = run("--task=dejpeg", "--input=photo.png", "--output=out", *QUICK)
+def test_a_jpeg_that_became_a_png_is_fitted_by_its_pixels_with_a_note(run, out):
+    status, _, messages = run("--task=dejpeg", "--input=photo.png", f"--output={out}", *QUICK)
     assert status == 0
-    assert "its pixels are fitted instead" in " ".join(told.split())
+    assert "its pixels are fitted instead" in " ".join(messages.split())
 
 
 @pytest.mark.parametrize(
@@ -118,10 +129,10 @@ def test_a_jpeg_that_became_a_png_is_fitted_as_it_is_and_that_is_said(run, files
         ),
         (["--task=super_resolve", "--factor=99", "--input=photo.png"], "task.factor"),
         (["--task=ct", "--input=sinogram.npy"], "32 angles"),
-        (["--task=denoise", "--input=sinogram.npy"], "takes a picture"),
+        (["--task=denoise", "--input=sinogram.npy"], "takes an image"),
         (["--task=denoise", "--factor=2", "--input=photo.png"], "belongs to super_resolve"),
         (["--task=ct", "--input=photo.png"], ".npy"),
-        (["--task=ct", "--reference=gray.png", "--set=task.saturation=1"], "of pictures"),
+        (["--task=ct", "--reference=gray.png", "--set=task.saturation=1"], "of pixels"),
         (["--task=custom", "--operator=mine.py:bad", "--reference=photo.png"], "cannot be traced"),
         (["--compare=networks"], "Nothing to restore"),
         (["--operator=mine.py:halve"], "Nothing to restore"),
@@ -135,45 +146,43 @@ def test_a_jpeg_that_became_a_png_is_fitted_as_it_is_and_that_is_said(run, files
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_answered_by_a_sentence_and_nothing_is_written(run, files, args, words):
-    status, _, errors = run(*args, "--output=out")
+def test_a_mistake_is_answered_by_a_sentence_and_nothing_is_written(run, out, args, words):
+    status, _, errors = run(*args, f"--output={out}")
     assert status == 2
     assert words in errors
-    assert not (files / "out").exists()
+    assert not out.exists()
 
 
 @pytest.mark.slow
-def test_presets_are_compared_by_one_command_and_a_figure(run, files):
-    mask = np.full((40, 36), 255, np.uint8)
-    mask[10:20, 10:14] = 0
-    iio.imwrite(files / "mask.png", mask)
-    status, said, _ = run(
+def test_one_command_compares_presets_and_draws_a_figure(run, out):
+    status, output, _ = run(
         "--compare=inpaint_depth2,inpaint_resnet",
         "--reference=photo.png",
         "--mask=mask.png",
         "--num_steps=2",
         "--set=net.depth=1",
         "--set=net.width=4",
-        "--output=out",
+        f"--output={out}",
     )
     assert status == 0
-    assert "photo: inpaint_depth2" in said
-    height, width, _ = iio.imread(files / "out" / "comparison-photo.png").shape
+    assert "photo: inpaint_depth2" in output
+    height, width, _ = iio.imread(out / "comparison-photo.png").shape
     assert width > height > 300
-    assert (files / "out" / "inpaint_resnet" / "photo" / "restored.png").exists()
+    assert (out / "inpaint_resnet" / "photo" / "restored.png").exists()
 
 
 @pytest.mark.slow
-def test_a_picture_too_small_for_other_tasks_can_be_made_larger(run, files, picture):
-    iio.imwrite(files / "tiny.png", np.rint(picture[:12, :14] * 255).astype(np.uint8))
-    assert run("--input=tiny.png", "--output=out")[0] == 2
-    args = ["--task=super_resolve", "--factor=4", "--input=tiny.png", "--output=large"]
+def test_an_image_too_small_for_other_tasks_can_be_enlarged(run, out):
+    assert run("--input=tiny.png", f"--output={out}")[0] == 2
+    args = ["--task=super_resolve", "--factor=4", "--input=tiny.png", f"--output={out}"]
     assert run(*args, *QUICK, "--plan")[0] == 0
 
 
-def test_a_changed_operator_is_another_run(files):
-    config = build_config("custom", overrides=[f"task.operator={files / 'mine.py'}:halve"])
-    (entry,) = list_inputs(config, inputs=[files / "photo.png"])
-    before = entry.digest()
-    (files / "mine.py").write_text("def halve(image):\n    return 0.1 * image\n")
-    assert entry.digest() != before
+def test_a_changed_operator_changes_the_checksum_of_an_input(tmp_path):
+    iio.imwrite(tmp_path / "photo.png", np.zeros((40, 36, 3), np.uint8))
+    (tmp_path / "mine.py").write_text("def halve(image):\n    return 0.5 * image\n")
+    config = build_config("custom", overrides=[f"task.operator={tmp_path / 'mine.py'}:halve"])
+    (lazy,) = list_inputs(config, InputFiles(inputs=[tmp_path / "photo.png"]))
+    before = lazy.digest()
+    (tmp_path / "mine.py").write_text("def halve(image):\n    return 0.1 * image\n")
+    assert lazy.digest() != before

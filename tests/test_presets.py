@@ -9,12 +9,12 @@ from dip_jax.presets import COMPARISONS, PRESETS, build_comparison, build_config
 from dip_jax.tasks.simulate import simulate_case
 
 
-def cases(config, picture):
-    """A simulated case of the config's task."""
-    aids = {"guide": picture[::-1]} if config.task.name == "flash" else {}
+def cases(config, image):
+    """Simulated cases of the task of a config."""
+    side_inputs = {"guide": image[::-1]} if config.task.name == "flash" else {}
     if config.task.name == "ct":
-        picture = picture[:36]
-    return [simulate_case(image_key(0, "x"), config.task, "x", picture, **aids)]
+        image = image[:36]
+    return [simulate_case(image_key(0, "x"), config.task, "x", image, **side_inputs)]
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_every_variant_of_a_comparison_makes_a_few_steps(comparison, task, pictu
         assert result.status == "done"
 
 
-def test_the_variants_of_a_comparison_see_the_same_damage(picture):
+def test_the_variants_of_a_comparison_get_the_same_degraded_image(picture):
     configs = build_comparison("networks", task="inpaint")
     masks = [
         np.asarray(cases(config, picture)[0].problem.operator.mask) for config in configs.values()
@@ -51,7 +51,7 @@ def test_the_variants_of_a_comparison_see_the_same_damage(picture):
     assert depths == [2, 4, 6]
 
 
-def test_learning_rates_are_compared_on_the_preset_that_was_asked_for():
+def test_learning_rates_are_compared_on_the_selected_preset():
     configs = build_comparison("learning_rates", "denoise_small")
     assert {config.fit.learning_rate for config in configs.values()} == {0.1, 0.01, 0.001, 0.0001}
     for config in configs.values():
@@ -80,7 +80,7 @@ def test_presets_have_the_published_size():
         "super_resolve_narrow_code": 2_184_307,
         "flash": 2_184_307,
     }
-    counts = {}  # many share a network
+    counts = {}  # several presets use one network
     for name, expected in sizes.items():
         assert PRESETS[name].source.startswith("Ulyanov"), name
         config = build_config(name).net

@@ -8,20 +8,19 @@ import optax
 import pytest
 from scipy import special
 
-from dip_jax import fast_random as noise
 from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.config import FitConfig, SgldConfig
 from dip_jax.fit import build_fit
 from dip_jax.losses import nll_scale
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.posterior.moments import num_kept, trace_names, trace_values
-from dip_jax.sgld import build_sampler, build_schedule, build_sgld, is_sample, sampler_args
+from dip_jax.sgld import build_sampler, build_schedule, build_sgld, sampler_args
 
 PLAIN = {"prior_precision": 0.0, "warm_up": 0, "damping": 1e-6}
 
 
 def run_chain(config, gradient, start, *, rate, num_steps, **extra):
-    """All states of a chain `[num_steps, ...]`, by the sampler alone, and its last state."""
+    """Runs a sampler alone; returns the path of w `[num_steps, ...]` and the last state."""
     if config.sampler == "sgld":
         config = dataclasses.replace(config, step_size=rate)
     sampler = build_sampler(config, learning_rate=rate, num_steps=num_steps)
@@ -38,7 +37,7 @@ def run_chain(config, gradient, start, *, rate, num_steps, **extra):
 
 
 def assert_moments(path, variance, correlation):
-    """Mean 0, the variance and the lag-1 correlation, within five standard errors of independent chains."""
+    """Asserts mean 0, the variance and the lag-1 correlation, within five standard errors."""
     steps, chains = path.shape
     effective = steps * chains * (1 - correlation) / (1 + correlation)
     assert abs(path.mean()) < 5 * np.sqrt(variance / effective)
@@ -49,7 +48,7 @@ def assert_moments(path, variance, correlation):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
-def test_sgld_has_the_moments_of_the_discretised_chain_on_a_normal_target(temperature):
+def test_sgld_has_the_moments_of_the_discretized_chain_on_a_normal_target(temperature):
     # U = h w^2 / 2: w <- (1 - e h) w + sqrt(2 e T) n, an autoregression with known moments
     h, e = 4.0, 0.05
     config = SgldConfig(sampler="sgld", temperature=temperature, burn_in=0, **PLAIN)
@@ -79,8 +78,8 @@ def test_sgld_has_the_covariance_of_a_correlated_normal_target():
     assert (np.abs(found - expected) < 5 * error).all()
 
 
-def test_psgld_has_the_stationary_law_with_the_preconditioner_that_it_froze():
-    # of curvatures a factor 100 apart
+def test_psgld_has_the_stationary_distribution_of_its_frozen_preconditioner():
+    # the curvatures differ by a factor of 100
     h = jnp.asarray(np.repeat(np.float32([0.1, 1.0, 10.0]), 1000))
     e, steps, burn_in = 0.02, 800, 400
     config = SgldConfig(sampler="psgld", burn_in=burn_in, decay=0.99, **PLAIN)
@@ -92,13 +91,13 @@ def test_psgld_has_the_stationary_law_with_the_preconditioner_that_it_froze():
     z = path[-1] / np.sqrt(variance)
     assert abs(z.mean()) < 5 / np.sqrt(z.size)
     assert abs(z.var() - 1) < 5 * np.sqrt(2 / z.size)
-    # and it is the posterior's, but for the step's own error
+    # it is that of the posterior, up to the error of the steps
     assert np.all(variance * np.asarray(h) < 1.05)
     assert np.all(variance * np.asarray(h) >= 1)
 
 
 @pytest.mark.parametrize("sampler", ["sgld", "psgld"])
-def test_an_asymmetric_target_is_met(sampler):
+def test_an_asymmetric_target_has_its_moments(sampler):
     # exp(w) is Gamma(k): U = exp(w) - k w, mean digamma(k), variance trigamma(k)
     k = 3.0
     config = SgldConfig(sampler=sampler, burn_in=500, decay=0.99, **PLAIN)
@@ -108,7 +107,7 @@ def test_an_asymmetric_target_is_met(sampler):
     )
     last = path[-1]
     mean, variance = special.digamma(k), special.polygamma(1, k)
-    # the step's own error is of first order in it: a few per cent of the variance
+    # the error of the steps is of first order in the step size, a few percent of the variance
     assert abs(last.mean() - mean) < 5 * np.sqrt(variance / 4000) + rate / 2
     assert abs(last.var() / variance - 1) < 5 * np.sqrt(3 / 4000) + 2 * rate
     skewness = np.mean(((last - last.mean()) / last.std()) ** 3)
@@ -116,9 +115,9 @@ def test_an_asymmetric_target_is_met(sampler):
     assert abs(skewness - expected) < 5 * np.sqrt(15 / 4000)
 
 
-def test_the_gamma_term_mends_a_preconditioner_that_follows_the_gradient():
-    # With decay 0 P = 1 / |g|, as far from constant as can be. For U = h w^2 / 2, g = h w: G = dP/dw =
-    # -sign(w) / (h w^2); the drift P g - T G = sign(w) (1 + 1 / (h w^2)).
+def test_the_gamma_term_corrects_for_a_preconditioner_that_follows_the_gradient():
+    # With decay 0, P = 1 / |g|, which is not nearly constant. For U = h w^2 / 2, g = h w and
+    # G = dP/dw = -sign(w) / (h w^2), so the drift is P g - T G = sign(w) (1 + 1 / (h w^2)).
     w, h = jnp.array([0.5, -2.0, 1.5]), 3.0
     config = SgldConfig(
         sampler="psgld", burn_in=0, decay=0.0, freeze=False, gamma=True, **PLAIN | {"damping": 1e-9}
@@ -176,8 +175,8 @@ def test_at_temperature_zero_a_sampler_is_the_optimizer(sampler, optimizer):
     np.testing.assert_allclose(path, expected, rtol=2e-6, atol=1e-7)
 
 
-def test_a_direction_has_its_law_also_when_lengths_are_kept():
-    # U depends on the direction alone: the angle has a von Mises law, mean cosine I1(k) / I0(k)
+def test_a_direction_has_its_distribution_if_norms_are_constrained():
+    # U depends on the direction alone, so the angle is von Mises, with mean cosine I1(k) / I0(k)
     k = 2.0
     config = SgldConfig(sampler="sgld", constrain_norm=True, step_size=0.02, burn_in=0, **PLAIN)
 
@@ -202,7 +201,7 @@ def test_a_direction_has_its_law_also_when_lengths_are_kept():
     assert abs(last[:, 0].mean() - expected) < 5 * last[:, 0].std() / np.sqrt(2000) + 0.01
 
 
-def test_a_kernel_whose_length_matters_does_not_keep_it():
+def test_a_kernel_whose_norm_has_an_effect_is_not_constrained():
     config = SgldConfig(
         sampler="sgld", constrain_norm=True, temperature=0, step_size=0.1, burn_in=0, **PLAIN
     )
@@ -212,8 +211,8 @@ def test_a_kernel_whose_length_matters_does_not_keep_it():
     np.testing.assert_allclose(updates, -0.1 * w, rtol=1e-6)
 
 
-def test_the_prior_is_a_normal_one_of_its_precision():
-    # no measurement: the weights have the prior's variance, 1 / p
+def test_the_prior_is_normal_with_its_precision():
+    # without a measurement, the weights have the variance of the prior, 1 / p
     e, p = 0.02, 5.0
     config = SgldConfig(sampler="sgld", burn_in=0, warm_up=0, prior_precision=p)
     path, _ = run_chain(config, jnp.zeros_like, jnp.zeros(3000), rate=e, num_steps=200)
@@ -230,7 +229,7 @@ def test_the_scale_multiplies_the_loss_and_not_the_prior():
     assert_moments(path[100:], 1 / (both * (1 - e * both / 2)), 1 - e * both)
 
 
-def test_the_scale_makes_negative_log_likelihoods_of_losses():
+def test_the_scale_turns_losses_into_negative_log_likelihoods():
     y = jnp.zeros((5, 4, 1))
     problem = Problem(Identity(), y, 0.1, peak=30.0)
     # the log density of a normal variable: -r^2 / (2 s^2); of a Laplace one: -|r| sqrt(2) / s
@@ -243,7 +242,7 @@ def test_the_scale_makes_negative_log_likelihoods_of_losses():
     assert np.isclose(nll_scale("gaussian", margin), 16 / (2 * 0.1**2))
 
 
-def test_the_kernels_of_paper_walk_as_the_square_root_of_the_steps():
+def test_the_kernels_of_paper_grow_with_the_square_root_of_the_steps():
     config = SgldConfig(sampler="paper", weight_decay=0.0)
     start = {"kernel": jnp.zeros((3, 3, 16, 32)), "bias": jnp.zeros(32)}
     sampler = build_sampler(config, learning_rate=0.01, num_steps=400)
@@ -260,7 +259,7 @@ def test_the_kernels_of_paper_walk_as_the_square_root_of_the_steps():
     assert not w["bias"].any()
 
 
-def test_sampled_noise_has_its_inverse_gamma_law_and_scales_the_likelihood():
+def test_a_sampled_noise_variance_is_inverse_gamma_and_scales_the_likelihood():
     config = SgldConfig(
         sampler="sgld", noise="sampled", noise_shape=2.0, noise_rate=0.5, temperature=0,
         prior_precision=0, step_size=1.0,
@@ -284,7 +283,7 @@ def test_sampled_noise_has_its_inverse_gamma_law_and_scales_the_likelihood():
     precision, drift = (
         np.asarray(x) for x in jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000))
     )
-    shape, rate = 2 + 20, 0.5 + 6  # of the precision's gamma law
+    shape, rate = 2 + 20, 0.5 + 6  # of the gamma distribution of the precision
     assert abs(precision.mean() - shape / rate) < 5 * np.sqrt(shape / 4000) / rate
     assert abs(precision.var() / (shape / rate**2) - 1) < 5 * np.sqrt((2 + 6 / shape) / 4000)
     # k was for a variance of 0.25
@@ -297,13 +296,13 @@ def noise_arguments(problem):
     )
 
 
-def test_missing_pixels_tell_nothing_of_the_noise():
+def test_missing_pixels_carry_no_information_about_the_noise():
     y = jnp.full((6, 5, 1), 0.5)
     known = jnp.zeros((6, 5, 1)).at[:2].set(1)
     inpainting = Problem(Mask(known), known * y, 0.1)
     found = noise_arguments(inpainting)
     assert np.isclose(found["half_count"], 5)
-    # the loss is a mean over all places, the missing ones with misfit 0
+    # the loss is a mean over all pixels, and the missing ones have misfit 0
     assert np.isclose(found["half_misfit"], 0.01 * 30 / 2)
     waves = Problem(Identity(), y + 0j, 0.1)
     found = noise_arguments(waves)
@@ -311,7 +310,7 @@ def test_missing_pixels_tell_nothing_of_the_noise():
     assert np.isclose(found["half_misfit"], 0.01 * 30)
 
 
-def test_steps_fall_in_cycles_and_only_their_later_part_samples():
+def test_step_sizes_fall_in_cycles_and_only_the_later_part_of_a_cycle_samples():
     config = SgldConfig(
         sampler="csgld", num_cycles=2, explore_fraction=0.5, burn_in=0, warm_up=0, thin=1
     )
@@ -319,18 +318,18 @@ def test_steps_fall_in_cycles_and_only_their_later_part_samples():
     expected = 0.05 * (1 + np.cos(np.pi * (np.arange(20) % 10) / 10))
     np.testing.assert_allclose(size, expected, atol=1e-7)
     assert temperature.tolist() == 2 * (5 * [0.0] + 5 * [1.0])
-    sampled = np.asarray(is_sample(config, jnp.arange(20), 20))
+    sampled = np.asarray(config.is_sample(jnp.arange(20), 20))
     assert np.flatnonzero(sampled).tolist() == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
 
 
-def test_steps_fall_as_a_power_after_the_burn_in():
+def test_step_sizes_fall_as_a_power_after_the_burn_in():
     config = SgldConfig(burn_in=100, warm_up=40, step_size=0.01, step_decay=0.5)
     size, temperature = build_schedule(config, 0.1, 1000)(jnp.array([0, 39, 40, 100, 400]), 7.0)
     np.testing.assert_allclose(size, [0.1, 0.1, 0.01, 0.01, 0.005], rtol=1e-6)
     assert temperature.tolist() == [0, 0, 1, 1, 1]
 
 
-def test_plain_sgld_steps_by_the_gradient_of_the_mean_loss():
+def test_plain_sgld_follows_the_gradient_of_the_mean_loss():
     size, _ = build_schedule(SgldConfig(sampler="sgld"), 0.1, 1000)(jnp.array([0, 900]), 50.0)
     np.testing.assert_allclose(size, [1 / 50, 1 / 50], rtol=1e-6)
 
@@ -338,30 +337,44 @@ def test_plain_sgld_steps_by_the_gradient_of_the_mean_loss():
 def test_paper_takes_259_samples_as_in_2019():
     config = SgldConfig(sampler="paper", burn_in=7000, thin=50)
     assert config.num_samples(20000) == 259
-    steps = np.flatnonzero(np.asarray(is_sample(config, jnp.arange(20000), 20000)))
+    steps = np.flatnonzero(np.asarray(config.is_sample(jnp.arange(20000), 20000)))
     assert (steps[0], steps[-1]) == (7050, 19950)
-    # that share of the steps is the default
+    # that fraction of the steps is the default
     assert SgldConfig().phases(20000)[1] == 7000
 
 
-class Fake(NamedTuple):
+@pytest.mark.parametrize(
+    "config",
+    [
+        SgldConfig(burn_in=7, thin=3),
+        SgldConfig(sampler="csgld", burn_in=7, thin=1, num_cycles=3, explore_fraction=0.3),
+        SgldConfig(sampler="csgld", thin=4, num_cycles=7, explore_fraction=0.7),
+    ],
+)
+def test_samples_are_counted_by_the_schedule_that_takes_them(config):
+    for num_steps in (1, 20, 333):
+        taken = np.asarray(config.is_sample(jnp.arange(num_steps), num_steps))
+        assert config.num_samples(num_steps) == taken.sum()
+
+
+class FakeState(NamedTuple):
     step: jax.Array
     average: jax.Array
 
 
 def outputs(images, accepted=None):
-    """An algorithm whose outputs are given."""
+    """An algorithm with the outputs `images`."""
     images = jnp.asarray(images)
     accepted = jnp.ones(len(images), bool) if accepted is None else jnp.asarray(accepted)
 
     def init(key, problem):
         del key, problem
-        return Fake(jnp.int32(0), jnp.zeros_like(images[0]))
+        return FakeState(jnp.int32(0), jnp.zeros_like(images[0]))
 
     def step(problem, state):
         x = images[state.step]
         info = Info(jnp.mean(x), x, x, accepted[state.step])
-        return Fake(state.step + 1, x), info
+        return FakeState(state.step + 1, x), info
 
     return Algorithm(init, step)
 
@@ -389,7 +402,7 @@ def test_running_moments_are_those_of_numpy():
     np.testing.assert_allclose(moments.mean, images[chosen].mean(axis=0), rtol=1e-6)
     variance = moments.deviation / (len(chosen) - 1)
     np.testing.assert_allclose(variance, images[chosen].var(axis=0, ddof=1), rtol=1e-4)
-    # before the first sample the answer is the running average, then their mean
+    # the estimate is the running average before the first sample, then the mean of the samples
     np.testing.assert_array_equal(infos[5].estimate, images[5])
     np.testing.assert_array_equal(infos[-1].estimate, moments.mean)
 
@@ -401,17 +414,17 @@ def test_kept_samples_are_spread_over_the_run_and_their_memory_is_bounded():
     assert state.moments.kept[:, 0, 0, 0].tolist() == [10, 33, 55, 78]
 
 
-@pytest.mark.parametrize(("num_steps", "room"), [(100, 75), (100, 200), (50, 7), (30, 30)])
-def test_only_samples_are_kept_whatever_their_number(num_steps, room):
-    config = SgldConfig(burn_in=9, thin=2, keep_samples=room)
+@pytest.mark.parametrize(("num_steps", "keep_samples"), [(100, 75), (100, 200), (50, 7), (30, 30)])
+def test_only_samples_are_kept_whatever_their_number(num_steps, keep_samples):
+    config = SgldConfig(burn_in=9, thin=2, keep_samples=keep_samples)
     images = 1 + np.arange(num_steps, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 1, 1))
-    for made in (num_steps, 40):
-        state, _ = sample(images[:made].astype("f"), config, num_steps=num_steps)
+    for steps_made in (num_steps, 40):
+        state, _ = sample(images[:steps_made].astype("f"), config, num_steps=num_steps)
         count = int(state.moments.num_samples)
         kept = state.moments.kept[: num_kept(config, count, num_steps), 0, 0, 0]
         assert (np.diff(kept) > 0).all()
         assert len(kept) == 0 or kept.min() > 10
-        if room >= config.num_samples(num_steps):
+        if keep_samples >= config.num_samples(num_steps):
             assert len(kept) == count
 
 
@@ -422,7 +435,7 @@ def test_a_sampler_without_a_burn_in_takes_its_preconditioner_from_the_first_gra
     np.testing.assert_allclose(path[1], 0.9 - 0.1 * 0.9, rtol=1e-5)
 
 
-def test_traces_are_pixels_of_the_picture_and_not_of_its_margin():
+def test_traces_are_pixels_of_the_image_and_not_of_its_margin():
     x = jnp.asarray(np.random.default_rng(0).random((12, 10, 3)), jnp.float32)
     region = jnp.zeros((12, 10, 1)).at[:7, :6].set(1)
     info = Info(jnp.float32(0.5), x, x, jnp.bool_(True))
@@ -438,8 +451,8 @@ def test_traces_are_pixels_of_the_picture_and_not_of_its_margin():
 
 
 @pytest.mark.parametrize("sampler", ["sgld", "psgld"])
-def test_ninety_per_cent_intervals_cover_ninety_per_cent(sampler):
-    # a picture drawn from the prior, measured with noise: pixels are the weights of this network
+def test_ninety_percent_intervals_cover_ninety_percent(sampler):
+    # an image drawn from the prior and measured with noise; the weights are its pixels
     precision, noise_std, side = 4.0, 0.3, 48
     rng = np.random.default_rng(0)
     reference = rng.normal(0, precision**-0.5, (side, side, 1)).astype(np.float32)
@@ -468,13 +481,7 @@ def test_ninety_per_cent_intervals_cover_ninety_per_cent(sampler):
     assert np.sqrt(np.mean((moments.mean - exact) ** 2)) < 0.3 * std.mean()
 
 
-def test_parts_of_one_draw_of_noise_are_drawn_apart():
-    key = jax.random.key(3)
-    whole = noise.normal(key, (30,))
-    np.testing.assert_array_equal(noise.normal(key, (2, 5), first=20).reshape(-1), whole[20:])
-
-
-def test_the_state_does_not_grow_with_the_samples():
+def test_the_state_does_not_grow_with_the_number_of_samples():
     def shapes(num_steps):
         config = SgldConfig(burn_in=10, thin=1, keep_samples=5)
         algorithm = build_sgld(config, outputs(np.zeros((2, 4, 4, 1), "f")), num_steps=num_steps)

@@ -1,4 +1,4 @@
-"""The PyTorch network that benchmarks compare with must be the 2018 one, or the comparison is worth nothing."""
+"""The PyTorch network of the benchmarks is the 2018 network."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("name", INDEX)
-def test_the_networks_output_and_training_are_those_of_2018(name):
+def test_output_and_training_of_the_network_are_those_of_2018(name):
     from benchmarks.torch_skip import build
 
     entry, arrays = INDEX[name], np.load(GOLDEN / f"{name}.npz")
     net = build(config_from_2018(entry["config"], "auto"), entry["output_shape"][-1]).double()
-    given = [arrays[k] for k in sorted(arrays.files) if k.startswith("param/")]
+    weights = [arrays[k] for k in sorted(arrays.files) if k.startswith("param/")]
     with torch.no_grad():
-        for parameter, value in zip(net.parameters(), given, strict=True):
+        for parameter, value in zip(net.parameters(), weights, strict=True):
             parameter.copy_(torch.from_numpy(value))
     code = torch.from_numpy(arrays["z"].transpose(2, 0, 1)[None]).double()
     target = torch.from_numpy(arrays["target"].transpose(2, 0, 1)[None]).double()

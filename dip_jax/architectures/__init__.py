@@ -1,1 +1,1 @@
-"""The networks, one flax module per file; with `nets`, the only code that knows flax."""
+"""The networks: one family of flax modules per file."""

@@ -1,7 +1,8 @@
-"""What the networks are made of: convolutions, normalizations, crops, and how a kind is described.
+"""Building blocks of the networks: convolutions, normalizations, resizing and cropping.
 
-A signal is a picture of one row: kernels are then `[1, k, ...]`, and only columns are halved and
-doubled. Inside a network a height of 1 says so, for the maps of pictures never get that small.
+A signal is an image of one row. Its kernels are `[1, k, ...]`, and only its columns are halved and
+doubled. Inside a network an array of height 1 is a signal, because maps of images have at least two
+rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,46 +20,49 @@ from dip_jax.layers.resize import downsample_lanczos, pool, upsample
 
 
 class Architecture(NamedTuple):
-    """A kind of network, as `nets` needs it."""
+    """A kind of network, as `nets` builds it."""
 
     module: Callable[[NetConfig, int], nn.Module]
-    """`module(config, num_channels)`: code `[Hc, Wc, C_in]` -> image at least as large as asked for."""
+    """`module(config, num_channels)`: code `[Hc, Wc, C_in]` -> image of at least the requested
+    size."""
     module_order: Callable[[NetConfig], Iterator[str]]
-    """Names of all convolutions (`..._conv`), transposed ones (`..._deconv`) and normalizations that
-    learn (`..._norm`), in the order in which a PyTorch module lists their weights."""
+    """Names of all convolutions (`..._conv`), transposed convolutions (`..._deconv`) and
+    normalizations with weights (`..._norm`), in the order of the weights of a PyTorch module."""
     code_size: Callable[[NetConfig, int], int]
-    """The side of the code for which the network makes at least so many pixels."""
+    """`code_size(config, size)`: side of the code for an image of side at least `size`."""
 
 
-def declared(key: Array, shape: tuple[int, ...]) -> Array:
-    """Modules only say the shapes of their params; `nets` draws the values."""
+def placeholder_init(key: Array, shape: tuple[int, ...]) -> Array:
+    """Initializes to zeros: modules only declare shapes, and `nets.build_net` draws the weights."""
     del key
     return jnp.zeros(shape, jnp.float32)
 
 
 class Conv(nn.Module):
-    """A convolution. Before a normalization its bias is kept for interchange but not computed."""
+    """A convolution, optionally followed by downsampling."""
 
     features: int
     side: int
     config: NetConfig
     downsample: str | None = None
     normalized: bool = True
+    """Whether a normalization follows. It cancels the bias, which is then a parameter without
+    effect, kept so that weights can be exchanged with PyTorch."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[H, W, C] -> [H, W, features]`, or half of that with `downsample`."""
+        """`[H, W, C] -> [H, W, features]`, with half the sides if `downsample` is set."""
         shape = (1 if is_signal(x) else self.side, self.side, x.shape[-1], self.features)
-        kernel = self.param("kernel", declared, shape)
-        bias = self.param("bias", declared, (self.features,)) if self.config.bias else None
+        kernel = self.param("kernel", placeholder_init, shape)
+        bias = self.param("bias", placeholder_init, (self.features,)) if self.config.bias else None
         y = conv2d(
             x,
             kernel,
             stride=2 if self.downsample == "stride" else 1,
-            padding=self.config.padding,  # type: ignore[arg-type]
-            lowering=self.config.lowering,  # type: ignore[arg-type]
-            precision=self.config.precision,  # type: ignore[arg-type]
-            batching=self.config.batching,  # type: ignore[arg-type]
+            padding=self.config.padding,
+            lowering=self.config.lowering,
+            precision=self.config.precision,
+            batching=self.config.batching,
         )
         if bias is not None and not self.normalized:
             y = y + bias[None, None]
@@ -79,45 +83,45 @@ class Deconv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[H, W, C] -> [2 H, 2 W, features]`."""
         shape = (1 if is_signal(x) else 4, 4, x.shape[-1], self.features)
-        kernel = self.param("kernel", declared, shape)
+        kernel = self.param("kernel", placeholder_init, shape)
         y = conv2d_transposed(
             x,
             kernel,
-            lowering=self.config.lowering,  # type: ignore[arg-type]
-            precision=self.config.precision,  # type: ignore[arg-type]
+            lowering=self.config.lowering,
+            precision=self.config.precision,
         )
         if self.config.bias:
-            y = y + self.param("bias", declared, (self.features,))[None, None]
+            y = y + self.param("bias", placeholder_init, (self.features,))[None, None]
         return y
 
 
 class Norm(nn.Module):
-    """Normalization and activation of the channels of `x`, or of several arrays beside each other."""
+    """Normalization and activation of the concatenated channels of its arguments."""
 
     activation: str
     num_groups: int | None = None
-    """Of channels that are normalized together; None for each alone."""
+    """Number of groups of channels with common statistics; None to normalize each channel alone."""
 
     @nn.compact
     def __call__(self, *xs: Array) -> Array:
         """`[H, W, C], ... -> [H, W, sum of C]`."""
         features = sum(x.shape[-1] for x in xs)
-        scale = self.param("scale", declared, (features,))
-        bias = self.param("bias", declared, (features,))
+        scale = self.param("scale", placeholder_init, (features,))
+        bias = self.param("bias", placeholder_init, (features,))
         if self.num_groups is not None:
             x = jnp.concatenate(xs, axis=-1)
             return normalize_groups(x, scale, bias, self.activation, num_groups=self.num_groups)
-        # Each channel is normalized alone, so arrays need not lie beside each other for it.
-        done, first = [], 0
+        # Channels are normalized alone, so the arrays are concatenated only once they are done.
+        normalized, first = [], 0
         for x in xs:
             part = slice(first, first + x.shape[-1])
-            done.append(normalize(x, scale[part], bias[part], self.activation))
+            normalized.append(normalize(x, scale[part], bias[part], self.activation))
             first += x.shape[-1]
-        return done[0] if len(done) == 1 else jnp.concatenate(done, axis=-1)
+        return normalized[0] if len(normalized) == 1 else jnp.concatenate(normalized, axis=-1)
 
 
-def image(x: Array, config: NetConfig) -> Array:
-    """The last thing that a network does: a sigmoid, unless the config has none."""
+def to_image(x: Array, config: NetConfig) -> Array:
+    """Converts the last map of a network to an image: float32, by a sigmoid if `config` has one."""
     x = at_least_float32(x)
     return jax.nn.sigmoid(x) if config.sigmoid else x
 
@@ -128,36 +132,54 @@ def is_signal(x: Array) -> bool:
 
 
 def _axes(x: Array) -> tuple[int, ...]:
-    """The axes that are halved and doubled."""
+    """The axes to halve and double."""
     return (1,) if is_signal(x) else (0, 1)
 
 
 def double(x: Array, mode: str) -> Array:
-    """`[H, W, C] -> [2 H, 2 W, C]` by `nearest` or `bilinear`; a signal's columns only."""
+    """`[H, W, C] -> [2 H, 2 W, C]` by `nearest` or `bilinear`; only the columns of a signal."""
     return upsample(x, mode, _axes(x))
 
 
 def halve(x: Array, mode: str) -> Array:
-    """`[H, W, C] -> [H // 2, W // 2, C]` by `avg` or `max`; a signal's columns only."""
+    """`[H, W, C] -> [H // 2, W // 2, C]` by `avg` or `max`; only the columns of a signal."""
     return pool(x, mode, _axes(x))
 
 
-def crop(x: Array, height: int, width: int) -> Array:
-    """The center of `x`; an odd pixel too many is dropped at the end."""
+def center_crop(x: Array, height: int, width: int) -> Array:
+    """The center of `x`; an odd excess pixel is dropped at the end.
+
+    Args:
+      x: `[H, W, C]`.
+      height: Rows of the result, at most H.
+      width: Columns of the result, at most W.
+
+    Returns:
+      `[height, width, C]`.
+
+    Example:
+      >>> import numpy as np
+      >>> center_crop(np.arange(6)[:, None, None], 3, 1).ravel().tolist()
+      [1, 2, 3]
+    """
     top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
     return x[top : top + height, left : left + width]
 
 
-def crop_alike(*xs: Array) -> list[Array]:
-    """All arrays at the least height and width among them."""
+def crop_to_smallest(*xs: Array) -> list[Array]:
+    """Crops all arrays at their centers to the smallest height and the smallest width."""
     height, width = (min(x.shape[axis] for x in xs) for axis in (0, 1))
-    return [crop(x, height, width) for x in xs]
+    return [center_crop(x, height, width) for x in xs]
 
 
-def multiple(size: int, halvings: int) -> int:
-    """The least multiple of `2^halvings` that is at least `size` and leaves two pixels when halved.
+def round_up_side(size: int, num_halvings: int) -> int:
+    """The smallest multiple of `2^num_halvings` from `size` on that halves to at least two pixels.
 
-    One pixel has no variance to normalize by and nothing to reflect.
+    A single pixel has no variance for the normalization and no neighbor for the reflection.
+
+    Example:
+      >>> round_up_side(100, 5), round_up_side(33, 6)
+      (128, 128)
     """
-    step = 2**halvings
+    step = 2**num_halvings
     return step * max(2, -(-size // step))

@@ -1,4 +1,4 @@
-"""Networks without an encoder: a small code is doubled `depth` times until it has the picture's size.
+"""Networks without an encoder: they double a small code `depth` times, to the size of the image.
 
 References:
   Heckel and Hand, Deep Decoder, 2019; Darestani and Heckel, Accelerated MRI with Un-trained Neural
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 
 import flax.linen as nn
 
-from dip_jax.architectures.blocks import Architecture, Conv, Norm, double, image
+from dip_jax.architectures.blocks import Architecture, Conv, Norm, double, to_image
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 from dip_jax.layers.normalization import ACTIVATIONS
 
 
 class ConvDecoder(nn.Module):
-    """Doubling, 3x3 convolution, activation, normalization; the last layer does not double.
+    """Layers of doubling, 3x3 convolution, activation and normalization; the last does not double.
 
-    The paper doubles by repetition (`upsample=nearest`) with `relu`. It reaches sizes that are no
-    power of two by factors other than 2; here the image is cropped.
+    The paper doubles by repetition (`upsample=nearest`) with `relu`. For sizes that are not a power
+    of two times the code it uses factors other than 2; here the image is cropped.
     """
 
     config: NetConfig
@@ -35,14 +35,14 @@ class ConvDecoder(nn.Module):
             x = Conv(c.width, 3, c, normalized=False, name=f"layer_{i}_conv")(x)
             # The normalization comes after the activation, so the bias before it has an effect.
             x = Norm("none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
-        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
+        return to_image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 class DeepDecoder(nn.Module):
-    """1x1 convolution, doubling, activation, normalization; the last layer does not double.
+    """Layers of 1x1 convolution, doubling, activation and normalization; the last does not double.
 
-    The paper doubles bilinearly (`upsample=bilinear`) with `relu`, and has no biases. Neighbors meet
-    in the doubling alone.
+    The paper doubles bilinearly (`upsample=bilinear`) with `relu` and has no biases. Only the
+    doubling mixes neighboring pixels.
     """
 
     config: NetConfig
@@ -56,18 +56,18 @@ class DeepDecoder(nn.Module):
             x = Conv(c.width, 1, c, name=f"layer_{i}_conv")(x)
             x = double(x, c.upsample[0]) if i < c.depth else x
             x = Norm("none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
-        return image(Conv(self.num_channels, 1, c, name="head_conv")(x), c)
+        return to_image(Conv(self.num_channels, 1, c, name="head_conv")(x), c)
 
 
 def _module_order(config: NetConfig) -> Iterator[str]:
-    """The order of the computation."""
+    """Names of the modules in the order of the computation."""
     for i in range(config.depth + 1):
         yield from (f"layer_{i}_conv", f"layer_{i}_norm")
     yield "head_conv"
 
 
 def _code_size(config: NetConfig, size: int) -> int:
-    """Two pixels at least: from one alone come flat maps, which normalization makes zero."""
+    """At least two pixels: a single one gives constant maps, which normalization makes zero."""
     return max(2, -(-size // 2**config.depth))
 
 

@@ -1,7 +1,7 @@
-"""The residual network of the 2018 code: no scales, the code and the image have one size.
+"""The residual network of the 2018 code, with one scale: code and image have equal sizes.
 
-In the 2018 code `get_net('ResNet')` cannot be called (its arguments do not match the constructor),
-the class itself works and is what this is. Its sigmoid was always there; here `sigmoid` decides.
+In the 2018 code `get_net('ResNet')` fails, because its arguments do not match the constructor. This
+network is the class itself. Its sigmoid was fixed; here it depends on `net.sigmoid`.
 
 References:
   He et al., Deep Residual Learning, 2016; Ulyanov et al., Deep Image Prior, 2018 (its code).
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import flax.linen as nn
 
-from dip_jax.architectures.blocks import Architecture, Conv, Norm, image
+from dip_jax.architectures.blocks import Architecture, Conv, Norm, to_image
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 from dip_jax.layers.normalization import ACTIVATIONS
@@ -28,7 +28,7 @@ class ResNet(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Code `[H, W, C_in]` -> image `[H, W, C]`."""
         c = self.config
-        # As in 2018 the padding is chosen for the two ends only, and the blocks have no biases.
+        # As in 2018, `padding` applies to the first and last convolution; blocks have no biases.
         zero = dataclasses.replace(c, padding="zero")
         inner = dataclasses.replace(zero, bias=False)
         x = Conv(c.width, 3, c, normalized=False, name="first_conv")(x)
@@ -41,11 +41,11 @@ class ResNet(nn.Module):
             x = x + y if c.residual else y
         x = Conv(c.width, 3, zero, name="last_conv")(x)
         x = Norm("none", name="last_norm")(x)
-        return image(Conv(self.num_channels, 3, c, normalized=False, name="head_conv")(x), c)
+        return to_image(Conv(self.num_channels, 3, c, normalized=False, name="head_conv")(x), c)
 
 
 def _module_order(config: NetConfig) -> Iterator[str]:
-    """The 2018 network's order of definition, which is that of the computation."""
+    """Names of the modules in the order of the 2018 definition and of the computation."""
     yield "first_conv"
     for i in range(config.depth):
         for part in ("first", "second"):
@@ -55,7 +55,7 @@ def _module_order(config: NetConfig) -> Iterator[str]:
 
 def _code_size(config: NetConfig, size: int) -> int:
     del config
-    return max(2, size)  # two pixels, that there is something to reflect
+    return max(2, size)  # reflection needs two pixels
 
 
 RESNET = Architecture(ResNet, _module_order, _code_size)

@@ -1,4 +1,4 @@
-"""The hourglass with skip connections, the network of most of the 2018 results.
+"""The hourglass with skip connections: the network of most results of 2018.
 
 References:
   Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplementary material, figure 21.
@@ -8,23 +8,30 @@ from collections.abc import Iterator
 
 import flax.linen as nn
 
-from dip_jax.architectures.blocks import Architecture, Conv, Norm, crop_alike, double, image
+from dip_jax.architectures.blocks import (
+    Architecture,
+    Conv,
+    Norm,
+    crop_to_smallest,
+    double,
+    to_image,
+)
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 
 
 class Skip(nn.Module):
-    """Halves the code again and again, doubles it back, and joins a few channels at each scale."""
+    """An encoder that halves the code at each scale, a decoder, and skip connections."""
 
     config: NetConfig
     num_channels: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Code `[Hc, Wc, C_in]` -> image; its size is `output_size` of the code's."""
+        """Code `[Hc, Wc, C_in]` -> image, of `_output_size` of the sides of the code."""
         c = self.config
 
-        # A group's mean does not take a channel's bias away.
+        # Statistics of single channels cancel the biases before them; those of groups do not.
         alone = c.normalization == "batch"
         groups = None if alone else c.num_groups
 
@@ -34,7 +41,7 @@ class Skip(nn.Module):
                 x = Conv(features, side, c, downsample, normalized=alone, name=f"{name}_conv")(x)
                 return Norm(c.activation, groups, name=f"{name}_norm")(x)
 
-            # A block for itself, so that no more than one is computed again at a time.
+            # One checkpoint per block, so that only one block at a time is recomputed.
             return (nn.remat(compute) if c.remat == "on" else compute)(self, x)
 
         skips: list[Array | None] = []
@@ -47,16 +54,16 @@ class Skip(nn.Module):
         for i in reversed(range(c.num_scales)):
             x = double(x, c.per_scale("upsample")[i])
             skip = skips[i]
-            branches = [x] if skip is None else crop_alike(skip, x)
+            branches = [x] if skip is None else crop_to_smallest(skip, x)
             x = Norm("none", groups, name=f"merge_{i}_norm")(*branches)
             x = block(x, f"up_{i}", c.channels_up[i], c.per_scale("kernel_up")[i])
             if c.conv1x1_up:
                 x = block(x, f"mix_{i}", c.channels_up[i], 1)
-        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
+        return to_image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 def _module_order(config: NetConfig, scale: int = 0) -> Iterator[str]:
-    """The 2018 network's order of definition: the deeper scales in the middle of each."""
+    """Names of the modules in the order of the 2018 definition: deeper scales in the middle."""
     if config.channels_skip[scale]:
         yield from (f"skip_{scale}_conv", f"skip_{scale}_norm")
     yield from (f"halve_{scale}_conv", f"halve_{scale}_norm")
@@ -72,7 +79,7 @@ def _module_order(config: NetConfig, scale: int = 0) -> Iterator[str]:
 
 
 def _sizes(config: NetConfig, size: int) -> list[int]:
-    """The sides of the encoder's scales for a code of side `size`, the code's own first."""
+    """The sides of the code and of the encoder's scales, for a code of side `size`."""
     sizes = [size]
     for mode in config.per_scale("downsample"):
         sizes.append(-(-sizes[-1] // 2) if mode == "stride" else sizes[-1] // 2)
@@ -80,7 +87,7 @@ def _sizes(config: NetConfig, size: int) -> list[int]:
 
 
 def _output_size(config: NetConfig, size: int) -> int:
-    """The side that the network makes of a code of side `size`."""
+    """The side of the image for a code of side `size`."""
     sizes = _sizes(config, size)
     current = sizes[-1]
     for i in reversed(range(config.num_scales)):
@@ -89,17 +96,17 @@ def _output_size(config: NetConfig, size: int) -> int:
 
 
 def _code_size(config: NetConfig, size: int) -> int:
-    """The least side of the code, at least `size`, of which the network makes as large an image.
+    """The smallest side from `size` on for which code and image have equal sizes.
 
-    As large, so that place by place the code lies under the image: it may be a picture.
-    The coarsest scale must have two pixels a side (one has no variance to normalize by), and more
-    than half a kernel where it is reflected. Most pictures need nothing: with strides and a skip at
-    the finest scale the code has the picture's own size.
+    Equal sizes keep the pixels of code and image aligned, because the code may be an image. The
+    coarsest scale needs two pixels a side for the variance of the normalization, and more than half
+    a kernel for the reflection. With strides and a skip connection at the finest scale, the result
+    is usually `size` itself.
     """
-    sides = (*config.kernel_down, *config.kernel_up, config.kernel_skip)
-    least = max(2, max(sides) // 2 + 1) if config.padding == "reflect" else 2
+    kernel_sides = (*config.kernel_down, *config.kernel_up, config.kernel_skip)
+    min_side = max(2, max(kernel_sides) // 2 + 1) if config.padding == "reflect" else 2
     candidate = size
-    while _sizes(config, candidate)[-1] < least or _output_size(config, candidate) != candidate:
+    while _sizes(config, candidate)[-1] < min_side or _output_size(config, candidate) != candidate:
         candidate += 1
     return candidate
 

@@ -1,10 +1,11 @@
-"""The texture network of the 2018 code: the code at several resolutions, joined from coarse to fine.
+"""The texture network of the 2018 code: it joins the code at several scales, from coarse to fine.
 
-The 2018 option to replace the shrunken code by fresh noise in every call is left out: here the image
-is a pure function of params and code (and noise on the code is the fit's affair).
+The 2018 option to replace the reduced codes by fresh noise in every call is omitted, because the
+image is a pure function of params and code. The fit perturbs the code.
 
 References:
-  Ulyanov, Lebedev, Vedaldi and Lempitsky, Texture Networks, 2016; Deep Image Prior, 2018 (its code).
+  Ulyanov, Lebedev, Vedaldi and Lempitsky, Texture Networks, 2016; Ulyanov et al., Deep Image Prior,
+  2018 (its code).
 """
 
 from collections.abc import Iterator
@@ -12,13 +13,21 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dip_jax.architectures.blocks import Architecture, Conv, Norm, double, halve, image, multiple
+from dip_jax.architectures.blocks import (
+    Architecture,
+    Conv,
+    Norm,
+    double,
+    halve,
+    round_up_side,
+    to_image,
+)
 from dip_jax.base import Array
 from dip_jax.config import NetConfig
 
 
 class Texture(nn.Module):
-    """`depth` scales; the j-th from the coarsest has `j * width` channels."""
+    """A network of `depth` scales; the j-th from the coarsest has `j * width` channels."""
 
     config: NetConfig
     num_channels: int
@@ -43,14 +52,14 @@ class Texture(nn.Module):
             trunk = Norm("none", name=f"trunk_{j}_norm")(double(x, c.upsample[0]))
             branch = Norm("none", name=f"branch_{j}_norm")(branch)
             x = blocks(jnp.concatenate([trunk, branch], axis=-1), f"merge_{j}", (j + 1) * c.width)
-        return image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
+        return to_image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
 _PARTS = (("first", 3), ("second", 3), ("mix", 1))
 
 
 def _module_order(config: NetConfig) -> Iterator[str]:
-    """The 2018 network's order of definition: all that is coarser, then the branch, then their merge."""
+    """Names of the modules in the order of the 2018 definition: coarser scales, branch, merge."""
 
     def blocks(name: str) -> Iterator[str]:
         for part, _ in _PARTS:
@@ -66,7 +75,7 @@ def _module_order(config: NetConfig) -> Iterator[str]:
 
 
 def _code_size(config: NetConfig, size: int) -> int:
-    return multiple(size, config.depth - 1)
+    return round_up_side(size, config.depth - 1)
 
 
 TEXTURE = Architecture(Texture, _module_order, _code_size)

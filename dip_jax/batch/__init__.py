@@ -1,1 +1,1 @@
-"""A folder of images as one job: inputs, workers, processes, interrupts."""
+"""A folder of images as one job: inputs, output folder, worker, processes, interrupts."""

@@ -1,9 +1,9 @@
-"""Several processes on one folder: who is who, and who does what.
+"""Several processes that restore one folder: their partitions, a rendezvous, heartbeats.
 
-Pictures are independent, so processes need to meet only once: `jax.distributed` introduces them (on CPU,
-whatever the work then runs on), process 0 prepares the output folder and tells the others how that
-went, and they part. From there on each is a world of its own: one that dies takes its share with it and
-nothing else, process 0 included. What they have in common is the output folder.
+The images are independent, so the processes need no connection while they work. With a rendezvous they meet
+once through `jax.distributed`, so that process 0 prepares the output folder and all of them learn whether
+that failed. Afterwards they share only the output folder: if one dies, only its own images are affected.
+Heartbeats are files in that folder, by which process 0 knows how long to wait for the others.
 """
 
 import contextlib
@@ -22,43 +22,88 @@ from dip_jax.errors import InputError
 
 T = TypeVar("T")
 _MESSAGE_BYTES = 4096
+_SILENCE_SECONDS = 120.0  # process 0 stops waiting for a process without a heartbeat for that long
+_DONE = "done"  # content of the last heartbeat
+
+
+class ProcessOptions(NamedTuple):
+    """How several processes divide a run; by default, this process is the only one."""
+
+    distributed: bool = False
+    """Whether the processes meet through `jax.distributed` before they start."""
+    coordinator: str | None = None
+    """`host:port` of process 0; None if the launcher (Slurm, Open MPI, Kubernetes, TPU) provides it."""
+    num_processes: int | None = None
+    """Number of processes; None if the launcher provides it, or for one process."""
+    process_id: int | None = None
+    """Number of this process, from 0; None if the launcher provides it, or for one process."""
+
+
+SINGLE_PROCESS = ProcessOptions()
 
 
 class Partition(NamedTuple):
-    """A process's part of the work."""
+    """The part of a folder that one process restores."""
 
     process: int = 0
+    """Number of the process, from 0."""
     num_processes: int = 1
+    """Number of processes."""
 
     def of(self, items: Sequence[T]) -> list[T]:
-        """The items of this process: every `num_processes`-th, beginning with its own number."""
+        """Every `num_processes`-th item, starting with number `process`.
+
+        Example:
+          >>> Partition(1, 3).of("abcdefg")
+          ['b', 'e']
+        """
         return list(items[self.process :: self.num_processes])
 
 
-@contextlib.contextmanager
-def meeting(
-    *, coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> Iterator[Partition]:
-    """A context in which the processes know of each other; see `agree`. No array survives its end.
-
-    Args:
-      coordinator: `host:port` of process 0; None where the environment says who is who (Slurm, Open
-        MPI, Kubernetes, TPU), as for the others.
-      num_processes: How many there are.
-      process_id: Which one this is.
+def independent_partition(num_processes: int, process_id: int, *, resume: bool) -> Partition:
+    """The partition of a process that never meets the others.
 
     Raises:
-      InputError: If they do not find each other.
+      InputError: If `process_id` is out of range, or `resume` is off: without a rendezvous the processes
+        cannot agree on who creates the output folder.
+    """
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"Expected --process_id from 0 to {num_processes - 1} for --num_processes={num_processes}, "
+            f"got {process_id}."
+        )
+    if not resume:
+        raise InputError(
+            "Processes without a rendezvous cannot agree on who creates the output folder: add --resume, "
+            "or --coordinator=host:port."
+        )
+    return Partition(process_id, num_processes)
+
+
+@contextlib.contextmanager
+def rendezvous(options: ProcessOptions) -> Iterator[Partition]:
+    """A context in which the processes are connected. JAX arrays do not survive its end.
+
+    It runs on CPU, whichever device restores the images.
+
+    Args:
+      options: The number of processes, this process and the coordinator.
+
+    Yields:
+      The partition of this process.
+
+    Raises:
+      InputError: If the processes do not find each other.
     """
     platforms = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", "cpu")
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"The processes did not find each other ({str(error).splitlines()[0]}); expected "
-            "--coordinator=host:port, --num_processes and --process_id on each, or a launcher that says "
-            "who is who."
+            f"The processes did not find each other ({str(error).splitlines()[0]}); pass "
+            "--coordinator=host:port, --num_processes and --process_id to each, or use a launcher that "
+            "provides them."
         ) from None
     try:
         yield Partition(jax.process_index(), jax.process_count())
@@ -68,85 +113,100 @@ def meeting(
         jax.config.update("jax_platforms", platforms)
 
 
-def agree(problem: str) -> str:
-    """Tells all processes what process 0 has to say: what is wrong, or nothing. To be called by all."""
-    text = np.zeros(_MESSAGE_BYTES, np.uint8)
-    encoded = problem.encode()[:_MESSAGE_BYTES]
-    text[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-    heard = np.asarray(multihost_utils.broadcast_one_to_all(text))
-    return heard.tobytes().rstrip(b"\0").decode(errors="ignore")
+def broadcast_error(error: str) -> str:
+    """Sends the error message of process 0 to all processes; each must call it inside `rendezvous`.
 
+    Args:
+      error: The message, empty for none; ignored in all processes but 0.
 
-# A process of which nothing was heard for so long is given up.
-_SILENCE_SECONDS = 120.0
+    Returns:
+      The message of process 0, cut to 4096 bytes.
+    """
+    buffer = np.zeros(_MESSAGE_BYTES, np.uint8)
+    encoded = error.encode()[:_MESSAGE_BYTES]
+    buffer[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
+    return received.tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 class Heartbeats:
-    """A process's own sign among those of the others; alone it gives none and waits for nobody."""
+    """The heartbeats of all processes, one file each. A single process writes none and waits for none."""
 
     def __init__(self, folder: Path, partition: Partition):
-        """Names where the signs are, a file for each process, and this process's part."""
-        self.folder, self.partition = folder, partition
+        """Writes nothing yet.
 
-    def _path(self, process: int) -> Path:
-        return self.folder / str(process)
+        Args:
+          folder: The folder of the heartbeat files, common to all processes.
+          partition: The partition of this process.
+        """
+        self._folder, self._partition = folder, partition
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
-        """A context in which the other processes see now and then that this one is there."""
-        if self.partition.num_processes == 1:
+        """A context in which a thread renews the heartbeat of this process.
+
+        At its end, a process other than 0 marks itself as done.
+        """
+        if self._partition.num_processes == 1:
             yield
             return
         ended = threading.Event()
 
         def beat() -> None:
             while True:
-                self._give("")
+                self._write("")
                 if ended.wait(_SILENCE_SECONDS / 10):
                     return
 
-        thread = threading.Thread(target=beat, name="signs of life", daemon=True)
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join()
-            if self.partition.process != 0:
-                self._give("done")
-
-    def _give(self, text: str) -> None:
-        path = self._path(self.partition.process)
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            if self._partition.process != 0:
+                self._write(_DONE)
 
     def wait_for_others(
         self,
-        has_nothing_left: Callable[[int], bool],
+        is_finished: Callable[[int], bool],
         *,
         should_stop: Callable[[], bool],
         on_message: Callable[[str], None],
     ) -> None:
-        """Returns when each of the other processes is done or silent.
+        """Waits until each of the other processes is done, or silent for too long.
 
         Args:
-          has_nothing_left: Whether a process of which there is no sign has left nothing undone.
-          should_stop: Whether to wait no longer.
+          is_finished: Returns whether all images of a process are restored; asked for a process that has
+            no heartbeat, since it may have ended before this one started.
+          should_stop: Returns whether to stop waiting.
           on_message: Called with a sentence about a process that is silent.
         """
-        heard = dict.fromkeys(range(1, self.partition.num_processes), (0, time.monotonic()))
-        while heard and not should_stop():
-            for process, (last_sign, since) in list(heard.items()):
+        last_beats = dict.fromkeys(range(1, self._partition.num_processes), (0, time.monotonic()))
+        while last_beats and not should_stop():
+            for process, (last_beat, since) in list(last_beats.items()):
                 path = self._path(process)
-                sign = path.stat().st_mtime_ns if path.exists() else 0
-                if sign != last_sign:
-                    heard[process] = (sign, time.monotonic())
+                beat = path.stat().st_mtime_ns if path.exists() else 0
+                if beat != last_beat:
+                    last_beats[process] = (beat, time.monotonic())
                 elif time.monotonic() - since > _SILENCE_SECONDS:
-                    on_message(f"Process {process} is silent; it is not waited for.")
-                    del heard[process]
+                    on_message(
+                        f"Process {process} sent no heartbeat for {_SILENCE_SECONDS:g} s; continuing "
+                        "without it."
+                    )
+                    del last_beats[process]
                     continue
-                if path.read_text() == "done" if path.exists() else has_nothing_left(process):
-                    del heard[process]
-            if heard:
+                if path.read_text() == _DONE if path.exists() else is_finished(process):
+                    del last_beats[process]
+            if last_beats:
                 time.sleep(0.5)
+
+    def _path(self, process: int) -> Path:
+        return self._folder / str(process)
+
+    def _write(self, text: str) -> None:
+        path = self._path(self._partition.process)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)

@@ -1,126 +1,165 @@
-"""Several settings on the same pictures, and the figure that shows them beside each other.
+"""Restores the same images with several settings and draws the results in one figure.
 
-As the figures of the 2018 paper that compare networks and learning rates: the answers above, their curves
-below.
+The figure follows those of the 2018 paper that compare networks and learning rates: the restored images above,
+their curves below.
 """
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from dip_jax.base import Case, Status
 from dip_jax.batch.folder import restore_files
-from dip_jax.batch.inputs import list_inputs
+from dip_jax.batch.inputs import InputFiles, list_inputs
+from dip_jax.batch.processes import SINGLE_PROCESS, ProcessOptions
+from dip_jax.batch.progress import FolderProgress
 from dip_jax.config import Config
 from dip_jax.errors import InputError
 from dip_jax.images.read import read_image
-from dip_jax.report.figures import degraded_image, save_png
+from dip_jax.report.png import save_png
+from dip_jax.report.sheet import degraded_image
+from dip_jax.report.summary import Summary
 
-_FILES = ("inputs", "references", "masks", "guides", "kernels", "max_pixels")
+# Fields of the task that do not change the simulated degradation.
+_SAME_DEGRADATION = ("paste_known", "jpeg", "filter")
 
 
-def compare_files(configs: dict[str, Config], output: str | Path, **options: Any) -> list[dict]:
-    """Restores picture files by several settings, each into a folder of its own, and draws a figure for each.
+class _Panel(NamedTuple):
+    title: str
+    image: np.ndarray
+    """`[H, W, C]`."""
+
+
+def compare_files(
+    configs: dict[str, Config],
+    output: str | Path,
+    files: InputFiles,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    processes: ProcessOptions = SINGLE_PROCESS,
+    on_progress: Callable[[FolderProgress], None] | None = None,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> list[Summary]:
+    """Restores image files with several settings, and draws a figure for each image.
 
     Args:
-      configs: The settings by label; all of one task and seed, so that all see the same damage.
-      output: The folder: each setting gets a folder of its label in it, each picture a
+      configs: The settings by label. To restore the same degraded images, they need the same task and seed.
+      output: The output folder. Each setting gets a folder of its label in it, each image a
         `comparison-NAME.png`.
-      **options: See `folder.restore_files`.
+      files: The image files.
+      overwrite: As in `restore_files`, which also describes the other arguments.
+      resume: Continue an earlier run.
+      processes: How several processes divide the images.
+      on_progress: Called between chunks of steps.
+      on_message: Called with sentences for the user.
 
     Returns:
-      The summaries of all runs, with the field `variant`.
+      The summaries of all runs, each with the label of its settings as `variant`.
 
     Raises:
-      InputError: For a mistake that shows before anything is started.
+      InputError: If the settings simulate different degradations, or the call has another error that shows
+        before anything is started.
+      OSError: If the disk is full.
     """
     output = Path(output)
-    if not options.get("inputs"):
-        _require_same_damage(configs)
-    summaries: list[dict[str, Any]] = []
+    if not files.inputs:
+        _require_same_degradation(configs)
+    summaries: list[Summary] = []
     for label, config in configs.items():
-        folder = output / label.replace(" ", "_")
-        made = restore_files(config, folder, **options)
-        summaries += [{**summary, "variant": label} for summary in made]
-        if any(summary["status"] == "interrupted" for summary in made):
+        run_summaries = restore_files(
+            config,
+            _run_folder(output, label),
+            files,
+            overwrite=overwrite,
+            resume=resume,
+            processes=processes,
+            on_progress=on_progress,
+            on_message=on_message,
+        )
+        summaries += [{**summary, "variant": label} for summary in run_summaries]
+        if any(summary["status"] == Status.INTERRUPTED for summary in run_summaries):
             return summaries
-    files = {name: options[name] for name in _FILES if name in options}
-    for entry in list_inputs(next(iter(configs.values())), **files):
-        own = [s for s in summaries if s["name"] == entry.name and s["psnr"] is not None]
-        made = own or [s for s in summaries if s["name"] == entry.name]
-        made = [summary for summary in made if summary["status"] in ("done", "stopped", "diverged")]
-        if made:
-            case = entry.load().case
-            figure = _draw(made, output, degraded_image(case), case.preview_name, case.reference)
-            save_png(output / f"comparison-{entry.name.replace('/', '-')}.png", figure)
+    for lazy in list_inputs(next(iter(configs.values())), files):
+        restored = [s for s in summaries if s["name"] == lazy.name and s["status"].is_finished]
+        # Those that diverged have no PSNR: show them only if no other has one.
+        drawn = [s for s in restored if s["psnr"] is not None] or restored
+        if drawn:
+            figure = _draw_comparison(drawn, output, lazy.load().case)
+            save_png(output / f"comparison-{lazy.name.replace('/', '-')}.png", figure)
     return summaries
 
 
-# Fields of the task that do not change what a simulation does to the picture.
-_HARMLESS = ("paste_known", "jpeg", "filter")
+def _run_folder(output: Path, label: str) -> Path:
+    return output / label.replace(" ", "_")
 
 
-def _require_same_damage(configs: dict[str, Config]) -> None:
+def _require_same_degradation(configs: dict[str, Config]) -> None:
     (first_label, first), *others = configs.items()
     for label, config in others:
         for name, value in dataclasses.asdict(config.task).items():
-            if name not in _HARMLESS and value != getattr(first.task, name):
+            if name not in _SAME_DEGRADATION and value != getattr(first.task, name):
                 raise InputError(
-                    f"{first_label} and {label} would simulate different damage (task.{name}: "
+                    f"{first_label} and {label} would simulate different degradations (task.{name}: "
                     f"{getattr(first.task, name)} and {value}); set it for all, as --set task.{name}=..."
                 )
 
 
-def _draw(
-    summaries: Sequence[dict[str, Any]],
-    output: Path,
-    before: np.ndarray,
-    before_name: str,
-    reference: np.ndarray | None,
-) -> Figure:
-    panels: list[tuple[str, np.ndarray]] = [(before_name, before)]
+def _draw_comparison(summaries: Sequence[Summary], output: Path, case: Case) -> Figure:
+    """The images in a row above, the curves of the loss and of the PSNR below."""
+    panels = [_Panel(case.preview_name, degraded_image(case))]
     for summary in summaries:
-        folder = output / summary["variant"].replace(" ", "_") / summary["name"]
-        (path,) = folder.glob("restored.*")
-        panels.append((summary["variant"], read_image(path).pixels))
-    psnrs = [None, *(summary["psnr"] for summary in summaries)]
-    if reference is not None:
-        panels.append(("reference", reference))
-        psnrs.append(None)
+        label, psnr = summary["variant"], summary["psnr"]
+        (path,) = (_run_folder(output, label) / summary["name"]).glob("restored.*")
+        title = label if psnr is None else f"{label}\n{psnr:.2f} dB"
+        panels.append(_Panel(title, read_image(path).pixels))
+    if case.reference is not None:
+        panels.append(_Panel("reference", case.reference))
     layout = ConstrainedLayoutEngine(h_pad=0.1)
     figure = Figure(figsize=(2.2 * len(panels), 5.6), layout=layout)
     rows = figure.add_gridspec(2, 1)
-    above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
-    for axis, (title, image), psnr in zip(
-        above.subplots(1, len(panels)), panels, psnrs, strict=True
-    ):
-        gray = image.shape[-1] == 1
-        axis.imshow(np.clip(image[..., 0] if gray else image, 0, 1), cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title + ("" if psnr is None else f"\n{psnr:.2f} dB"), fontsize=9)
+    _draw_images(figure.add_subfigure(rows[0]), panels)
+    curves = {
+        s["variant"]: _read_curve(_run_folder(output, s["variant"]) / s["name"]) for s in summaries
+    }
+    _draw_curves(figure.add_subfigure(rows[1]), curves, has_psnr=case.reference is not None)
+    return figure
+
+
+def _draw_images(figure: SubFigure, panels: Sequence[_Panel]) -> None:
+    for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        is_gray = panel.image.shape[-1] == 1
+        image = np.clip(panel.image[..., 0] if is_gray else panel.image, 0, 1)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(panel.title, fontsize=9)
         axis.axis("off")
-    loss_axis, *more = below.subplots(1, 1 + (reference is not None), squeeze=False)[0]
-    for summary in summaries:
-        folder = output / summary["variant"].replace(" ", "_") / summary["name"]
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        lines = [line for line in lines if line.get("network", 1) == 1]
+
+
+def _read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; of several networks, those of the first."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line.get("network", 1) == 1]
+
+
+def _draw_curves(
+    figure: SubFigure, curves: dict[str, list[dict[str, Any]]], *, has_psnr: bool
+) -> None:
+    axes: list[Axes] = list(figure.subplots(1, 1 + has_psnr, squeeze=False)[0])
+    for label, lines in curves.items():
         steps = [line["step"] + 1 for line in lines]
-        loss_axis.loglog(steps, [line["loss"] for line in lines], lw=0.9, label=summary["variant"])
-        for axis in more:
-            axis.semilogx(
-                steps,
-                [line.get("psnr_mean", line.get("psnr_average", np.nan)) for line in lines],
-                lw=1.2,
-                label=summary["variant"],
-            )
-            axis.set_ylabel("PSNR of the output (dB)")
-    loss_axis.set_ylabel("loss")
-    for axis in (loss_axis, *more):
+        axes[0].loglog(steps, [line.get("loss", np.nan) for line in lines], lw=0.9, label=label)
+        if has_psnr:
+            psnrs = [line.get("psnr_mean", line.get("psnr_average", np.nan)) for line in lines]
+            axes[1].semilogx(steps, psnrs, lw=1.2, label=label)
+    for axis, title in zip(axes, ("loss", "PSNR of the estimate (dB)"), strict=False):
         axis.set_xlabel("step")
+        axis.set_ylabel(title)
         axis.legend(fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    return figure

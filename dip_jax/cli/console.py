@@ -1,16 +1,17 @@
-"""What a person sees in the terminal: a live line while a run goes on, and tables at its end.
+"""The terminal output of the command: a live progress line, and tables at the end.
 
-Progress goes to standard error, results to standard output. Where there is no terminal, the live line
-becomes a plain one now and then.
+Progress goes to standard error, results to standard output. Without a terminal the live line becomes a plain line
+every 20 seconds.
 """
 
 import collections
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import rich.progress
@@ -18,33 +19,36 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dip_jax.batch.worker import FolderProgress
-from dip_jax.cli.cost import forecast_seconds, network_work, probe_machine
+from dip_jax.base import Status
+from dip_jax.batch.progress import FolderProgress
+from dip_jax.cli.cost import Machine, forecast_seconds, network_work, probe_machine
 from dip_jax.cli.plan import Plan
+from dip_jax.config import Config
 from dip_jax.engine.restore import num_networks
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
+from dip_jax.report.summary import Summary
 
 _PLAIN_SECONDS = 20.0
-_MOST_ROWS = 60
+_MAX_ROWS = 60
 
 
 class ProgressDisplay:
-    """A context in which `show(progress)` keeps a person informed.
+    """A context in which `show(progress)` prints the progress of a run.
 
-    In a terminal: a bar with step, steps/s, time left, loss and, with a reference, PSNR; for a folder
-    with pictures done, in work, failed and per hour. Where the output is a file or a pipe:
-    one line at the start and then every twenty seconds.
+    A terminal shows a bar: for one image its step, steps/s, time left, loss and, with a reference, PSNR; for
+    a folder the number of images done, in progress, failed and per hour. A file or pipe gets one line at the
+    start and then one every 20 seconds.
     """
 
     def __init__(self, console: Console | None = None):
-        """Uses `console`, by default standard error, so that standard output stays clean."""
+        """Prints to `console`; by default to standard error, which keeps standard output for results."""
         self._console = console or Console(file=sys.stderr)
         self._live: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
         self._last_line = float("-inf")
 
     def __enter__(self) -> "ProgressDisplay":
-        """Starts the live display where there is a terminal."""
+        """Starts the live display if there is a terminal."""
         if self._console.is_terminal:
             self._live = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
@@ -66,220 +70,263 @@ class ProgressDisplay:
             self._live.stop()
 
     def announce(self, text: str) -> None:
-        """Says a sentence, above the bar where there is one."""
-        (self._live.console if self._live else self._console).print(
-            text, highlight=False, markup=False
-        )
+        """Prints a sentence, above the bar if there is one."""
+        console = self._live.console if self._live else self._console
+        console.print(text, highlight=False, markup=False)
 
     def show(self, progress: FolderProgress) -> None:
-        """Shows where the run stands: the steps of a single picture, or the pictures of a folder."""
-        pictures = progress.pictures
+        """Shows the progress of a run: the steps of a single image, or the images of a folder."""
+        images = progress.in_progress
         if progress.num_images == 1:
-            label, total, done = pictures.names[0], pictures.num_steps, pictures.steps[0]
-            where = f"step {done}/{total}"
+            label, total, done = images.names[0], images.num_steps, images.steps[0]
+            position = f"step {done}/{total}"
         else:
-            label, total = "pictures", progress.num_images
+            label, total = "images", progress.num_images
             done = progress.num_done + progress.num_failed
-            where = f"{done}/{total}"
+            position = f"{done}/{total}"
+        text = f"{position}  {describe(progress)}"
         if self._live is None:
             now = time.monotonic()
             if now - self._last_line >= _PLAIN_SECONDS:
                 self._last_line = now
-                self.announce(f"{label}: {where}  {describe(progress)}")
+                self.announce(f"{label}: {text}")
             return
         if self._task is None:
             self._task = self._live.add_task(escape(label), total=total, text="")
-        self._live.update(self._task, completed=done, text=f"{where}  {describe(progress)}")
+        self._live.update(self._task, completed=done, text=text)
 
 
 def describe(progress: FolderProgress) -> str:
     """Speed, time left and quality in one line."""
-    pictures = progress.pictures
-    left = f"at most {_duration(progress.seconds_left)}"
+    images = progress.in_progress
+    time_left = f"at most {_duration(progress.seconds_left)}"
     if progress.num_images == 1:
-        parts = [f"{pictures.steps_per_second:.3g} steps/s", left, f"loss {pictures.loss:.5f}"]
+        parts = [f"{images.steps_per_second:.3g} steps/s", time_left, f"loss {images.loss:.5f}"]
     else:
-        parts = [f"{len(pictures.names)} in work"]
+        parts = [f"{len(images.names)} in progress"]
         if progress.num_failed:
             parts.append(f"{progress.num_failed} failed")
         if progress.per_hour:
             parts.append(f"{progress.per_hour:.3g}/hour")
-        parts.append(left)
-    if pictures.psnr is not None:
-        parts.append(f"{pictures.psnr:.2f} dB")
+        parts.append(time_left)
+    if images.psnr is not None:
+        parts.append(f"{images.psnr:.2f} dB")
     return "  ".join(parts)
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+class _Column(NamedTuple):
+    """A column of a table."""
+
+    title: str
+    cell: Callable[[Any], str]
+    """The text of a row in this column."""
+    justify: Literal["left", "right"] = "right"
+    wraps: bool = False
+
+
+def _table(columns: Sequence[_Column], rows: Iterable[Any], *, title: str | None = None) -> Table:
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.title, justify=column.justify, no_wrap=not column.wraps)
+    for row in rows:
+        table.add_row(*(escape(column.cell(row)) for column in columns))
+    return table
+
+
+def _stdout() -> Console:
+    """Standard output; tables in a pipe are not limited to a terminal's 80 columns."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
 def print_presets() -> None:
     """Prints every preset with its task, network, cost on this machine and source."""
     machine = probe_machine()
-    table = Table(box=None, pad_edge=False)
-    for column in ("preset", "task", "network"):
-        table.add_column(column, no_wrap=True)
-    for column in ("parameters", "steps", "s/step"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("about, and source")
-    for name, preset in PRESETS.items():
-        config = build_config(name)
-        work = network_work(config.net, (256, 256, 3))
-        pixels = 256 * 256 * 3 if config.net.kind == "identity" else 0
-        marked = name + ("*" if DEFAULT_PRESETS[preset.task] == name else "")
-        table.add_row(
-            marked,
-            preset.task,
-            config.net.kind,
-            f"{work.num_params + pixels:,}",
-            f"{config.fit.num_steps:,}",
-            f"{num_networks(config) * forecast_seconds(work, machine):.2g}",
-            f"{preset.about} ({preset.source})",
-        )
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(table)
+    columns = (
+        _Column("preset", _marked_name, "left"),
+        _Column("task", lambda name: PRESETS[name].task, "left"),
+        _Column("network", lambda name: build_config(name).net.kind, "left"),
+        _Column("parameters", lambda name: f"{_num_optimized(build_config(name)):,}"),
+        _Column("steps", lambda name: f"{build_config(name).fit.num_steps:,}"),
+        _Column("s/step", lambda name: f"{_seconds_per_step(build_config(name), machine):.2g}"),
+        _Column(
+            "about, and source",
+            lambda name: f"{PRESETS[name].about} ({PRESETS[name].source})",
+            "left",
+            wraps=True,
+        ),
+    )
+    console = _stdout()
+    console.print(_table(columns, PRESETS))
     console.print("* the default of its task")
     console.print(
-        f"s/step: coarse forecast for a picture of 256 x 256 and all its networks on this machine "
-        f"({jax.devices()[0].device_kind}); --plan measures"
+        "s/step: coarse forecast for all networks of one image of 256 x 256 on this machine "
+        f"({jax.devices()[0].device_kind}); --plan measures it"
     )
+
+
+_PRESET_SHAPE = (256, 256, 3)
+
+
+def _marked_name(name: str) -> str:
+    is_default = DEFAULT_PRESETS[PRESETS[name].task] == name
+    return name + "*" * is_default
+
+
+def _num_optimized(config: Config) -> int:
+    """Number of weights, or of pixels where these are optimized themselves."""
+    if config.net.kind == "identity":
+        return math.prod(_PRESET_SHAPE)
+    return network_work(config.net, _PRESET_SHAPE).num_params
+
+
+def _seconds_per_step(config: Config, machine: Machine) -> float:
+    """The forecast for all networks of one image."""
+    work = network_work(config.net, _PRESET_SHAPE)
+    return num_networks(config) * forecast_seconds(work, machine)
 
 
 def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
-    """Prints what a run would cost: a line per shape, and the sum, the start of the process included."""
-    table = Table(box=None, pad_edge=False)
-    columns = (
-        "canvas",
-        "pictures",
-        "at once",
-        "GB each",
-        "GB/Mpx",
-        "peak GB",
-        "compile s",
-        "s/step",
-    )
-    for column in (*columns, "steps, at most", "time, at most"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for plan in plans:
-        height, width, channels = plan.shape
-        table.add_row(
-            f"{width} x {height} x {channels}",
-            str(plan.num_images),
-            str(min(plan.num_slots, plan.num_images)),
-            f"{plan.bytes_per_image / 1e9:.2f}",
-            f"{plan.gigabytes_per_megapixel:.1f}",
-            f"{plan.peak_bytes / 1e9:.2f}",
-            f"{plan.compile_seconds:.0f}",
-            f"{plan.seconds_per_step:.3g}",
-            str(plan.num_steps),
-            _duration(plan.seconds),
-        )
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(table)
-    number = sum(plan.num_images for plan in plans)
+    """Prints the forecast of a run: a line for each canvas, and the sum.
+
+    Args:
+      plans: The forecasts, see `plan_inputs`.
+      start_seconds: Seconds that the process takes before the first image; they are part of the sum.
+    """
+    console = _stdout()
+    console.print(_table(_PLAN_COLUMNS, plans))
+    num_images = sum(plan.num_images for plan in plans)
     seconds = start_seconds + sum(plan.seconds for plan in plans)
     console.print(
-        f"{number} picture{'s' * (number != 1)}: at most {_duration(seconds)}, "
+        f"{num_images} image{'s' * (num_images != 1)}: at most {_duration(seconds)}, "
         f"{max(plan.peak_bytes for plan in plans) / 1e9:.2f} GB at the peak. Nothing was written."
     )
 
 
-def print_results(summaries: Sequence[dict[str, Any]], output: Path) -> None:
-    """Prints one line per picture, and a sentence for each that failed."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("picture", no_wrap=True)
-    compares = any("variant" in summary for summary in summaries)
-    columns = ["status", "answer at step", "damaged dB", "restored dB", "seconds"]
-    if compares:
-        columns[4:4] = ["best dB", "at step"]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    shown = summaries if len(summaries) <= _MOST_ROWS else _worth_showing(summaries)
-    for summary in shown:
-        name = summary["name"]
-        cells = [
-            summary["status"],
-            _number(summary["stop_step"], "d"),
-            _number(summary["psnr_measurement"], ".2f"),
-            _number(summary["psnr"], ".2f"),
-            _number(summary["seconds"], ".1f"),
-        ]
-        if compares:
-            cells[4:4] = [
-                _number(summary["psnr_best"], ".2f"),
-                _number(summary["best_step"], "d"),
-            ]
-        table.add_row(
-            escape(f"{name}: {summary['variant']}" if "variant" in summary else name), *cells
-        )
-    # A pipe has no width to keep to.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(table)
+def _canvas(plan: Plan) -> str:
+    height, width, channels = plan.shape
+    return f"{width} x {height} x {channels}"
+
+
+_PLAN_COLUMNS = (
+    _Column("canvas", _canvas),
+    _Column("images", lambda plan: str(plan.num_images)),
+    _Column("networks", lambda plan: str(plan.num_networks)),
+    _Column("at once", lambda plan: str(min(plan.num_slots, plan.num_networks))),
+    _Column("GB each", lambda plan: f"{plan.bytes_per_slot / 1e9:.2f}"),
+    _Column("GB/Mpx", lambda plan: f"{plan.gigabytes_per_megapixel:.1f}"),
+    _Column("peak GB", lambda plan: f"{plan.peak_bytes / 1e9:.2f}"),
+    _Column("compile s", lambda plan: f"{plan.compile_seconds:.0f}"),
+    _Column("s/step", lambda plan: f"{plan.seconds_per_step:.3g}"),
+    _Column("steps, at most", lambda plan: str(plan.num_steps)),
+    _Column("time, at most", lambda plan: _duration(plan.seconds)),
+)
+
+
+def print_results(summaries: Sequence[Summary], output: Path) -> None:
+    """Prints a line for each image, and a sentence for each that failed.
+
+    Args:
+      summaries: The summaries of a run, or of all runs of a comparison.
+      output: The output folder.
+    """
+    console = _stdout()
+    is_comparison = any("variant" in summary for summary in summaries)
+    columns = (*_RESULT_COLUMNS, *(_BEST_COLUMNS if is_comparison else ()), _SECONDS_COLUMN)
+    shown = summaries if len(summaries) <= _MAX_ROWS else _failures_first(summaries)[:_MAX_ROWS]
+    console.print(_table(columns, shown))
     for summary in summaries:
-        if summary["status"] == "diverged":
-            text = "the fit diverged; lower --set fit.learning_rate=... or try another --seed"
-            console.print(f"{summary['name']}: {text}", markup=False)
-        if summary["error"] and summary["status"] == "failed":
-            console.print(
-                f"{summary['name']}: {summary['status']}: {summary['error']}",
-                markup=False,
-                soft_wrap=True,
-            )
+        if reason := _failure_reason(summary):
+            console.print(f"{summary['name']}: {reason}", markup=False, soft_wrap=True)
     for summary in summaries:
         if len(summary.get("stops") or {}) > 1:
-            console.print(_stops_table(summary))
+            title = f"{escape(summary['name'])}: where each rule stops"
+            console.print(_table(_STOP_COLUMNS, summary["stops"].items(), title=title))
     if len(shown) < len(summaries):
         console.print(f"... and {len(summaries) - len(shown)} more")
+    counts = collections.Counter(summary["status"] for summary in summaries)
     if len(summaries) > 1:
-        counts = collections.Counter(summary["status"] for summary in summaries)
-        told = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-        console.print(f"{len(summaries)} pictures: {told}", markup=False)
-    if any(summary["status"] == "interrupted" for summary in summaries):
-        console.print("Interrupted: the same command with --resume goes on where it was.")
+        listed = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+        console.print(f"{len(summaries)} images: {listed}", markup=False)
+    if Status.INTERRUPTED in counts:
+        console.print("Interrupted: repeat the command with --resume to continue.")
     has_page = len(summaries) > 1 and (output / "index.html").exists()
-    page = f", to look through: {output}/index.html" if has_page else ""
+    page = f"; open {output}/index.html" if has_page else ""
     console.print(f"Results in {output}/{page}", markup=False, soft_wrap=True)
 
 
-def _stops_table(summary: dict[str, Any]) -> Table:
-    """Where each stopping rule would have stopped, on the same fit."""
-    title = f"{escape(summary['name'])}: where each rule stops"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for column in ("rule", "fired", "answer at step", "dB", "below the best step"):
-        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
-    for rule, stop in summary["stops"].items():
-        table.add_row(
-            rule,
-            "yes" if stop["fired"] else "no",
-            str(stop["estimate_step"]),
-            _number(stop["psnr"], ".2f"),
-            _number(stop["gap"], ".2f"),
-        )
-    return table
+def _label(summary: Summary) -> str:
+    """The name of the image, and in a comparison that of the setting."""
+    name = summary["name"]
+    return f"{name}: {summary['variant']}" if "variant" in summary else name
 
 
-def _worth_showing(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of very many: those that went wrong, then the first."""
-    rank = {"failed": 0, "diverged": 0, "interrupted": 1}
-    return sorted(summaries, key=lambda s: rank.get(s["status"], 2))[:_MOST_ROWS]
+def _failure_reason(summary: Summary) -> str:
+    if summary["status"] == Status.DIVERGED:
+        return "the fit diverged; lower --set fit.learning_rate=... or try another --seed"
+    if summary["status"] == Status.FAILED and summary["error"]:
+        return f"{Status.FAILED}: {summary['error']}"
+    return ""
 
 
-def print_comparison(rows: dict[str, float], folder: Path) -> None:
-    """Prints the demonstration's table: PSNR in dB, the gain over the first row, where to look."""
-    table = Table("", box=None, pad_edge=False)
-    table.add_column("PSNR (dB)", justify="right")
-    table.add_column("gain", justify="right")
-    first = next(iter(rows.values()))
-    for name, value in rows.items():
-        table.add_row(name, f"{value:.2f}", "" if value == first else f"{value - first:+.2f}")
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"Before and after: {folder / 'sheet.png'}", markup=False, soft_wrap=True)
-    console.print(f"Restored picture: {folder / 'restored.png'}", markup=False, soft_wrap=True)
+def _failures_first(summaries: Sequence[Summary]) -> list[Summary]:
+    """The summaries: failed and diverged images, then interrupted ones, then the others."""
+    rank = {Status.FAILED: 0, Status.DIVERGED: 0, Status.INTERRUPTED: 1}
+    return sorted(summaries, key=lambda summary: rank.get(summary["status"], 2))
 
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+_RESULT_COLUMNS = (
+    _Column("image", _label, "left"),
+    _Column("status", lambda summary: summary["status"]),
+    _Column("estimate at step", lambda summary: _number(summary["stop_step"], "d")),
+    _Column("degraded dB", lambda summary: _number(summary["psnr_measurement"], ".2f")),
+    _Column("restored dB", lambda summary: _number(summary["psnr"], ".2f")),
+)
+_BEST_COLUMNS = (
+    _Column("best dB", lambda summary: _number(summary["psnr_best"], ".2f")),
+    _Column("at step", lambda summary: _number(summary["best_step"], "d")),
+)
+_SECONDS_COLUMN = _Column("seconds", lambda summary: _number(summary["seconds"], ".1f"))
+
+
+# A row is a rule and its `StopSummary`.
+_STOP_COLUMNS = (
+    _Column("rule", lambda row: row[0], "left"),
+    _Column("fired", lambda row: "yes" if row[1]["fired"] else "no"),
+    _Column("estimate at step", lambda row: str(row[1]["estimate_step"])),
+    _Column("dB", lambda row: _number(row[1]["psnr"], ".2f")),
+    _Column("below the best step", lambda row: _number(row[1]["gap"], ".2f")),
+)
+
+
+def print_comparison(psnrs: dict[str, float | None], folder: Path) -> None:
+    """Prints the results of the demo: PSNR and gain over the noisy image, and the files.
+
+    Args:
+      psnrs: PSNR in dB by method, None if unknown; the first is that of the noisy image.
+      folder: The folder of the image.
+    """
+    noisy = next(iter(psnrs.values()))
+
+    def gain(psnr: float | None) -> float | None:
+        return None if psnr is None or noisy is None else psnr - noisy
+
+    columns = (
+        _Column("", lambda row: row[0], "left"),
+        _Column("PSNR (dB)", lambda row: _number(row[1], ".2f")),
+        _Column("gain", lambda row: "" if row[1] == noisy else _number(gain(row[1]), "+.2f")),
+    )
+    console = Console(highlight=False)
+    console.print(_table(columns, psnrs.items()))
+    console.print(f"Before and after: {folder / 'sheet.png'}", markup=False, soft_wrap=True)
+    console.print(f"Restored image: {folder / 'restored.png'}", markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """A duration as `h:mm:ss`, or `m:ss` below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

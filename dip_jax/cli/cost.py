@@ -1,75 +1,80 @@
-"""What a step costs, forecast from the network's arithmetic and a second's probe of the machine.
+"""A coarse forecast of the time per step, from the network's arithmetic and a short probe of the machine.
 
-Coarse, for choosing between presets; `plan` compiles the very program and is right within a tenth or two.
+It is precise enough to choose between presets. `plan` compiles the program and measures it, and is precise to within
+10 to 20 %.
 """
 
 import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dip_jax.base import Net
 from dip_jax.config import NetConfig
 from dip_jax.nets import build_net, num_params
 
 
 class Work(NamedTuple):
-    """What one pass through a network takes."""
+    """The work of one forward pass of a network."""
 
     num_params: int
+    """Number of weights."""
     multiplications: float
-    """Of all convolutions and matrix products."""
-    numbers: float
-    """Written by all operations."""
+    """Number of multiplications in all convolutions and matrix products."""
+    values_written: float
+    """Number of float32 values that all operations write."""
 
 
 class Machine(NamedTuple):
-    """How fast the default device is."""
+    """The speed of the default device."""
 
     multiplications: float
-    """Per second, in a large matrix product."""
-    numbers: float
-    """float32 written per second, in an addition of large arrays."""
+    """Multiplications per second in a large matrix product."""
+    values_written: float
+    """float32 values written per second in an addition of large arrays."""
 
 
-# A step is a forward and two backward passes, much of it fused. These factors, on the two probes, were fitted to
-# the measured steps of skip networks on CPU (docs/performance-log.md).
+# A step is a forward and two backward passes, much of it fused. These factors on the two rates were fitted to the
+# measured steps of skip networks on CPU (docs/performance-log.md).
 _PRODUCTS, _TRAFFIC = 0.95, 0.58
 
 
 @functools.cache
 def network_work(config: NetConfig, shape: tuple[int, int, int]) -> Work:
-    """Counts the work of a network for pictures of one shape, without compiling anything."""
+    """Counts the work of a network without compiling it.
+
+    Args:
+      config: The network.
+      shape: Height, width and channels of the image.
+    """
     net = build_net(dataclasses.replace(config, lowering="xla"), shape)
     params = jax.eval_shape(net.init, jax.random.key(0))
     code = jax.ShapeDtypeStruct(net.code_shape, jnp.float32)
-    multiplications, numbers = _count(jax.make_jaxpr(_apply(net))(params, code).jaxpr)
-    return Work(num_params(params), multiplications, numbers)
-
-
-def _apply(net: Net) -> Any:
-    return lambda params, code: net.apply(params, code)
+    forward = jax.make_jaxpr(lambda params, code: net.apply(params, code))(params, code)
+    return Work(num_params(params), *_count(forward.jaxpr))
 
 
 def _count(jaxpr: Any) -> tuple[float, float]:
-    multiplications = numbers = 0.0
+    """Multiplications and values written, those of called programs included."""
+    multiplications = values_written = 0.0
     for equation in jaxpr.eqns:
-        inner = [
+        called = [
             getattr(value, "jaxpr", value)
             for value in equation.params.values()
             if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns")
         ]
-        if inner:  # a call; of several branches or derivatives the first is what runs
-            more = _count(inner[0])
-            multiplications, numbers = multiplications + more[0], numbers + more[1]
+        if called:  # of several branches or derivatives, the first is the one that runs
+            called_multiplications, called_values = _count(called[0])
+            multiplications += called_multiplications
+            values_written += called_values
             continue
-        size = sum(math.prod(out.aval.shape) for out in equation.outvars)
+        size = sum(math.prod(output.aval.shape) for output in equation.outvars)
         if equation.primitive.name not in ("reshape", "broadcast_in_dim", "squeeze"):
-            numbers += size
+            values_written += size
         if equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             multiplications += size * math.prod(kernel[:-1])
@@ -77,7 +82,7 @@ def _count(jaxpr: Any) -> tuple[float, float]:
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             multiplications += size * math.prod(left[axis] for axis in contracted)
-    return multiplications, numbers
+    return multiplications, values_written
 
 
 @functools.cache
@@ -85,23 +90,31 @@ def probe_machine() -> Machine:
     """Measures the default device for about a second."""
     side, length = 1024, 16_000_000
     matrix, vector = jnp.ones((side, side)), jnp.ones(length)
-
-    def rate(function: Any, x: jax.Array) -> float:
-        """Calls per second, the best of several."""
-        jax.block_until_ready(function(x))
-        best = math.inf
-        for _ in range(10):
-            clock = time.perf_counter()
-            jax.block_until_ready(function(x))
-            best = min(best, time.perf_counter() - clock)
-        return 1 / best
-
-    products = rate(jax.jit(lambda a: a @ a), matrix)
-    additions = rate(jax.jit(lambda a: a + 1), vector)
+    products = _calls_per_second(jax.jit(lambda a: a @ a), matrix)
+    additions = _calls_per_second(jax.jit(lambda a: a + 1), vector)
     return Machine(products * side**3, additions * length)
 
 
+def _calls_per_second(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+    """The best rate of ten calls."""
+    jax.block_until_ready(function(x))
+    best = math.inf
+    for _ in range(10):
+        clock = time.perf_counter()
+        jax.block_until_ready(function(x))
+        best = min(best, time.perf_counter() - clock)
+    return 1 / best
+
+
 def forecast_seconds(work: Work, machine: Machine) -> float:
-    """Seconds per step of fitting one picture."""
+    """Forecasts the seconds per step of fitting one network.
+
+    Example:
+      >>> work = Work(num_params=0, multiplications=2e9, values_written=1e8)
+      >>> machine = Machine(multiplications=1e10, values_written=1e9)
+      >>> round(forecast_seconds(work, machine), 3)
+      0.248
+    """
     products = _PRODUCTS * work.multiplications / machine.multiplications
-    return products + _TRAFFIC * work.numbers / machine.numbers
+    traffic = _TRAFFIC * work.values_written / machine.values_written
+    return products + traffic

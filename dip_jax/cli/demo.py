@@ -1,18 +1,21 @@
-"""The demonstration: a picture that ships inside scikit-image, noise, and two baselines beside us."""
+"""The demonstration: denoises an image that ships with scikit-image, and compares with two classical methods."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 from dip_jax.batch.folder import restore_inputs
-from dip_jax.batch.inputs import LazyInput, LoadedInput
+from dip_jax.batch.inputs import LazyInput
+from dip_jax.batch.load import LoadedInput
+from dip_jax.batch.progress import FolderProgress
 from dip_jax.config import Config
 from dip_jax.images.read import StoredImage
 from dip_jax.keys import image_key, simulation_key
-from dip_jax.tasks.baselines import baselines
+from dip_jax.report.summary import Summary
+from dip_jax.tasks.baselines import denoising_baselines
 from dip_jax.tasks.simulate import simulate_case
 
 NAME = "coffee"
@@ -20,35 +23,47 @@ SIDE = 128
 
 
 def demo_image() -> StoredImage:
-    """The cup of `skimage.data.coffee`, halved to suit a laptop: `[128, 128, 3]`."""
+    """A crop of `skimage.data.coffee` at half resolution, `[128, 128, 3]`, which suits a laptop.
+
+    Example:
+      >>> demo_image().pixels.shape
+      (128, 128, 3)
+    """
     crop = data.coffee()[60:316, 150:406].astype(np.float32)
     halved = crop.reshape(SIDE, 2, SIDE, 2, 3).mean(axis=(1, 3)) / 255
     return StoredImage(halved.astype(np.float32))
 
 
 def run_demo(
-    config: Config, output: Path, **watch: Any
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Denoises the cup and compares.
+    config: Config,
+    output: Path,
+    *,
+    on_progress: Callable[[FolderProgress], None] | None = None,
+    on_message: Callable[[str], None] = lambda text: None,
+) -> tuple[list[Summary], dict[str, float | None]]:
+    """Adds noise to the demo image, restores it, and compares.
 
     Args:
-      config: The settings; the noise is `task.noise_std`, or 25/255.
-      output: Folder for the results; what an earlier demonstration left there is written over.
-      **watch: `on_progress` and `on_message`, see `restore_inputs`.
+      config: The settings; the noise level is `task.noise_std`, by default 25/255.
+      output: The output folder; an earlier demonstration in it is overwritten.
+      on_progress: Called between chunks of steps.
+      on_message: Called with sentences for the user.
 
     Returns:
-      The run's summaries, and PSNR in dB by method.
+      The summaries of the run, and the PSNR in dB of each method; that of `dip_jax` is None if there is no
+      restored image.
     """
-    picture = demo_image()
+    image = demo_image()
     key = simulation_key(image_key(config.run.seed, NAME))
-    case = simulate_case(key, config.task, NAME, picture.pixels)
-    entry = LazyInput(NAME, lambda: LoadedInput(case, picture), lambda: "", case.shape)
-    summaries = restore_inputs([entry], config, output, overwrite=True, **watch)
+    case = simulate_case(key, config.task, NAME, image.pixels)
+    lazy = LazyInput(NAME, lambda: LoadedInput(case, image), lambda: "", case.shape)
+    summaries = restore_inputs(
+        config, output, [lazy], overwrite=True, on_progress=on_progress, on_message=on_message
+    )
     noisy = np.asarray(case.problem.measurement)
-    images = {"noisy": noisy, **baselines(noisy)}
-    rows = {
-        name: peak_signal_noise_ratio(picture.pixels, image.astype(np.float32), data_range=1)
-        for name, image in images.items()
+    psnrs: dict[str, float | None] = {
+        name: peak_signal_noise_ratio(image.pixels, estimate.astype(np.float32), data_range=1)
+        for name, estimate in {"noisy": noisy, **denoising_baselines(noisy)}.items()
     }
-    rows["dip_jax"] = summaries[0]["psnr"]
-    return summaries, rows
+    psnrs["dip_jax"] = summaries[0]["psnr"]
+    return summaries, psnrs

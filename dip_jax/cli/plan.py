@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: memory from the compiled program, time from a short probe."""
+"""The forecast of a run before it starts: memory from the compiled program, time from a short probe."""
 
 import math
 import time
@@ -12,113 +12,116 @@ import psutil
 from dip_jax.base import Case
 from dip_jax.batch.inputs import LazyInput
 from dip_jax.config import Config
-from dip_jax.engine.canvas import canvas_side, pad_case
+from dip_jax.engine.canvas import canvas_shape, pad_case
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.restore import num_networks, with_noise
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
-from dip_jax.tasks.cases import is_pixelwise
+from dip_jax.tasks.cases import operator_class
 
-# The probe lasts about so long, or one step if that takes longer.
+# Duration of the probe; a single step may take longer.
 _PROBE_SECONDS = 4.0
 
 
 class Plan(NamedTuple):
-    """The forecast for the pictures that one program serves."""
+    """The forecast for the images that share a canvas, and with it a compiled program."""
 
     shape: tuple[int, int, int]
-    """Height, width and channels of their canvas."""
+    """Height, width and channels of the canvas."""
     num_images: int
-    """Networks: with several for each picture, so many times more."""
+    """Number of images."""
+    num_networks: int
+    """Number of networks for all of them."""
     num_slots: int
-    """How many are fitted side by side, on all devices of this process."""
-    bytes_per_image: int
+    """Number of networks that this process fits in parallel, on all its devices."""
+    bytes_per_slot: int
     """Device memory of a slot."""
     peak_bytes: int
-    """On CPU the most memory of the whole process, elsewhere of a device."""
+    """Peak memory: of the whole process on CPU, of a device elsewhere."""
     compile_seconds: float
+    """Seconds that the compilation takes."""
     seconds_per_step: float
-    """Of a picture, with all slots in use."""
+    """Seconds per step of one network, with all slots in use."""
     num_steps: int
-    """At most; a stopping rule may end earlier."""
+    """Maximum number of steps; a stopping rule may end earlier."""
 
     @property
     def gigabytes_per_megapixel(self) -> float:
-        """Device memory of a slot, weights and all, for the pixels of its canvas."""
-        return self.bytes_per_image / 1e3 / (self.shape[0] * self.shape[1])
+        """Device memory of a slot, weights included, divided by the pixels of the canvas."""
+        return self.bytes_per_slot / 1e3 / (self.shape[0] * self.shape[1])
 
     @property
     def seconds(self) -> float:
-        """At max_cases, for all of them."""
-        rounds = math.ceil(self.num_images / self.num_slots)
+        """Maximum duration for all images."""
+        rounds = math.ceil(self.num_networks / self.num_slots)
         return self.compile_seconds + rounds * self.num_steps * self.seconds_per_step
 
 
 def seconds_since_start() -> float:
-    """How long this process has been there: what every run takes before its first picture."""
+    """Seconds since this process started, which every run takes before its first image."""
     return time.time() - psutil.Process().create_time()
 
 
-def plan_inputs(entries: Sequence[LazyInput], config: Config) -> list[Plan]:
-    """Forecasts a run over entries by compiling and probing each program that it would use.
+def plan_inputs(inputs: Sequence[LazyInput], config: Config) -> list[Plan]:
+    """Forecasts a run by compiling and probing each program that it would use.
 
     Args:
-      entries: The pictures, see `list_inputs`.
+      inputs: The images, see `list_inputs`. Their headers determine the canvases.
       config: The settings.
 
     Returns:
-      A forecast for each canvas, in the order of their first pictures; the pictures' headers decide
-      which canvas that is. Pictures that cannot be read are left out.
+      A forecast for each canvas, in the order of their first images. Unreadable images are left out.
 
     Raises:
-      InputError: If no picture can be read, or one would not fit into memory.
+      InputError: If no image can be read, or one does not fit into memory.
     """
+    operator, sides_per_octave = operator_class(config.task), config.net.sides_per_octave
     groups: dict[tuple[int, int, int], list[LazyInput]] = {}
-    per_octave = config.net.sides_per_octave if is_pixelwise(config.task) else 0
-    for entry in entries:
-        if entry.shape is not None:
-            height, width, channels = entry.shape
-            canvas = canvas_side(height, per_octave), canvas_side(width, per_octave), channels
-            groups.setdefault(canvas, []).append(entry)
-    plans, fault = [], None
+    for lazy in inputs:
+        if lazy.shape is not None:
+            canvas = canvas_shape(lazy.shape, operator, sides_per_octave)
+            groups.setdefault(canvas, []).append(lazy)
+    plans, last_error = [], None
     for group in groups.values():
-        for entry in group:
+        for lazy in group:
             try:
-                case = pad_case(with_noise(entry.load().case, config), per_octave)
+                case = pad_case(with_noise(lazy.load().case, config), sides_per_octave)
             except InputError as error:
-                fault = error
+                last_error = error
                 continue
-            plans.append(_probe(case, len(group) * num_networks(config), config))
+            plans.append(_probe(case, len(group), config))
             break
     if not plans:
-        raise fault or InputError("None of the pictures can be read.")
+        raise last_error or InputError("None of the images can be read.")
     return plans
 
 
 def _probe(case: Case, num_images: int, config: Config) -> Plan:
-    """Compiles the program and runs a few steps."""
-    slots = Slots(case, config, max_cases=num_images)
+    """Compiles the program for `case` and runs a few steps in all slots."""
+    num_fits = num_images * num_networks(config)
+    slots = Slots(case, config, max_cases=num_fits)
     peak = slots.bytes_per_device
     if jax.default_backend() == "cpu":
         resident = psutil.Process().memory_info().rss
         peak = max(peak_bytes(), resident + peak * len(slots.devices))
-    for index in range(min(len(slots), num_images)):
+    for index in range(min(len(slots), num_fits)):
         slots.put(index, case)
-    slots.advance(1)  # the first touch of all memory is not what a step takes
+    slots.advance(1)  # touches all memory for the first time, which is slower than a later step
     clock = time.perf_counter()
     slots.advance(1)
     seconds = time.perf_counter() - clock
-    count = int(np.clip(_PROBE_SECONDS / seconds, 1, config.run.chunk))
+    num_steps = int(np.clip(_PROBE_SECONDS / seconds, 1, config.run.chunk))
     clock = time.perf_counter()
-    status, _ = slots.advance(count)
-    seconds = (time.perf_counter() - clock) / max(1, int(status.num_steps.max()) - 2)
+    status, _ = slots.advance(num_steps)
+    seconds_per_step = (time.perf_counter() - clock) / max(1, int(status.num_steps.max()) - 2)
     return Plan(
         shape=case.shape,
         num_images=num_images,
+        num_networks=num_fits,
         num_slots=len(slots),
-        bytes_per_image=slots.bytes_per_device // slots.per_device,
+        bytes_per_slot=slots.bytes_per_device // slots.per_device,
         peak_bytes=peak,
         compile_seconds=slots.compile_seconds,
-        seconds_per_step=seconds,
+        seconds_per_step=seconds_per_step,
         num_steps=config.fit.num_steps,
     )

@@ -6,8 +6,7 @@ from dip_jax.base import Algorithm, Net, Operator, Stopper
 from dip_jax.config import Config
 from dip_jax.fit import average_lag, build_fit
 from dip_jax.losses import build_likelihood
-from dip_jax.operators.basic import Identity, Mask
-from dip_jax.operators.bayer import Bayer
+from dip_jax.operators.pixelwise import is_pixelwise
 from dip_jax.sgld import build_sampler, build_sgld, sampler_args
 from dip_jax.stopping.fixed import fixed
 from dip_jax.stopping.held_out import hold_out_from_sampler
@@ -30,7 +29,7 @@ def build_algorithm(config: Config, net: Net) -> Algorithm:
 def choose_stopper(config: Config, algorithm: Algorithm, operator: Operator) -> Stopper:
     """The stopping rule; samples need none, but some measurements may be kept from them to check them by."""
     if config.fit.method == "sgld":
-        hides = config.sgld.held_out_fraction and isinstance(operator, Identity | Mask | Bayer)
+        hides = config.sgld.held_out_fraction and is_pixelwise(operator)
         return hold_out_from_sampler(config.sgld.held_out_fraction) if hides else fixed()
     return build_stopper(
         config.stop,

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import psutil
 
-from dip_jax.base import InputError
 from dip_jax.config import Config
+from dip_jax.engine.devices import is_cpu
+from dip_jax.errors import InputError
 
 
 def program_bytes(analysis: Any) -> int:
@@ -24,7 +25,7 @@ def available_bytes(config: Config) -> float:
     """What a program may use of a device: `run.max_memory`, or what is free on CPU, all of it elsewhere."""
     if config.run.max_memory is not None:
         return config.run.max_memory * 1e9
-    if jax.default_backend() == "cpu":
+    if is_cpu():
         return psutil.virtual_memory().available
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
 
@@ -41,7 +42,7 @@ def too_large(needed: float, available: float, shape: tuple[int, ...], number: i
 
 def peak_bytes() -> int:
     """The most memory in use so far: of the process on CPU, of the fullest device elsewhere."""
-    if jax.default_backend() == "cpu":
+    if is_cpu():
         try:
             import resource
         except ModuleNotFoundError:  # Windows

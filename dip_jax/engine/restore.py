@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dip_jax.base import Case, InputError, Result
+from dip_jax.base import Case, Result, Status
 from dip_jax.config import Config, StopConfig
 from dip_jax.engine.scheduler import Progress, Store, restore_each
+from dip_jax.errors import InputError
 from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
 from dip_jax.problem import MIN_NOISE_STD
 from dip_jax.tasks.cases import restore_known_values
@@ -42,7 +43,7 @@ def restore_many(
         that loads them need not hold them. Alike pictures should come one after the other.
       config: The settings.
       devices: Where to compute; by default all devices of this process.
-      max_cases: How many cases there are at max_cases, where that is known (the length of a list is): no more slots are made
+      max_cases: How many cases there are at most, where that is known (the length of a list is): no more slots are made
         than there are networks.
       store: Where pictures in work are saved now and then, and looked for before they are started.
       on_progress: Called between chunks.
@@ -90,7 +91,7 @@ def restore_many(
             yield merged
     for name, together in waiting.items():  # the run was ended before the others were started
         merged = merge(in_work.pop(name), together, config)
-        yield merged._replace(status="interrupted")
+        yield merged._replace(status=Status.INTERRUPTED)
 
 
 def restore(
@@ -180,7 +181,7 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     is_whole = len(finished) == len(sound)
     sound = finished or sound
     if config.fit.method == "sgld":
-        posterior = pool_chains(sound)
+        posterior = pool_chains([r.posterior for r in sound if r.posterior is not None])
         estimate = np.mean([result.raw for result in sound], axis=0)
         if posterior.num_samples:
             estimate = posterior.mean
@@ -195,11 +196,11 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
         estimate = posterior.mean
     image, told = restore_known_values(config.task, case, estimate)
     statuses = [result.status for result in sound]
-    worst = next((s for s in ("interrupted", "diverged", "done") if s in statuses), "stopped")
-    worst = worst if is_whole else "interrupted"
+    order = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
+    status = next(s for s in order if s in statuses) if is_whole else Status.INTERRUPTED
     first = sound[0]
     return first._replace(
-        status=worst,
+        status=status,
         image=image,
         raw=estimate,
         num_steps=max(result.num_steps for result in results),

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dip_jax.base import Case, Posterior, Result, network_label
+from dip_jax.base import Case, Posterior, Result, Status, network_label
 from dip_jax.config import Config
 from dip_jax.engine.canvas import pad_case
 from dip_jax.engine.chunk_size import ChunkSizer
 from dip_jax.engine.prefetch import MAX_PREFETCH, prefetch
 from dip_jax.engine.slots import Slots
-from dip_jax.engine.step_loop import Slot, Status, block_length
+from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
 from dip_jax.nets import num_params
 from dip_jax.posterior.moments import num_kept, trace_names
 from dip_jax.tasks.cases import restore_known_values
@@ -123,7 +123,7 @@ def restore_each(
         that loads them need not hold them. Alike pictures should come one after the other.
       config: The settings.
       devices: Where to compute; by default all devices of this process.
-      max_cases: How many cases there are at max_cases, where that is known: no more slots are made.
+      max_cases: How many cases there are at most, where that is known: no more slots are made.
       store: Where pictures in work are saved now and then, and looked for before they are started.
       keep_finished: Save also those that are finished, for whoever waits for others.
       on_progress: Called between chunks.
@@ -239,7 +239,7 @@ def _run(
             item.logs.append(log)
         if on_progress is not None:
             on_progress(_progress(work, config, pace))
-        for index in [i for i in work if not status.goes_on[i]]:
+        for index in [i for i in work if not status.is_active[i]]:
             slots.clear(index)
             item = work.pop(index)
             if store is not None and keep_finished:
@@ -274,7 +274,7 @@ def _save(item: _Work, slots: Slots, index: int) -> Saved:
     return Saved(item.label, fingerprint, slots.save(index), item.curve, item.seconds)
 
 
-def _result(item: _Work, slots: Slots, index: int, status: Status, config: Config) -> Result:
+def _result(item: _Work, slots: Slots, index: int, status: SlotStatus, config: Config) -> Result:
     case = item.case
     height, width, _ = case.shape
     raw = slots.estimate(index)[:height, :width]
@@ -282,14 +282,14 @@ def _result(item: _Work, slots: Slots, index: int, status: Status, config: Confi
     traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
     image, notes = restore_known_values(config.task, case, raw)
     if status.diverged[index]:
-        word = "diverged"
+        ended = Status.DIVERGED
     elif status.stopped[index]:
-        word = "stopped"
+        ended = Status.STOPPED
     else:
-        word = "interrupted" if status.goes_on[index] else "done"
+        ended = Status.INTERRUPTED if status.is_active[index] else Status.DONE
     return Result(
         name=case.name,
-        status=word,
+        status=ended,
         image=image,
         raw=raw,
         num_steps=int(status.num_steps[index]),
@@ -346,7 +346,7 @@ def _failed(case: Case, error: Exception) -> Result:
     nothing = np.zeros((0, 0, case.shape[-1]), np.float32)
     return Result(
         case.name,
-        "failed",
+        Status.FAILED,
         nothing,
         nothing,
         *(0, 0, 0, 0),

@@ -1,16 +1,16 @@
-"""Slots: the places in which pictures are fitted side by side, on all devices of this process.
+"""The slots of all devices of this process: a compiled program and the state of the networks in it.
 
-Every device has the same number of slots, and each slot fits its own network to its own picture. `shard_map` runs
-the program of `chunk` on all devices; it holds no collective, for no slot sees another one. A picture that is done
-rests until the host gives its slot to the next one; the program stays the same.
+Every device has the same number of slots, and each slot fits one network to one image. `shard_map` runs the
+program of `step_loop` on all devices; it contains no collective, because slots are independent. A slot whose image
+is finished is idle until the host gives it the next image; the program stays the same.
 """
 
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,41 +19,58 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dip_jax.base import Array, Case
 from dip_jax.config import Config, RunConfig
+from dip_jax.engine.devices import is_cpu
 from dip_jax.engine.estimator import build_algorithm, choose_stopper
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
-from dip_jax.engine.program_cache import build_program
+from dip_jax.engine.program_cache import Program, build_program
 from dip_jax.engine.step_loop import (
-    GO_ON,
-    REST,
-    START,
     Chunk,
+    Command,
     Input,
     Slot,
-    Status,
-    build_chunk,
-    start_slot,
+    SlotStatus,
+    build_step_loop,
+    run_chunk,
 )
 from dip_jax.keys import image_key
 from dip_jax.nets import build_net
 from dip_jax.posterior.moments import Moments
 from dip_jax.sgld import SgldState
-from dip_jax.stopping.held_out import HiddenState
+from dip_jax.stopping.held_out import SamplerHoldOutState
 
 
 def slots_per_device(config: Config, max_cases: int | None, num_devices: int) -> int:
-    """How many images share a device if memory allows: `run.slots`, by default 1 on CPU, else 8.
+    """Returns the number of slots per device if memory allows: `run.slots`, or by default 1 on CPU and 8 elsewhere.
 
-    Side by side a slot costs as much when it rests, so there are none by default for which there is nothing to do.
+    Under `vmap` an idle slot costs as much as a busy one, so there are no more slots than networks where their
+    number is known.
+
+    Args:
+      config: The settings.
+      max_cases: Maximum number of networks; None for unknown.
+      num_devices: Number of devices.
     """
     if config.run.slots is not None:
         return config.run.slots
-    if jax.default_backend() == "cpu":
+    if is_cpu():
         return 1
     return 8 if max_cases is None else min(8, max(1, math.ceil(max_cases / num_devices)))
 
 
+class _Layout(NamedTuple):
+    """A way to lay out the slots, and its program."""
+
+    config: Config
+    per_device: int
+    program: Program
+    slot_shapes: Slot
+    bytes_per_device: int
+    bytes_needed: int
+    """Bytes that share one memory: those of all devices on CPU, of one device elsewhere."""
+
+
 class Slots:
-    """The slots of this process's devices for images of one shape: a compiled program and its state."""
+    """The slots of this process for images of one shape: a compiled program and its state."""
 
     def __init__(
         self,
@@ -66,195 +83,218 @@ class Slots:
         """Compiles the program.
 
         Args:
-          case: An example: the images in these slots have its shape, operator and kind of reference.
+          case: An example. The images in these slots have its shape, its operator, and a reference if it has one.
           config: The settings.
-          devices: Where the slots are; by default all devices of this process.
-          max_cases: How many images there are at max_cases, where that is known.
+          devices: The devices; None for all devices of this process.
+          max_cases: Maximum number of networks; None for unknown.
 
         Raises:
-          InputError: If not even one slot per device would fit into memory, with the amount.
+          InputError: If not even one slot per device fits into memory, with the amount.
         """
-        self.config = config
         self.devices = list(devices or jax.local_devices())
         mesh = Mesh(np.array(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
-        given = _given(case, config)
-        self._empty = jax.tree.map(np.zeros_like, given)
+        self._empty = jax.tree.map(np.zeros_like, _build_input(case, config))
         clock = time.perf_counter()
-        self.per_device = slots_per_device(config, max_cases, len(self.devices))
-        self._compile(case)
+        layout = self._choose_layout(case, config, max_cases)
         self.compile_seconds = time.perf_counter() - clock
+        self.config, self.per_device = layout.config, layout.per_device
+        self.slot_shapes, self.bytes_per_device = layout.slot_shapes, layout.bytes_per_device
+        self._program = layout.program
         self.reset()
 
-    def _trace(self, case: Case) -> tuple[Callable[..., Chunk], Slot]:
-        """The program's function, and the shapes of a slot."""
-        config = self.config
+    def _choose_layout(self, case: Case, config: Config, max_cases: int | None) -> _Layout:
+        """Returns the first layout that fits into memory."""
+        available = available_bytes(config)
+        for layout in self._layouts(case, config, max_cases, available):
+            if layout.bytes_needed <= available:
+                return layout
+        shape = layout.slot_shapes.estimate.image.shape
+        number = layout.per_device * len(self.devices)
+        raise too_large(layout.bytes_needed, available, shape, number)
+
+    def _layouts(
+        self, case: Case, config: Config, max_cases: int | None, available: float
+    ) -> Iterator[_Layout]:
+        """Yields compiled layouts in order of preference: all slots, fewer slots, one slot with remat.
+
+        A number of slots that the user has set is not lowered.
+        """
+        per_device = slots_per_device(config, max_cases, len(self.devices))
+        while True:
+            layout = self._compile(case, config, per_device)
+            yield layout
+            if per_device == 1 or config.run.slots is not None:
+                break
+            per_device = max(1, int(per_device * available / layout.bytes_needed))
+        if per_device == 1 and config.net.remat == "auto" and config.net.kind == "skip":
+            net = dataclasses.replace(config.net, remat="on")
+            yield self._compile(case, dataclasses.replace(config, net=net), per_device)
+
+    def _compile(self, case: Case, config: Config, per_device: int) -> _Layout:
+        # Only these two `run` fields change the compiled program.
+        run = RunConfig(chunk=config.run.chunk, slot_mode=config.run.slot_mode)
+        form = (
+            dataclasses.replace(config, run=run),
+            case.shape,
+            jax.tree.map(jax.typeof, self._empty),
+            [device.id for device in self.devices],
+            per_device,
+        )
+        program, slot_shapes = build_program(
+            form,
+            functools.partial(self._trace, case, config),
+            functools.partial(self._argument_shapes, per_device),
+        )
+        num_bytes = program_bytes(program.compiled.memory_analysis())
+        num_sharing = len(self.devices) if self.devices[0].platform == "cpu" else 1
+        return _Layout(config, per_device, program, slot_shapes, num_bytes, num_sharing * num_bytes)
+
+    def _trace(self, case: Case, config: Config) -> tuple[Callable[..., Chunk], Slot]:
+        """Returns the function of the program and the shapes of a slot."""
         net = build_net(config.net, case.shape)
         algorithm = build_algorithm(config, net)
         stopper = choose_stopper(config, algorithm, case.problem.operator)
-        # Compiled for itself it is traced once, though the shapes are needed too.
-        start = jax.jit(functools.partial(start_slot, algorithm, stopper))
-        one = PartitionSpec("batch")
+        loop = build_step_loop(config, algorithm, stopper)
+        batch, scalar = PartitionSpec("batch"), PartitionSpec()
         chunk = jax.shard_map(
-            build_chunk(start, algorithm, stopper, config),
+            functools.partial(run_chunk, loop),
             mesh=self._sharding.mesh,
-            in_specs=(one, one, one, PartitionSpec(), PartitionSpec()),
-            out_specs=one,
+            in_specs=(batch, batch, batch, scalar, scalar),
+            out_specs=batch,
             check_vma=False,
         )
-        return chunk, jax.eval_shape(start, self._empty)
+        return chunk, jax.eval_shape(loop.start_slot, self._empty)
+
+    def _argument_shapes(self, per_device: int, slot_shapes: Slot) -> tuple[Any, ...]:
+        """Returns the shapes of the arguments of the program."""
+        number = per_device * len(self.devices)
+
+        def stack(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((number, *x.shape), x.dtype, sharding=self._sharding)
+
+        scalar = jax.ShapeDtypeStruct((), np.int32)
+        return (*jax.tree.map(stack, (slot_shapes, self._empty, np.int32(0))), scalar, scalar)
 
     def __len__(self) -> int:
-        """Slots of all devices together."""
+        """Number of slots of all devices together."""
         return self.per_device * len(self.devices)
-
-    def _compile(self, case: Case) -> None:
-        """Compiles for the most slots that fit into memory, `per_device` at most."""
-        while True:
-            # Nothing else of how the work is laid out makes another program.
-            run = RunConfig(chunk=self.config.run.chunk, slot_mode=self.config.run.slot_mode)
-            form = (
-                dataclasses.replace(self.config, run=run),
-                case.shape,
-                jax.tree.map(jax.typeof, self._empty),
-                [device.id for device in self.devices],
-                self.per_device,
-            )
-            self._program, self.slot_shapes = build_program(
-                form, functools.partial(self._trace, case), self._arguments
-            )
-            self.bytes_per_device = program_bytes(self._program.compiled.memory_analysis())
-            available = available_bytes(self.config)
-            share_of_host = len(self.devices) if self.devices[0].platform == "cpu" else 1
-            needed = share_of_host * self.bytes_per_device
-            if needed <= available:
-                return
-            if self.per_device == 1 and _may_rematerialise(self.config):
-                net = dataclasses.replace(self.config.net, remat="on")
-                self.config = dataclasses.replace(self.config, net=net)
-                continue
-            if self.per_device == 1 or self.config.run.slots is not None:
-                raise too_large(needed, available, self.slot_shapes.estimate.image.shape, len(self))
-            self.per_device = max(1, int(self.per_device * available / needed))
-
-    def _arguments(self, slot_shapes: Slot) -> tuple[Any, ...]:
-        """The shapes of what the program takes."""
-        one = (slot_shapes, self._empty, np.int32(0))
-        number = jax.ShapeDtypeStruct((), np.int32)
-        return (*jax.tree.map(self._stacked_shape, one), number, number)
-
-    def _stacked_shape(self, x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((len(self), *x.shape), x.dtype, sharding=self._sharding)
 
     def reset(self) -> None:
         """Empties all slots."""
-        self._given = [self._empty] * len(self)
-        self._orders = np.full(len(self), REST, np.int32)
+        self._host_inputs = [self._empty] * len(self)
+        self._commands = np.full(len(self), Command.IDLE, np.int32)
         self._changed: set[int] = set()
-        self._inputs = self._spread(lambda d: self._zeros(self._empty))
-        self._slots = self._spread(lambda d: self._zeros(self.slot_shapes))
+        self._inputs = self._distribute(lambda d: self._zeros(self._empty))
+        self._slots = self._distribute(lambda d: self._zeros(self.slot_shapes))
 
     def text(self) -> str:
-        """The compiled program."""
+        """Returns the compiled program as text."""
         return self._program.compiled.as_text() or ""
 
     def cost(self) -> dict[str, float]:
-        """What the compiler counts in the program, a loop's body once: `flops`, `bytes accessed` and others."""
+        """Returns the compiler's counts, each loop body once: `flops`, `bytes accessed` and others."""
         return dict(self._program.compiled.cost_analysis() or {})
 
     def put(self, index: int, case: Case, *, saved: Slot | None = None) -> None:
-        """Gives the slot `index` to an image: from its start, or from a `saved` slot of numpy arrays."""
-        self._given[index] = _given(case, self.config)
-        self._orders[index] = START
+        """Gives a slot to an image.
+
+        Args:
+          index: The slot.
+          case: The image.
+          saved: A state of NumPy arrays to continue from; None to start anew.
+        """
+        self._host_inputs[index] = _build_input(case, self.config)
         self._changed.add(index // self.per_device)
+        self._commands[index] = Command.START if saved is None else Command.CONTINUE
         if saved is not None:
-            self._orders[index] = GO_ON
             self._insert(index, saved)
 
     def clear(self, index: int) -> None:
-        """Lets the slot rest."""
-        self._orders[index] = REST
+        """Makes a slot idle."""
+        self._commands[index] = Command.IDLE
 
-    def advance(self, count: int) -> tuple[Status, dict[str, np.ndarray]]:
+    def advance(self, count: int) -> tuple[SlotStatus, dict[str, np.ndarray]]:
         """Runs up to `count` steps in every slot and waits for them; returns status and logs."""
         self._upload()
         chunk = self._program(
             self._slots,
             self._inputs,
-            jax.device_put(self._orders, self._sharding),
+            jax.device_put(self._commands, self._sharding),
             np.int32(count),
             np.int32(self.per_device),
         )
         self._slots = chunk.slots
-        told = jax.device_get((chunk.status, chunk.logs))
-        # Only now: the program may read the orders where they lie.
-        self._orders[self._orders == START] = GO_ON
-        return told
+        status, logs = jax.device_get((chunk.status, chunk.logs))
+        # After `device_get`: on CPU `device_put` may alias this buffer.
+        self._commands[self._commands == Command.START] = Command.CONTINUE
+        return status, logs
 
     def estimate(self, index: int) -> np.ndarray:
-        """The image that the slot would hand out now."""
-        return self._host(index, self._slots.estimate.image)
+        """Returns the image that the slot would return now, `[H, W, C]` on its canvas."""
+        return self._to_host(index, self._slots.estimate.image)
 
     def moments(self, index: int) -> Moments | None:
-        """What the slot has sampled; None of a fit."""
+        """Returns the moments of the samples of a slot; None for a fit."""
         state = self._slots.state
-        return self._host(index, state.moments) if isinstance(state, SgldState) else None
+        return self._to_host(index, state.moments) if isinstance(state, SgldState) else None
 
     def held_out(self, index: int) -> np.ndarray | None:
-        """Of the measurement's shape, whether a value was kept from the sampler; None of a fit."""
+        """Returns which measurements the sampler has not seen, of their shape; None for a fit."""
         stop = self._slots.stop
-        return (
-            self._host(index, stop.hidden.held_out) > 0 if isinstance(stop, HiddenState) else None
-        )
+        if not isinstance(stop, SamplerHoldOutState):
+            return None
+        return self._to_host(index, stop.held_out) > 0
 
     def save(self, index: int) -> Slot:
-        """All of a slot as numpy."""
-        return self._host(index, self._slots)
+        """Returns the whole state of a slot as NumPy arrays."""
+        return self._to_host(index, self._slots)
 
     def _upload(self) -> None:
-        """Brings to the devices what was put into slots since the last chunk."""
+        """Copies inputs that changed since the last chunk to their devices."""
 
         def part(d: int) -> Any:
             if d not in self._changed:
                 return self._part(self._inputs, d)
-            mine = self._given[d * self.per_device : (d + 1) * self.per_device]
-            return jax.tree.map(lambda *leaves: np.stack(leaves), *mine)
+            inputs = self._host_inputs[d * self.per_device : (d + 1) * self.per_device]
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
 
         if self._changed:
-            self._inputs = self._spread(part)
+            self._inputs = self._distribute(part)
             self._changed.clear()
 
     def _insert(self, index: int, saved: Slot) -> None:
-        mine, place = divmod(index, self.per_device)
+        """Copies a saved state into a slot."""
+        target, position = divmod(index, self.per_device)
 
         def part(d: int) -> Any:
             shards = self._part(self._slots, d)
-            if d != mine:
+            if d != target:
                 return shards
             copies = jax.tree.map(np.array, shards)
             for leaf, value in zip(jax.tree.leaves(copies), jax.tree.leaves(saved), strict=True):
-                leaf[place] = value
+                leaf[position] = value
             return copies
 
-        self._slots = self._spread(part)
+        self._slots = self._distribute(part)
 
     def _zeros(self, shapes: Any) -> Any:
         return jax.tree.map(lambda x: np.zeros((self.per_device, *x.shape), x.dtype), shapes)
 
     def _part(self, tree: Any, d: int) -> Any:
-        """Device d's part of a tree, where it is."""
+        """Returns the part of a tree that lies on device `d`, without a copy."""
         device = self.devices[d]
         return jax.tree.map(
             lambda x: next(s.data for s in x.addressable_shards if s.device == device), tree
         )
 
-    def _host(self, index: int, tree: Any) -> Any:
-        """A copy of one slot's part of a tree, as numpy."""
-        d, place = divmod(index, self.per_device)
-        return jax.tree.map(lambda x: np.array(np.asarray(x)[place]), self._part(tree, d))
+    def _to_host(self, index: int, tree: Any) -> Any:
+        """Returns a copy of the part of one slot as NumPy arrays."""
+        d, position = divmod(index, self.per_device)
+        return jax.tree.map(lambda x: np.array(np.asarray(x)[position]), self._part(tree, d))
 
-    def _spread(self, part: Callable[[int], Any]) -> Any:
-        """One array over all devices from each device's part."""
+    def _distribute(self, part: Callable[[int], Any]) -> Any:
+        """Returns arrays over all devices, made of the part of each device."""
         parts = [
             jax.tree.map(lambda x, device=device: jax.device_put(x, device), part(d))
             for d, device in enumerate(self.devices)
@@ -267,13 +307,8 @@ class Slots:
         return jax.tree.map(join, *parts)
 
 
-def _given(case: Case, config: Config) -> Input:
-    key = np.asarray(
-        jax.random.key_data(image_key(config.run.seed, case.name, network_index=case.network_index))
-    )
+def _build_input(case: Case, config: Config) -> Input:
+    key = image_key(config.run.seed, case.name, network_index=case.network_index)
     problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
-    return Input(key, problem, None if case.reference is None else np.asarray(case.reference))
-
-
-def _may_rematerialise(config: Config) -> bool:
-    return config.net.remat == "auto" and config.net.kind == "skip"
+    reference = None if case.reference is None else np.asarray(case.reference)
+    return Input(np.asarray(jax.random.key_data(key)), problem, reference)

@@ -1,16 +1,16 @@
-"""A chunk of steps of all slots of a device: the one program that a run consists of.
+"""The compiled program of a device: a chunk of steps in all of its slots.
 
-A slot holds what one picture has between chunks. The slots of a device are moved on by `run.slot_mode`: `map` (one after the
-other: right on CPU, where one image fills the machine), `vmap` (side by side: right on GPU and TPU) or
-`unroll` (one after the other, each with code of its own). No slot sees another one.
-
-Under `map` the loop over the slots has a bound that the compiler does not know. With a known one it
-would rewrite the loop of a single slot, and a picture's last bits would depend on how many slots there are.
+A slot holds the state of one network between chunks. `run.slot_mode` sets how the slots of a device
+share it: one after the other (`map`, right on CPU, where one image uses the whole machine), in
+parallel (`vmap`, right on GPU and TPU), or one after the other with a copy of the code per slot
+(`unroll`). The slots are independent.
 """
 
+import dataclasses
+import enum
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,229 +19,429 @@ from jax import lax
 
 from dip_jax.base import Algorithm, Array, Info, Problem, Stopper
 from dip_jax.config import Config
+from dip_jax.engine.devices import is_cpu
 from dip_jax.fit import FitState
 from dip_jax.metrics import psnr
 from dip_jax.posterior.moments import trace_values
 from dip_jax.sgld import SgldState
 
-REST, GO_ON, START = 0, 1, 2  # what a slot is told to do in the next chunk
+SlotMode = Literal["map", "vmap", "unroll"]
+
+Logs = dict[str, Array]
+"""Values of one step, or of the steps of a chunk (first axis), by name."""
+
+
+class Command(enum.IntEnum):
+    """What a slot does in the next chunk."""
+
+    IDLE = 0
+    CONTINUE = 1
+    START = 2
 
 
 class Estimate(NamedTuple):
-    """The image that the stopping rule would hand out now."""
+    """The image that would be returned now."""
 
     image: Array
-    """The running average `[H, W, C]` at the best step."""
+    """Estimate of the step that the stopping rule judged best so far `[H, W, C]`."""
     step: Array
+    """That step."""
 
 
 class Slot(NamedTuple):
-    """All that is kept of one image between chunks."""
+    """State of one network between chunks."""
 
     state: FitState | SgldState
+    """State of the estimator."""
     stop: Any
+    """State of the stopping rule."""
     estimate: Estimate
 
 
 class Input(NamedTuple):
-    """What a slot is given with its image; it stays as it is while the image is fitted."""
+    """Data of an image, constant while its network is fitted."""
 
     key: Array | np.ndarray
-    """Data of the image's random key, `[2]` uint32."""
+    """Data of the random key of the image, `[2]` uint32."""
     problem: Problem
     reference: Array | np.ndarray | None
+    """Ground truth for the logged PSNR `[H, W, C]`. None means unknown."""
 
 
-class Status(NamedTuple):
-    """Where the images stand, each field `[N]`."""
+class SlotStatus(NamedTuple):
+    """Progress of the N slots; each field is an array `[N]`."""
 
-    goes_on: Array
-    """Whether the image is not done yet."""
+    is_active: Array
+    """Whether the network still has steps to make."""
     num_steps: Array
+    """Steps made."""
     stop_step: Array
+    """Step of the estimate."""
     num_rollbacks: Array
+    """Rollbacks of the guard."""
     stopped: Array
-    """Whether its rule has fired."""
+    """Whether the stopping rule has fired."""
     diverged: Array
+    """Whether the guard has given up."""
     stops: dict[str, tuple[Array, Array]]
-    """For each stopping rule, the step of its answer and whether it has fired."""
+    """The step of its estimate and whether it has fired, for each stopping rule."""
 
 
 class Chunk(NamedTuple):
-    """What a chunk of steps makes of N slots."""
+    """Result of a chunk of steps in N slots."""
 
     slots: Slot
-    status: Status
-    logs: dict[str, Array]
-    """Arrays `[N, run.chunk]`, among them `step`, -1 where none was made."""
+    status: SlotStatus
+    logs: Logs
+    """Arrays `[N, run.chunk, ...]`; `step` is -1 where no step was made."""
 
 
-def start_slot(algorithm: Algorithm, stopper: Stopper, given: Input) -> Slot:
-    """A slot at the start of its image."""
-    state = algorithm.init(jax.random.wrap_key_data(jnp.asarray(given.key)), given.problem)
-    nothing = Estimate(jnp.zeros_like(state.average), jnp.int32(0))
-    # The same key: a rule may start a second fit alike.
-    key = jax.random.wrap_key_data(jnp.asarray(given.key))
-    return Slot(state, stopper.init(key, given.problem, state.average.shape), nothing)
+@dataclasses.dataclass(frozen=True, eq=False)
+class StepLoop:
+    """The estimator, the stopping rule and the settings of a program.
 
-
-def build_chunk(
-    start: Callable[[Input], Slot], algorithm: Algorithm, stopper: Stopper, config: Config
-) -> Callable[[Slot, Input, Array, Array, Array], Chunk]:
-    """Builds `chunk(slots, inputs, orders, count, num_slots)`, for the slots of one device.
-
-    Args:
-      start: `start_slot` of both.
-      algorithm: The estimator.
-      stopper: The stopping rule.
-      config: For `fit.num_steps`, `run.chunk` and `run.slot_mode`.
-
-    Returns:
-      A function of trees with a leading axis of slots. `orders[N]` says what each does (`REST`, `GO_ON`,
-      `START`), `count` how many steps to run, at most `run.chunk`.
+    The functions of this module take it as their first argument. The three properties are such
+    functions, jitted: `jax.jit` traces them once, although a program uses them several times. They
+    belong to the loop, so JAX's caches release them together with it.
     """
 
-    def log(step: Array, info: Info, stop: Any, given: Input) -> dict[str, Array]:
-        values = {"step": step, "loss": info.loss}
-        for name, verdict in stopper.reports(stop).items():
-            values[f"signal_{name}"] = verdict.signal
-        images = {"psnr": info.image, "psnr_average": info.average}
-        if info.sampled is not None:
-            images["psnr_mean"] = info.estimate
-            values["sampled"] = info.sampled.astype(jnp.float32)
-            values["trace"] = trace_values(info, region=given.problem.region)
-        for name, image in images.items():
-            values[name] = jnp.float32(jnp.nan)
-            if given.reference is not None:
-                values[name] = psnr(
-                    image, jnp.asarray(given.reference), region=given.problem.region
-                )
-        return values
+    algorithm: Algorithm
+    stopper: Stopper
+    num_steps: int
+    """`fit.num_steps`, the maximum number of steps."""
+    chunk: int
+    """`run.chunk`, the maximum number of steps of a chunk."""
+    block: int
+    """Steps between two checks whether any slot is active."""
+    slot_mode: SlotMode
 
-    # Compiled for themselves `make_step` and `one` are traced once, though they are used several times.
-    @jax.jit
-    def make_step(slot: Slot, given: Input) -> tuple[Slot, dict[str, Array]]:
-        step = slot.state.step
-        visible = stopper.view(slot.stop, given.problem)
-        state, info = algorithm.step(visible, slot.state)
-        stop, improved = stopper.update(slot.stop, given.problem, step, info)
-        estimate = lax.cond(improved, lambda: Estimate(info.estimate, step), lambda: slot.estimate)
-        return Slot(state, stop, estimate), log(step, info, stop, given)
+    @functools.cached_property
+    def start_slot(self) -> Callable[[Input], Slot]:
+        """`start_slot` of this loop."""
+        return jax.jit(functools.partial(start_slot, self))
 
-    def no_logs(slot: Slot, given: Input, length: int) -> dict[str, Array]:
-        """Logs of no steps, in the form of those that `make_step` makes."""
-        _, shapes = jax.eval_shape(make_step, slot, given)
-        logs = {
-            name: jnp.full((length, *x.shape), jnp.nan, jnp.float32)
-            for name, x in shapes.items()
-            if name != "step"
-        }
-        return {**logs, "step": jnp.full((length,), -1, jnp.int32)}
+    @functools.cached_property
+    def step_once(self) -> Callable[[Slot, Input], tuple[Slot, Logs]]:
+        """`step_once` of this loop."""
+        return jax.jit(functools.partial(step_once, self))
 
-    def goes_on(slot: Slot, order: Array) -> Array:
-        unfinished = (slot.state.step < config.fit.num_steps) & ~slot.stop.done
-        return (order != REST) & unfinished & ~slot.state.diverged
-
-    def move_on(
-        slots, inputs, orders, count, *, side_by_side: bool
-    ) -> tuple[Slot, dict[str, Array]]:
-        """Makes the steps of one slot, or of several at once, and their logs."""
-        each, axis = (jax.vmap, 1) if side_by_side else (lambda function: function, 0)
-        length = block_length()
-
-        def begin(slot: Slot, given: Input, order: Array) -> tuple[Slot, dict[str, Array]]:
-            slot = lax.cond(order == START, lambda: start(given), lambda: slot)
-            return slot, no_logs(slot, given, config.run.chunk)
-
-        def active(i: Array, slots: Slot) -> Array:
-            return (i < count) & each(goes_on)(slots, orders)
-
-        def more(carry):
-            i, slots, _ = carry
-            return jnp.any(active(i, slots))
-
-        def turn(carry):
-            i, slots, logs = carry
-            moved, values = each(make_step)(slots, inputs)
-            if side_by_side or length > 1:  # a slot may have nothing left to do
-                take = functools.partial(lax.dynamic_index_in_dim, index=i, axis=axis)
-                written = jax.tree.map(functools.partial(take, keepdims=False), logs)
-                moved, values = each(choose)(active(i, slots), (moved, values), (slots, written))
-            put = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=axis)
-            return i + 1, moved, jax.tree.map(put, logs, values)
-
-        def block(carry):
-            return lax.fori_loop(0, length, lambda _, carry: turn(carry), carry)
-
-        first = (jnp.int32(0), *each(begin)(slots, inputs, orders))
-        _, slots, logs = lax.while_loop(more, turn if length == 1 else block, first)
-        return slots, logs
-
-    def tell(slot: Slot, order: Array) -> Status:
-        state = slot.state
-        return Status(
-            goes_on=goes_on(slot, order),
-            num_steps=state.step,
-            stop_step=slot.estimate.step,
-            num_rollbacks=state.num_rollbacks,
-            stopped=slot.stop.done,
-            diverged=state.diverged,
-            stops={
-                name: (verdict.estimate_step, verdict.done)
-                for name, verdict in stopper.reports(slot.stop).items()
-            },
-        )
-
-    @jax.jit
-    def one(slot: Slot, given: Input, order: Array, count: Array) -> Chunk:
-        slot, logs = move_on(slot, given, order, count, side_by_side=False)
-        return Chunk(slot, tell(slot, order), logs)
-
-    def one_after_the_other(slots, inputs, orders, count, num_slots) -> Chunk:
-        def turn(i, chunk: Chunk) -> Chunk:
-            # An index that cannot be negative spares half of the program's text: its correction.
-            place = jnp.asarray(i, jnp.uint32)
-            take = functools.partial(lax.dynamic_index_in_dim, index=place, keepdims=False)
-            put = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=0)
-            slot, given = jax.tree.map(take, (chunk.slots, inputs))
-            return jax.tree.map(put, chunk, one(slot, given, take(orders), count))
-
-        number = orders.size
-        first = jax.tree.map(lambda x: x[0], (slots, inputs))
-        shapes = jax.eval_shape(one, *first, orders[0], count)
-        # What one picture makes, for all of them; it is written over, or belongs to a slot that rests.
-        nothing = jax.tree.map(lambda x: jnp.zeros((number, *x.shape), x.dtype), shapes)
-        chunk = nothing._replace(slots=slots)
-        if slot_mode(config) == "unroll":
-            for i in range(number):
-                chunk = turn(i, chunk)
-            return chunk
-        return lax.fori_loop(0, num_slots, turn, chunk)
-
-    def side_by_side(slots, inputs, orders, count, num_slots) -> Chunk:
-        del num_slots
-        slots, logs = move_on(slots, inputs, orders, count, side_by_side=True)
-        return Chunk(slots, jax.vmap(tell)(slots, orders), logs)
-
-    return side_by_side if slot_mode(config) == "vmap" else one_after_the_other
+    @functools.cached_property
+    def run_slot(self) -> Callable[[Slot, Input, Array, Array], Chunk]:
+        """`run_slot` of this loop."""
+        return jax.jit(functools.partial(run_slot, self))
 
 
-def choose(condition: Array, new: Any, old: Any) -> Any:
-    """Every array of the one tree or of the other, without a branch."""
-    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+def build_step_loop(config: Config, algorithm: Algorithm, stopper: Stopper) -> StepLoop:
+    """Returns the step loop of a config on the default device.
+
+    Args:
+      config: The settings `fit.num_steps`, `run.chunk` and `run.slot_mode`.
+      algorithm: The estimator.
+      stopper: The stopping rule.
+    """
+    return StepLoop(
+        algorithm=algorithm,
+        stopper=stopper,
+        num_steps=config.fit.num_steps,
+        chunk=config.run.chunk,
+        block=block_length(),
+        slot_mode=slot_mode(config),
+    )
 
 
 def block_length() -> int:
-    """Steps between two looks at whether to go on: as a multiple of it none of a chunk's steps is wasted.
+    """Returns the number of steps between two checks whether any slot is active.
 
-    On a GPU the host is asked at each, and can send nothing ahead until it has the answer, whereas a loop of known
-    length is its own business; steps that are too many are made and thrown away. On CPU asking costs nothing.
+    The last block may be longer than needed; the result of superfluous steps is discarded. On a GPU
+    each check is a round trip to the host, which can enqueue nothing until it is over, so a block
+    has 10 steps. On CPU a check is free.
     """
-    return 1 if jax.default_backend() == "cpu" else 10
+    return 1 if is_cpu() else 10
 
 
-def slot_mode(config: Config) -> str:
-    """How images share a device: `run.slot_mode`, by default `map` on CPU and `vmap` elsewhere."""
+def slot_mode(config: Config) -> SlotMode:
+    """Returns how slots share a device: `run.slot_mode`, or the default of the device."""
     if config.run.slot_mode != "auto":
         return config.run.slot_mode
-    return "map" if jax.default_backend() == "cpu" else "vmap"
+    return "map" if is_cpu() else "vmap"
+
+
+def start_slot(loop: StepLoop, inputs: Input) -> Slot:
+    """Returns a slot before its first step.
+
+    Args:
+      loop: The step loop.
+      inputs: The image.
+    """
+    state = loop.algorithm.init(jax.random.wrap_key_data(jnp.asarray(inputs.key)), inputs.problem)
+    estimate = Estimate(jnp.zeros_like(state.average), jnp.int32(0))
+    # The same key, so that a rule can start a second fit from the same weights.
+    key = jax.random.wrap_key_data(jnp.asarray(inputs.key))
+    stop = loop.stopper.init(key, inputs.problem, state.average.shape)
+    return Slot(state, stop, estimate)
+
+
+def step_once(loop: StepLoop, slot: Slot, inputs: Input) -> tuple[Slot, Logs]:
+    """Makes one step in one slot; returns the slot and the logs of the step.
+
+    Args:
+      loop: The step loop.
+      slot: The slot.
+      inputs: Its image.
+    """
+    step = slot.state.step
+    visible = loop.stopper.view(slot.stop, inputs.problem)
+    state, info = loop.algorithm.step(visible, slot.state)
+    stop, improved = loop.stopper.update(slot.stop, inputs.problem, step, info)
+    estimate = lax.cond(improved, lambda: Estimate(info.estimate, step), lambda: slot.estimate)
+    return Slot(state, stop, estimate), _log(loop, step, info, stop, inputs)
+
+
+def _log(loop: StepLoop, step: Array, info: Info, stop: Any, inputs: Input) -> Logs:
+    values = {"step": step, "loss": info.loss}
+    for name, report in loop.stopper.reports(stop).items():
+        values[f"signal_{name}"] = report.signal
+    images = {"psnr": info.image, "psnr_average": info.average}
+    if info.sampled is not None:
+        images["psnr_mean"] = info.estimate
+        values["sampled"] = info.sampled.astype(jnp.float32)
+        values["trace"] = trace_values(info, region=inputs.problem.region)
+    for name, image in images.items():
+        values[name] = jnp.float32(jnp.nan)
+        if inputs.reference is not None:
+            values[name] = psnr(image, jnp.asarray(inputs.reference), region=inputs.problem.region)
+    return values
+
+
+def _empty_logs(loop: StepLoop, slot: Slot, inputs: Input) -> Logs:
+    """Returns logs of `loop.chunk` steps that were not made."""
+    _, shapes = jax.eval_shape(loop.step_once, slot, inputs)
+    logs = {
+        name: jnp.full((loop.chunk, *x.shape), jnp.nan, jnp.float32)
+        for name, x in shapes.items()
+        if name != "step"
+    }
+    return {**logs, "step": jnp.full((loop.chunk,), -1, jnp.int32)}
+
+
+def is_active(loop: StepLoop, slot: Slot, command: Array) -> Array:
+    """Returns whether a slot has a step to make, a boolean scalar.
+
+    Args:
+      loop: The step loop.
+      slot: The slot.
+      command: Its `Command`, an int32 scalar.
+    """
+    unfinished = (slot.state.step < loop.num_steps) & ~slot.stop.done
+    return (command != Command.IDLE) & unfinished & ~slot.state.diverged
+
+
+def status_of(loop: StepLoop, slot: Slot, command: Array) -> SlotStatus:
+    """Returns the status of one slot; each field is a scalar.
+
+    Args:
+      loop: The step loop.
+      slot: The slot.
+      command: Its `Command`, an int32 scalar.
+    """
+    state = slot.state
+    return SlotStatus(
+        is_active=is_active(loop, slot, command),
+        num_steps=state.step,
+        stop_step=slot.estimate.step,
+        num_rollbacks=state.num_rollbacks,
+        stopped=slot.stop.done,
+        diverged=state.diverged,
+        stops={
+            name: (report.estimate_step, report.done)
+            for name, report in loop.stopper.reports(slot.stop).items()
+        },
+    )
+
+
+def _begin_chunk(loop: StepLoop, slot: Slot, inputs: Input, command: Array) -> tuple[Slot, Logs]:
+    """Starts one slot if its command says so; returns it with empty logs."""
+    slot = lax.cond(command == Command.START, lambda: loop.start_slot(inputs), lambda: slot)
+    return slot, _empty_logs(loop, slot, inputs)
+
+
+def run_steps(
+    loop: StepLoop, slot: Slot, inputs: Input, command: Array, count: Array
+) -> tuple[Slot, Logs]:
+    """Makes up to `count` steps in one slot; returns the slot and the logs `[loop.chunk, ...]`.
+
+    Args:
+      loop: The step loop.
+      slot: The slot.
+      inputs: Its image.
+      command: Its `Command`, an int32 scalar.
+      count: Number of steps, at most `loop.chunk`; an int32 scalar.
+    """
+    slot, logs = _begin_chunk(loop, slot, inputs, command)
+    return _while_active(
+        loop,
+        slot,
+        logs,
+        count,
+        step=lambda slot: loop.step_once(slot, inputs),
+        is_active=lambda slot: is_active(loop, slot, command),
+        # A block of one step is not entered unless the slot is active.
+        select=None if loop.block == 1 else select_tree,
+        log_axis=0,
+    )
+
+
+def run_slot(loop: StepLoop, slot: Slot, inputs: Input, command: Array, count: Array) -> Chunk:
+    """Makes up to `count` steps in one slot; see `run_steps`. The chunk has no axis of slots."""
+    slot, logs = run_steps(loop, slot, inputs, command, count)
+    return Chunk(slot, status_of(loop, slot, command), logs)
+
+
+def run_chunk(
+    loop: StepLoop, slots: Slot, inputs: Input, commands: Array, count: Array, num_slots: Array
+) -> Chunk:
+    """Makes up to `count` steps in each of N slots. This is the program of a device.
+
+    Args:
+      loop: The step loop.
+      slots: The slots, stacked.
+      inputs: Their images, stacked.
+      commands: Their commands `[N]`, see `Command`.
+      count: Number of steps, at most `loop.chunk`; an int32 scalar.
+      num_slots: N as an int32 scalar, unknown to the compiler.
+    """
+    run = {"map": run_sequential, "unroll": run_unrolled, "vmap": run_vmapped}[loop.slot_mode]
+    return run(loop, slots, inputs, commands, count, num_slots)
+
+
+def run_sequential(
+    loop: StepLoop, slots: Slot, inputs: Input, commands: Array, count: Array, num_slots: Array
+) -> Chunk:
+    """Runs one slot after the other; see `run_chunk`.
+
+    The compiler must not know the bound of the loop. It would rewrite a loop over a single slot,
+    and the last bits of a result would depend on the number of slots.
+    """
+
+    def body(i: Array, chunk: Chunk) -> Chunk:
+        return _run_slot_at(i, loop, chunk, inputs, commands, count)
+
+    return lax.fori_loop(0, num_slots, body, _empty_chunk(loop, slots, inputs, commands, count))
+
+
+def run_unrolled(
+    loop: StepLoop, slots: Slot, inputs: Input, commands: Array, count: Array, num_slots: Array
+) -> Chunk:
+    """Runs one slot after the other, with a copy of the code per slot; see `run_chunk`."""
+    del num_slots
+    chunk = _empty_chunk(loop, slots, inputs, commands, count)
+    for i in range(commands.size):
+        chunk = _run_slot_at(i, loop, chunk, inputs, commands, count)
+    return chunk
+
+
+def run_vmapped(
+    loop: StepLoop, slots: Slot, inputs: Input, commands: Array, count: Array, num_slots: Array
+) -> Chunk:
+    """Runs all slots in parallel; see `run_chunk`."""
+    del num_slots
+    slots, logs = jax.vmap(functools.partial(_begin_chunk, loop))(slots, inputs, commands)
+    slots, logs = _while_active(
+        loop,
+        slots,
+        logs,
+        count,
+        step=lambda slots: jax.vmap(loop.step_once)(slots, inputs),
+        is_active=lambda slots: jax.vmap(functools.partial(is_active, loop))(slots, commands),
+        select=jax.vmap(select_tree),
+        log_axis=1,
+    )
+    status = jax.vmap(functools.partial(status_of, loop))(slots, commands)
+    return Chunk(slots, status, logs)
+
+
+def _while_active(
+    loop: StepLoop,
+    slots: Slot,
+    logs: Logs,
+    count: Array,
+    *,
+    step: Callable[[Slot], tuple[Slot, Logs]],
+    is_active: Callable[[Slot], Array],
+    select: Callable[[Array, Any, Any], Any] | None,
+    log_axis: int,
+) -> tuple[Slot, Logs]:
+    """Makes up to `count` steps while a slot is active, of one slot or of several at once.
+
+    Args:
+      loop: The step loop.
+      slots: One slot, or several that are stacked.
+      logs: Their empty logs.
+      count: Number of steps.
+      step: Makes one step.
+      is_active: Returns which slots have a step to make.
+      select: `select(active, new, old)` keeps inactive slots as they are; None if there are none.
+      log_axis: The axis of the steps in `logs`.
+    """
+
+    def any_active(carry: tuple[Array, Slot, Logs]) -> Array:
+        i, slots, _ = carry
+        return jnp.any((i < count) & is_active(slots))
+
+    def body(carry: tuple[Array, Slot, Logs]) -> tuple[Array, Slot, Logs]:
+        i, slots, logs = carry
+        new_slots, values = step(slots)
+        if select is not None:
+            read = functools.partial(
+                lax.dynamic_index_in_dim, index=i, axis=log_axis, keepdims=False
+            )
+            active = (i < count) & is_active(slots)
+            old = slots, jax.tree.map(read, logs)
+            new_slots, values = select(active, (new_slots, values), old)
+        write = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=log_axis)
+        return i + 1, new_slots, jax.tree.map(write, logs, values)
+
+    def block(carry: tuple[Array, Slot, Logs]) -> tuple[Array, Slot, Logs]:
+        return lax.fori_loop(0, loop.block, lambda _, carry: body(carry), carry)
+
+    start = jnp.int32(0), slots, logs
+    _, slots, logs = lax.while_loop(any_active, body if loop.block == 1 else block, start)
+    return slots, logs
+
+
+def _run_slot_at(
+    i: Array | int, loop: StepLoop, chunk: Chunk, inputs: Input, commands: Array, count: Array
+) -> Chunk:
+    """Runs slot `i` of a chunk of stacked slots."""
+    # An unsigned index cannot be negative, which spares the code that corrects negative ones.
+    index = jnp.asarray(i, jnp.uint32)
+    read = functools.partial(lax.dynamic_index_in_dim, index=index, keepdims=False)
+    write = functools.partial(lax.dynamic_update_index_in_dim, index=index, axis=0)
+    slot, slot_inputs = jax.tree.map(read, (chunk.slots, inputs))
+    return jax.tree.map(write, chunk, loop.run_slot(slot, slot_inputs, read(commands), count))
+
+
+def _empty_chunk(
+    loop: StepLoop, slots: Slot, inputs: Input, commands: Array, count: Array
+) -> Chunk:
+    """Returns a chunk with the given slots, and zeros for the status and the logs to come."""
+    slot, slot_inputs = jax.tree.map(lambda x: x[0], (slots, inputs))
+    shapes = jax.eval_shape(loop.run_slot, slot, slot_inputs, commands[0], count)
+    zeros = jax.tree.map(lambda x: jnp.zeros((commands.size, *x.shape), x.dtype), shapes)
+    return zeros._replace(slots=slots)
+
+
+def select_tree(condition: Array, new: Any, old: Any) -> Any:
+    """Returns `new` where a condition holds and `old` elsewhere, without a branch.
+
+    Args:
+      condition: A boolean scalar.
+      new: A tree of arrays.
+      old: A tree of the same structure and shapes.
+
+    Example:
+      >>> tree = select_tree(jnp.bool_(False), {"a": jnp.int32(1)}, {"a": jnp.int32(2)})
+      >>> int(tree["a"])
+      2
+    """
+    return jax.tree.map(functools.partial(jnp.where, condition), new, old)

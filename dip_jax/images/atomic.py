@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all: written under a temporary name, then renamed."""
+"""Atomic writes: a file appears whole or not at all.
+
+The content goes to a temporary file in the same folder, which is then renamed. A rename is atomic
+only within one file system.
+"""
 
 import os
 import uuid
@@ -14,18 +18,18 @@ _SUFFIX = ".part"
 def write(path: Path, writer: Callable[[BinaryIO], object], *, durable: bool = False) -> None:
     """Writes a file whole or not at all.
 
-    The temporary file lies in the same folder, because a rename is atomic only within one file system. It
-    is not made by `tempfile`, which would keep other users from reading the file.
+    If `writer` raises, the temporary file is removed and an existing file is kept.
 
     Args:
       path: The file to write; an existing one is replaced.
       writer: Writes the content to an open binary file.
-      durable: Flush the content to the disk before the rename, so that a power failure cannot leave the
-        final name on an empty file.
+      durable: Flush the content to the disk before the rename, so that a power failure cannot
+        leave an empty file under the final name.
 
     Raises:
-      OSError: If the file cannot be written. The temporary file is removed.
+      OSError: If the file cannot be written.
     """
+    # `tempfile` would deny other users access to the file.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}")
     try:
         with part.open("wb") as file:

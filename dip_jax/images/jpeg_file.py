@@ -1,8 +1,8 @@
-"""What a JPEG file says beyond its pixels: quantized coefficients, tables, how it is turned.
+"""The quantized coefficients, the tables and the orientation of a JPEG file.
 
-A JPEG file holds, of every 8x8 block of every component, the 64 cosine coefficients c in multiples of a
-step q: k = round(c / q). `read_jpeg` reads k and q; `save_again` says what k another picture would have
-in such a file. What follows for the picture is in `jpeg`.
+For every 8x8 block of every component, a JPEG file stores the 64 cosine coefficients c as multiples
+of a step q: k = round(c / q). `read_jpeg` reads k and q. `recompress` computes the k of another
+image in such a file. `operators.jpeg` has the measurement that follows from them.
 
 References:
   ITU-T T.81, 1992; the Independent JPEG Group's libjpeg, through the library jpeglib.
@@ -21,9 +21,9 @@ from dip_jax.errors import InputError
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1)}
 """How many luma rows and columns share one value of chroma."""
 
-# Exif's orientation: whether rows and columns of the upright picture are swapped in the file, and then
-# in which order the upright picture's rows and columns are run through.
-_TURNS = {
+# By Exif orientation: whether the file swaps rows and columns, and the direction (1 or -1) in which
+# it stores the rows and columns of the upright image.
+_ORIENTATIONS = {
     1: (False, 1, 1),
     2: (False, 1, -1),
     3: (False, -1, -1),
@@ -33,20 +33,20 @@ _TURNS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-_lock = threading.Lock()  # jpeglib does not promise to bear threads
+_lock = threading.Lock()  # jpeglib does not promise to be thread-safe
 
 
 class JpegFile(NamedTuple):
-    """What a JPEG file says, as it is stored; K components are gray, or luma and two of chroma."""
+    """The content of a JPEG file, in its orientation, with K components: gray, or Y, Cb and Cr."""
 
     height: int
-    """Rows of the stored picture; the upright one's columns, where the orientation swaps them."""
+    """Rows of the stored image: columns of the upright one if the orientation swaps them."""
     width: int
-    """Columns of the stored picture."""
+    """Columns of the stored image."""
     subsampling: str
     """One of `SUBSAMPLINGS`; `4:4:4` for gray."""
     orientation: int
-    """As Exif numbers them; 1 is upright."""
+    """Exif orientation; 1 is upright."""
     tables: np.ndarray
     """q, the quantization steps, int `[K, 8, 8]` in gray levels; vertical frequency first."""
     coefficients: tuple[np.ndarray, ...]
@@ -54,94 +54,117 @@ class JpegFile(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of the upright picture, as `read_image` gives it."""
-        swapped = _TURNS[self.orientation][0]
+        """`(H, W, C)` of the upright image, as `read_image` returns it."""
+        swapped = _ORIENTATIONS[self.orientation][0]
         sides = (self.width, self.height) if swapped else (self.height, self.width)
         return (*sides, len(self.tables))
 
 
 def read_jpeg(path: str | Path) -> JpegFile:
-    """Reads the quantized coefficients of a JPEG file, baseline or progressive, gray or YCbCr.
+    """Reads the quantized coefficients of a baseline or progressive JPEG file, gray or YCbCr.
+
+    Args:
+      path: The file.
 
     Raises:
-      InputError: If the file is missing, damaged, or of a kind whose coefficients are not read.
+      InputError: If the file is missing, damaged, or of another kind of JPEG.
     """
     try:
-        with Image.open(path, formats=("JPEG",)) as picture:
-            picture.load()  # refuses a file that ends too early, which jpeglib fills with zeros
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        return _read(path, orientation if orientation in _TURNS else 1)
+        with Image.open(path, formats=("JPEG",)) as image:
+            image.load()  # refuses a truncated file; jpeglib would fill it with zeros
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _read(path, orientation if orientation in _ORIENTATIONS else 1)
     except (MemoryError, InputError):
         raise
     except UnidentifiedImageError:
-        raise _refusal(path, "it is none") from None
-    except Exception as error:  # whatever a damaged file makes of two decoders
+        raise _refusal(path, "it is not one") from None
+    except Exception as error:  # the two decoders may raise anything on a damaged file
         raise _refusal(path, f"it cannot be read ({type(error).__name__}: {error})") from None
 
 
-def _read(path: str | Path, orientation: int) -> JpegFile:
+def recompress(file: JpegFile, image: np.ndarray) -> JpegFile:
+    """Saves an image with the tables and the subsampling of a JPEG file and reads it again.
+
+    libjpeg 6b and libjpeg-turbo (Pillow) produce the same coefficients.
+
+    Args:
+      file: The file whose tables, subsampling and orientation the new one takes.
+      image: `[H, W, C]`, upright; clipped to [0, 1] and rounded to 8 bits.
+    """
     jpeglib = _jpeglib()
-    with _lock:
-        stored = jpeglib.read_dct(str(path))
-        kind = stored.jpeg_color_space.name.removeprefix("JCS_")
-        if kind not in ("GRAYSCALE", "YCbCr"):
-            raise _refusal(path, f"its colors are {kind}")
-        stored.load()
-    components = (stored.Y,) if kind == "GRAYSCALE" else (stored.Y, stored.Cb, stored.Cr)
-    subsampling = "4:4:4"
-    if len(components) == 3:
-        factors = np.asarray(stored.samp_factor)
-        ratios = (factors.max(axis=0) / factors).tolist()
-        names = [name for name, ratio in SUBSAMPLINGS.items() if list(ratio) == ratios[1]]
-        if ratios[0] != [1, 1] or ratios[1] != ratios[2] or not names:
-            raise _refusal(path, f"its sampling factors are {factors.tolist()}")
-        (subsampling,) = names
-    tables = np.stack([stored.get_component_qt(k) for k in range(len(components))]).astype(int)
-    coefficients = tuple(np.asarray(component, np.int16) for component in components)
-    return JpegFile(stored.height, stored.width, subsampling, orientation, tables, coefficients)
-
-
-def _jpeglib() -> Any:
-    try:
-        import jpeglib
-    except ModuleNotFoundError:  # it is not built for every machine
-        raise InputError(
-            "Reading the coefficients of a JPEG file needs the library jpeglib, which is not installed; use "
-            "--set task.jpeg=decoded."
-        ) from None
-    return jpeglib
-
-
-def _refusal(path: str | Path, came: str) -> InputError:
-    return InputError(
-        f"{path}: expected a JPEG file of 8 bits, gray or YCbCr with chroma "
-        f"{', '.join(SUBSAMPLINGS)}, but {came}; use `--set task.jpeg=decoded` or save it anew"
-    )
-
-
-def save_again(file: JpegFile, image: np.ndarray) -> JpegFile:
-    """Saves and reads again; libjpeg 6b and libjpeg-turbo (Pillow) make the same coefficients."""
-    jpeglib = _jpeglib()
-    pixels = np.rint(np.clip(to_stored(image, file.orientation), 0, 1) * 255).astype(np.uint8)
+    stored = to_file_orientation(image, file.orientation)
+    pixels = np.rint(np.clip(stored, 0, 1) * 255).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "again.jpg"
         with _lock:
-            picture = jpeglib.from_spatial(np.ascontiguousarray(pixels))
+            spatial = jpeglib.from_spatial(np.ascontiguousarray(pixels))
             if pixels.shape[-1] == 3:
-                picture.samp_factor = np.array([SUBSAMPLINGS[file.subsampling], (1, 1), (1, 1)])
-            picture.write_spatial(str(path), qt=file.tables)
+                spatial.samp_factor = np.array([SUBSAMPLINGS[file.subsampling], (1, 1), (1, 1)])
+            spatial.write_spatial(str(path), qt=file.tables)
         return _read(path, file.orientation)
 
 
-def to_stored(image: Any, orientation: int) -> Any:
-    """Turns an upright image, of numpy or JAX, to how it lies in the file."""
-    swapped, rows, columns = _TURNS[orientation]
+def to_file_orientation(image: Any, orientation: int) -> Any:
+    """Turns an upright image to the Exif orientation of its file.
+
+    Args:
+      image: `[H, W, ...]`, of numpy or JAX.
+      orientation: Exif orientation, 1 to 8.
+
+    Example:
+      >>> import numpy as np
+      >>> to_file_orientation(np.array([[1, 2, 3], [4, 5, 6]]), 6)
+      array([[3, 6],
+             [2, 5],
+             [1, 4]])
+    """
+    swapped, rows, columns = _ORIENTATIONS[orientation]
     image = image[::rows, ::columns]
     return image.swapaxes(0, 1) if swapped else image
 
 
 def to_upright(image: Any, orientation: int) -> Any:
-    """The inverse of `to_stored`."""
-    swapped, rows, columns = _TURNS[orientation]
+    """Turns an image from the Exif orientation of its file; inverts `to_file_orientation`."""
+    swapped, rows, columns = _ORIENTATIONS[orientation]
     image = image.swapaxes(0, 1) if swapped else image
     return image[::rows, ::columns]
+
+
+def _read(path: str | Path, orientation: int) -> JpegFile:
+    jpeglib = _jpeglib()
+    with _lock:
+        dct = jpeglib.read_dct(str(path))
+        kind = dct.jpeg_color_space.name.removeprefix("JCS_")
+        if kind not in ("GRAYSCALE", "YCbCr"):
+            raise _refusal(path, f"its colors are {kind}")
+        dct.load()
+    components = (dct.Y,) if kind == "GRAYSCALE" else (dct.Y, dct.Cb, dct.Cr)
+    subsampling = "4:4:4"
+    if len(components) == 3:
+        factors = np.asarray(dct.samp_factor)
+        ratios = (factors.max(axis=0) / factors).tolist()
+        names = [name for name, ratio in SUBSAMPLINGS.items() if list(ratio) == ratios[1]]
+        if ratios[0] != [1, 1] or ratios[1] != ratios[2] or not names:
+            raise _refusal(path, f"its sampling factors are {factors.tolist()}")
+        (subsampling,) = names
+    tables = np.stack([dct.get_component_qt(k) for k in range(len(components))]).astype(int)
+    coefficients = tuple(np.asarray(component, np.int16) for component in components)
+    return JpegFile(dct.height, dct.width, subsampling, orientation, tables, coefficients)
+
+
+def _jpeglib() -> Any:
+    try:
+        import jpeglib
+    except ModuleNotFoundError:  # jpeglib is not available for every platform
+        raise InputError(
+            "Reading the coefficients of a JPEG file needs the library jpeglib, which is not "
+            "installed; use --set task.jpeg=decoded."
+        ) from None
+    return jpeglib
+
+
+def _refusal(path: str | Path, fault: str) -> InputError:
+    return InputError(
+        f"{path}: expected a JPEG file of 8 bits, gray or YCbCr with chroma "
+        f"{', '.join(SUBSAMPLINGS)}, but {fault}; use `--set task.jpeg=decoded` or save it anew"
+    )

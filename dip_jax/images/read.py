@@ -1,9 +1,7 @@
-"""Pictures on disk: how they come in; `writing` has how they go out.
+"""Reading images and masks, and finding image files.
 
-`read_image` and `read_mask` read PNG, JPEG, TIFF, WebP and BMP; `list_images` finds files.
-
-The one convention to know: everywhere else a picture is float32 `[H, W, C]` in [0, 1], upright,
-with one or three channels. Depth, range, alpha and color profile live only here, in `StoredImage`.
+Everywhere else in the package an image is upright float32 `[H, W, C]` in [0, 1], with one or three
+channels. `StoredImage` keeps the depth, range, alpha and color profile of its file.
 """
 
 import glob
@@ -26,132 +24,144 @@ from dip_jax.images.decode import (
     split_alpha,
 )
 
-MIN_SIDE = 33  # the network halves a picture five times
+MIN_SIDE = 33
+"""The smallest height and width of an image to restore; the networks halve it five times."""
 MAX_PIXELS = 100_000_000
-MAX_GRAY = 0.05  # a mask with a larger share of pixels between black and white is none
+"""The most pixels of an image, unless the user raises the limit."""
+MAX_GRAY = 0.05
+"""The largest fraction of pixels of a mask that may lie between black and white."""
 
 
 class StoredImage(NamedTuple):
-    """A picture, and how to store another one in the same way; `StoredImage(pixels)` is an 8-bit PNG.
-
-    Attributes:
-        pixels: float32 `[H, W, C]` in [0, 1], C in {1, 3}, upright.
-        alpha: `[H, W]` in `dtype`, carried over untouched; None if the file has none.
-        dtype: uint8, uint16 or float32: what is stored.
-        low: The stored value that became 0.
-        high: The stored value that became 1.
-        suffix: `.png`, `.tif` or `.bmp`: the form to write in. JPEG and WebP files give `.png`,
-            because compressing a restored picture would damage it again.
-        icc_profile: The color profile, written where the form can hold one.
-        notes: Plain sentences the user should be told.
-    """
+    """An image and the way its file stores it; `StoredImage(pixels)` is an 8-bit PNG."""
 
     pixels: np.ndarray
+    """float32 `[H, W, C]` in [0, 1], C in {1, 3}, upright."""
     alpha: np.ndarray | None = None
+    """`[H, W]` in `dtype`, written unchanged; None if the file has none."""
     dtype: np.dtype = np.dtype(np.uint8)
+    """Type of the stored values: uint8, uint16 or float32."""
     low: float = 0.0
+    """The stored value of a pixel of 0."""
     high: float = 255.0
+    """The stored value of a pixel of 1."""
     suffix: str = ".png"
+    """The format to write: `.png`, `.tif` or `.bmp`. It is `.png` for JPEG and WebP files, because
+    lossy compression would degrade a restored image again."""
     icc_profile: bytes | None = None
+    """Color profile, written if the format can hold one."""
     notes: tuple[str, ...] = ()
+    """Sentences for the user about conversions."""
 
 
 def read_image(
     path: str | Path, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE
 ) -> StoredImage:
-    """Read a picture file without losing depth.
+    """Reads an image file at its full depth.
 
     Args:
-        path: The file. Of an animation or a stack the first page is taken.
-        max_pixels: A picture of more pixels is refused from its header, before it is decoded.
-        min_side: One with fewer pixels in width or height is refused.
+      path: A PNG, JPEG, TIFF, WebP or BMP file. Only its first page or frame is read.
+      max_pixels: An image with more pixels is refused from its header, before it is decoded.
+      min_side: An image with fewer pixels in width or height is refused.
 
     Returns:
-        The picture, turned upright, a palette expanded to colors.
+      The image, turned upright, with a palette expanded to colors.
 
     Raises:
-        InputError: If the file is missing, damaged, too small, too large or of an unknown kind.
+      InputError: If the file is missing, damaged, too small, too large or of an unsupported kind.
     """
-    stored = decode(Path(path), max_pixels)
-    colors, alpha = split_alpha(stored.values)
+    decoded = decode(Path(path), max_pixels)
+    colors, alpha = split_alpha(decoded.values)
     height, width, _ = colors.shape
     if min(height, width) < min_side:
         raise InputError(
-            f"{path}: expected at least {min_side} pixels in width and in height, it has "
-            f"{width} x {height}; enlarge or pad it first"
+            f"{path}: expected at least {min_side} pixels in width and in height, got "
+            f"{width} x {height}; enlarge or pad the image first"
         )
-    notes = stored.notes
+    notes = decoded.notes
     low, high = 0.0, full_scale(colors.dtype)
-    if colors.min() < low or colors.max() > high:  # only floats can be
+    if colors.min() < low or colors.max() > high:  # possible for floats only
         low, high = float(colors.min()), float(colors.max())
         notes += (f"values span [{low:g}, {high:g}]; mapped to [0, 1] and back on writing",)
     pixels = ((colors - np.float64(low)) / (high - low or 1.0)).astype(np.float32)
-    # Few programs see alpha in a BMP file.
-    suffix = ".png" if stored.suffix == ".bmp" and alpha is not None else stored.suffix
-    return StoredImage(pixels, alpha, colors.dtype, low, high, suffix, stored.icc_profile, notes)
+    # Few programs read alpha from a BMP file.
+    suffix = ".png" if decoded.suffix == ".bmp" and alpha is not None else decoded.suffix
+    return StoredImage(pixels, alpha, colors.dtype, low, high, suffix, decoded.icc_profile, notes)
 
 
 def read_values(
     path: str | Path, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read the stored colors of a file of any size, `[H, W, C]`, without alpha, and notes."""
-    stored = decode(Path(path), max_pixels)
-    return split_alpha(stored.values)[0], stored.notes
+    """Reads the stored colors of an image file of any size.
+
+    Args:
+      path: The file.
+      max_pixels: As in `read_image`.
+
+    Returns:
+      The stored values `[H, W, C]` without alpha, and notes for the user.
+
+    Raises:
+      InputError: If the file is missing, damaged, too large or of an unsupported kind.
+    """
+    decoded = decode(Path(path), max_pixels)
+    return split_alpha(decoded.values)[0], decoded.notes
 
 
 def read_mask(
     path: str | Path, shape: tuple[int, int], *, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read which pixels of a picture are known.
+    """Reads which pixels of an image are known.
 
     Args:
-        path: The file: white is known, black is missing.
-        shape: `(H, W)` of the picture it belongs to.
-        max_pixels: As in `read_image`.
+      path: The file: white is known, black is missing.
+      shape: `(H, W)` of the image that the mask belongs to.
+      max_pixels: As in `read_image`.
 
     Returns:
-        float32 `[H, W]`, 1 where known and 0 where missing, and notes for the user.
+      float32 `[H, W]`, 1 for known and 0 for missing pixels, and notes for the user.
 
     Raises:
-        InputError: If the file cannot be read, has another size, or is no mask.
+      InputError: If the file cannot be read, has another size, or is not a mask.
     """
-    stored = decode(Path(path), max_pixels)
-    colors, alpha = split_alpha(stored.values)
+    decoded = decode(Path(path), max_pixels)
+    colors, alpha = split_alpha(decoded.values)
     if colors.shape[:2] != tuple(shape):
         raise InputError(
-            f"{path}: expected a mask of the picture's size, {shape[1]} x {shape[0]} (width x "
-            f"height), it has {colors.shape[1]} x {colors.shape[0]}; draw it on the picture"
+            f"{path}: expected a mask of the image's size, {shape[1]} x {shape[0]} (width x "
+            f"height), got {colors.shape[1]} x {colors.shape[0]}; draw it on the image"
         )
-    # White is the file's own maximum, so that masks of 0 and 1 work like those of 0 and 255.
+    # White is the maximum of the file, so that masks of 0 and 1 work like masks of 0 and 255.
     white = float(colors.max())
     channels = colors / white if white > 0 else np.zeros(colors.shape)
     levels = channels.mean(axis=-1)
     known = levels >= 0.5
-    gray = np.count_nonzero((levels > 0) & (levels < 1))
-    fraction = ((levels > 0.1) & (levels < 0.9)).mean()
+    num_gray = np.count_nonzero((levels > 0) & (levels < 1))
+    gray_fraction = ((levels > 0.1) & (levels < 0.9)).mean()
     fault = None
-    if (np.ptp(channels, axis=-1) > 0.1).any():  # lossy compression may set them a little apart
+    if (np.ptp(channels, axis=-1) > 0.1).any():  # lossy compression makes small differences
         fault = "its color channels differ; is this a mask? If so, save it as gray"
-    elif fraction > MAX_GRAY:
-        fault = f"{fraction:.0%} of its pixels are neither; is this a mask?"
+    elif gray_fraction > MAX_GRAY:
+        fault = f"{gray_fraction:.0%} of its pixels are neither; is this a mask?"
     elif not known.any():
-        fault = "it is all black: nothing would be known; is it the wrong way round?"
+        fault = "it is all black: no pixel would be known; is it inverted?"
     elif known.all():
-        fault = "it is all white: there is nothing to fill in; paint what is missing black"
+        fault = "it is all white: there is nothing to fill in; paint the missing pixels black"
     if fault:
         raise InputError(f"{path}: expected a mask, white = known and black = missing, but {fault}")
-    notes = stored.notes
+    notes = decoded.notes
     if alpha is not None:
         notes += ("alpha of the mask ignored",)
-    if gray:
-        notes += (f"{gray:,} gray pixels of the mask thresholded at one half",)
+    if num_gray:
+        notes += (f"{num_gray:,} gray pixels of the mask thresholded at one half",)
     return known.astype(np.float32), notes
 
 
 def peek_shape(path: str | Path) -> tuple[int, int, int] | None:
-    """Height, width and channels `[H, W, C]` of a picture as its header says, None if it says nothing.
+    """Reads the shape of an image from the header of its file, without decoding or checking it.
 
-    Nothing is decoded and nothing checked; `read_image` has the last word.
+    Returns:
+      `(height, width, channels)` of the upright image; None if the header cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -176,28 +186,28 @@ def peek_shape(path: str | Path) -> tuple[int, int, int] | None:
 
 
 def list_images(paths: Sequence[str | Path], *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """Find the picture files that paths stand for.
+    """Finds the image files of files, folders and glob patterns.
 
     Args:
-        paths: Files, globs or folders. A folder stands for the pictures directly in it.
-        suffixes: What counts as a picture in a folder or a glob.
+      paths: Files, folders or glob patterns. A folder means the images directly in it.
+      suffixes: Suffixes of the images in a folder or a pattern.
 
     Returns:
-        The files in the order of `paths`, those of a glob or a folder sorted, none twice.
+      The files in the order of `paths`, those of a folder or pattern sorted, each only once.
 
     Raises:
-        InputError: If a path stands for no picture.
+      InputError: If a path matches no image.
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):
         matches = [path]
-        if not path.is_file():  # asked first, as a file's name may look like a pattern
+        if not path.is_file():  # checked first, because the name of a file may look like a pattern
             pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)
             names = map(Path, sorted(glob.glob(pattern, recursive=True)))
             matches = [name for name in names if name.suffix.lower() in suffixes and name.is_file()]
         if not matches:
             raise InputError(
-                f"{path}: expected a picture, a folder or a pattern, but no picture matches "
+                f"{path}: expected an image, a folder or a pattern, but no image matches "
                 f"({', '.join(suffixes)}); check the path"
             )
         for match in matches:

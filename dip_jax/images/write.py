@@ -1,7 +1,4 @@
-"""How pictures go out: a restored image in the depth, range and form of the file that it came from.
-
-Each file appears whole or not at all: it is written under a name of its own and then renamed.
-"""
+"""Writing images: a restored image takes the format, depth and range of the file it came from."""
 
 import io
 import zlib
@@ -17,81 +14,106 @@ from dip_jax.images.decode import PNG_HEADER_END
 from dip_jax.images.read import StoredImage
 
 
-def stored_like(picture: StoredImage, shape: tuple[int, int, int]) -> StoredImage:
-    """How to store an image of another size or number of channels as `picture` was stored.
+def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredImage:
+    """Adapts a stored image as the template for an image of another shape.
 
-    Alpha is resized with it (bicubic).
+    Args:
+      template: The stored image.
+      shape: `(H, W, C)` of the image to write.
+
+    Returns:
+      `template` with pixels of that shape, all 0, and with alpha resized (bicubic). The color
+      profile is dropped if the number of channels differs. `template` itself for its own shape.
     """
-    if picture.pixels.shape == shape:
-        return picture
-    alpha = picture.alpha
+    if template.pixels.shape == shape:
+        return template
+    alpha = template.alpha
     if alpha is not None and alpha.shape != shape[:2]:
         plane = Image.fromarray(alpha.astype(np.float32))
         resized = np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
         clipped = np.clip(resized, alpha.min(), alpha.max())
         alpha = (np.rint(clipped) if alpha.dtype.kind == "u" else clipped).astype(alpha.dtype)
-    icc_profile = picture.icc_profile if picture.pixels.shape[-1] == shape[-1] else None
+    icc_profile = template.icc_profile if template.pixels.shape[-1] == shape[-1] else None
     pixels = np.zeros(shape, np.float32)
-    return picture._replace(pixels=pixels, alpha=alpha, icc_profile=icc_profile)
+    return template._replace(pixels=pixels, alpha=alpha, icc_profile=icc_profile)
 
 
-def to_stored(pixels: np.ndarray, like: StoredImage) -> np.ndarray:
-    """Turn pixels into the values a file holds.
+def to_stored_values(pixels: np.ndarray, template: StoredImage) -> np.ndarray:
+    """Converts pixels to the values that a file stores.
 
     Args:
-        pixels: `[H, W, C]`; clipped to [0, 1].
-        like: The picture whose depth, range and alpha to take.
+      pixels: `[H, W, C]`; clipped to [0, 1].
+      template: The stored image whose depth, range and alpha the values take.
 
     Returns:
-        `[H, W, C]`, or `[H, W, C + 1]` with alpha, in `like.dtype`; integers are rounded.
+      `[H, W, C]`, or `[H, W, C + 1]` with alpha, in `template.dtype`; integers are rounded.
 
     Raises:
-        ValueError: If the channels are not those of `like`, or the size not that of its alpha.
+      ValueError: If the number of channels or the size of alpha differs from that of `template`.
+
+    Example:
+      >>> import numpy as np
+      >>> pixels = np.float32([[[0.0], [0.5], [1.5]]])
+      >>> to_stored_values(pixels, StoredImage(pixels))[0, :, 0].tolist()
+      [0, 128, 255]
     """
-    values = like.low + np.clip(np.asarray(pixels, np.float64), 0, 1) * (like.high - like.low)
-    if values.shape[2:] != like.pixels.shape[2:]:
-        raise ValueError(f"expected channels as in {like.pixels.shape}, got {values.shape}")
-    if like.dtype.kind == "u":
+    low, high = template.low, template.high
+    values = low + np.clip(np.asarray(pixels, np.float64), 0, 1) * (high - low)
+    if values.shape[2:] != template.pixels.shape[2:]:
+        raise ValueError(f"expected channels as in {template.pixels.shape}, got {values.shape}")
+    if template.dtype.kind == "u":
         values = np.rint(values)
-    values = values.astype(like.dtype)
-    if like.alpha is None:
+    values = values.astype(template.dtype)
+    if template.alpha is None:
         return values
-    if values.shape[:2] != like.alpha.shape:
-        raise ValueError(f"expected the size of alpha, {like.alpha.shape}, got {values.shape}")
-    return np.concatenate([values, like.alpha[..., np.newaxis]], axis=-1)
+    if values.shape[:2] != template.alpha.shape:
+        raise ValueError(f"expected the size of alpha, {template.alpha.shape}, got {values.shape}")
+    return np.concatenate([values, template.alpha[..., np.newaxis]], axis=-1)
 
 
-def write_image(path: str | Path, pixels: np.ndarray, like: StoredImage) -> None:
-    """Write a picture as another one was stored, whole or not at all.
+def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> None:
+    """Writes an image in the way that another one is stored, whole or not at all.
 
     Args:
-        path: Where to; ends in `like.suffix`.
-        pixels: `[H, W, C]`; clipped to [0, 1].
-        like: The picture whose form, depth, range, alpha and color profile to take.
+      path: The file to write; ends in `template.suffix`. An existing one is replaced.
+      pixels: `[H, W, C]`; clipped to [0, 1].
+      template: The stored image whose format, depth, range, alpha and color profile the file takes.
 
     Raises:
-        OSError: If the file cannot be written. No part of it is left behind.
-        ValueError: If `path` ends otherwise, or `pixels` does not fit `like` (see `to_stored`).
+      OSError: If the file cannot be written. No partial file remains.
+      ValueError: If `path` has another suffix, or `pixels` does not fit `template` (see
+        `to_stored_values`).
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> from dip_jax.images.read import read_image
+      >>> pixels = np.full((33, 33, 1), 0.2, np.float32)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_image(f"{folder}/gray.png", pixels, StoredImage(pixels))
+      ...     stored = read_image(f"{folder}/gray.png")
+      >>> stored.pixels.shape, stored.dtype, round(float(stored.pixels[0, 0, 0]), 3)
+      ((33, 33, 1), dtype('uint8'), 0.2)
     """
     path = Path(path)
-    if path.suffix != like.suffix:
-        raise ValueError(f"expected a name ending in {like.suffix}, got {path}")
-    data = _encode(to_stored(pixels, like), like)
+    if path.suffix != template.suffix:
+        raise ValueError(f"expected a name ending in {template.suffix}, got {path}")
+    data = _encode(to_stored_values(pixels, template), template)
     atomic.write(path, lambda file: file.write(data), durable=True)
 
 
-def _encode(values: np.ndarray, like: StoredImage) -> bytes:
+def _encode(values: np.ndarray, template: StoredImage) -> bytes:
     channels = values.shape[-1]
     values = values[..., 0] if channels == 1 else values
     buffer = io.BytesIO()
-    if like.suffix == ".png":
+    if template.suffix == ".png":
         data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit color
         buffer.write(data[:PNG_HEADER_END])
-        if like.icc_profile:
-            profile = zlib.compress(like.icc_profile)
+        if template.icc_profile:
+            profile = zlib.compress(template.icc_profile)
             PngImagePlugin.putchunk(buffer, b"iCCP", b"ICC profile\0\0", profile)
         buffer.write(data[PNG_HEADER_END:])
-    elif like.suffix == ".bmp":
+    elif template.suffix == ".bmp":
         Image.fromarray(values).save(buffer, "BMP")
     else:
         tifffile.imwrite(
@@ -100,7 +122,7 @@ def _encode(values: np.ndarray, like: StoredImage) -> bytes:
             photometric="rgb" if channels > 2 else "minisblack",
             planarconfig="contig" if channels > 1 else None,
             extrasamples=("unassalpha",) if channels in (2, 4) else None,
-            iccprofile=like.icc_profile,
-            metadata=None,  # else tifffile adds a description in its own dialect
+            iccprofile=template.icc_profile,
+            metadata=None,  # otherwise tifffile adds a description of its own
         )
     return buffer.getvalue()

@@ -1,1 +1,4 @@
-"""Image operations with gradients of their own: convolution, padding, resizing, normalization. No network, no config."""
+"""Image operations with their own gradients: convolution, padding, resizing, normalization.
+
+This room knows neither networks nor configs.
+"""

@@ -1,21 +1,19 @@
-"""Convolution on one image: the performance room.
+"""Convolution and transposed convolution of one image, each with several lowerings.
 
-Arrays are `[H, W, C]`, kernels `[k, k, C_in, C_out]` (HWIO); a batch of networks is made from outside
-(`vmap` or `map`). Every operation has one meaning and, where it pays, one *lowering* per platform:
+Arrays are `[H, W, C]` and kernels `[k, k, C_in, C_out]` (HWIO); `vmap` or `lax.map` makes a batch.
+A convolution has one definition and, per platform, one implementation, called its lowering:
 
 * `winograd` (CPU, 3x3, stride 1): a quarter of the multiplications; see `winograd`.
-* `patches` (CPU, everything else): the k*k shifted copies of the image beside each other, times the
-  kernel as a matrix.
-* `xla` (GPU, TPU): the convolution of XLA (cuDNN, or the matrix unit), in the module `xla_conv`.
+* `patches` (CPU, all other kernels): one matrix product with image patches; see `patches`.
+* `xla` (GPU, TPU): the convolution of XLA (cuDNN, or the matrix unit); see `xla_conv`.
 
-A transposed convolution on CPU is made of patches too, the even and the odd output pixels apart.
-
-On CPU a convolution must be a matrix product: XLA rewrites convolutions into fast calls only at the
-top level of a program, so inside `lax.scan` their gradients fall to scalar loops
-(https://github.com/jax-ml/jax/issues/12868). docs/performance-log.md has the measurements.
+On CPU every lowering is a matrix product. XLA:CPU replaces convolutions by fast library calls only
+at the top level of a program, so inside `lax.scan` their gradients become scalar loops
+(https://github.com/jax-ml/jax/issues/12868). Measured in docs/performance-log.md.
 """
 
 import functools
+import typing
 from collections.abc import Callable
 from typing import Literal
 
@@ -25,19 +23,15 @@ from jax import lax
 
 from dip_jax.base import Array
 from dip_jax.layers.padding import Padding, pad_fused
-from dip_jax.layers.patches import conv_patches, margin, sub_pixels
+from dip_jax.layers.patches import conv_patches, conv_patches_transposed, margin
+from dip_jax.layers.precision import XLA_PRECISIONS, Precision, emulate
 from dip_jax.layers.winograd import winograd
-from dip_jax.layers.xla_conv import BATCHINGS, PRECISIONS, Batching, xla_conv
-from dip_jax.layers.xla_conv import Precision as XlaPrecision
+from dip_jax.layers.xla_conv import Batching, require_batching, xla_conv
 
 Lowering = Literal["auto", "winograd", "patches", "xla"]
-Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+PrecisionChoice = Literal["auto", Precision]
 
-LOWERINGS = ("auto", "winograd", "patches", "xla")
-# Bits of the mantissa that the operands of products keep.
-_MANTISSA = {"tf32": 10, "bfloat16": 7}
-
-# Winograd pays for its transforms only where there are enough tiles and channels.
+# Winograd pays for its transforms from this many pixels and channels on.
 _WINOGRAD_MIN_PIXELS = 256
 _WINOGRAD_MIN_CHANNELS = 16
 
@@ -49,63 +43,122 @@ def conv2d(
     stride: int = 1,
     padding: Padding = "reflect",
     lowering: Lowering = "auto",
-    precision: Precision = "auto",
+    precision: PrecisionChoice = "auto",
     batching: Batching = "auto",
 ) -> Array:
-    """Convolves an image with a kernel, as deep learning means it (a cross-correlation).
+    """Convolves an image with a kernel, in the sense of deep learning (a cross-correlation).
 
     y[i, j, o] = sum_{a, b, c} x[s i + a - p, s j + b - p, c] kernel[a, b, c, o], p = (k - 1) / 2.
 
-    The padding is symmetric (p on every side), also for stride 2: the output has
-    `ceil(H / stride)` rows. (`SAME` in XLA would shift a strided output by half a pixel.)
+    The padding is p on every side, also for stride 2: the output has `ceil(H / stride)` rows.
+    (`SAME` in XLA would shift a strided output by half a pixel.)
 
     Args:
       x: Image `[H, W, C_in]`.
-      kernel: `[k, k, C_in, C_out]`, or `[1, k, ...]` for signals that are one row; k odd.
-      stride: 1 or 2.
-      padding: `reflect` (without repeating the border; the image must be larger than p) or `zero`.
-      lowering: How it is computed; `auto` chooses per platform.
-      precision: Of the products; sums are float32. `auto` is float32 on CPU and tf32 elsewhere. On CPU the
-        others are emulated: operands are rounded as a GPU would.
-      batching: How `vmap` computes the convolution of XLA; see `xla_conv`.
+      kernel: `[k, k, C_in, C_out]`, or `[1, k, ...]` for signals of one row; k odd.
+      stride: s, 1 or 2.
+      padding: `reflect` (without repeating the border; needs an image larger than p) or `zero`.
+      lowering: The implementation; `auto` selects one per platform. `winograd` computes kernels
+        that it does not support by `patches`.
+      precision: Precision of the products; sums are float32. `auto` means float32 on CPU and tf32
+        elsewhere. On CPU the other precisions are emulated.
+      batching: How `vmap` batches the convolution of XLA; see `xla_conv`.
 
     Returns:
       `[ceil(H / stride), ceil(W / stride), C_out]`, bfloat16 with precision `bfloat16`.
 
     Raises:
-      ValueError: On a shape, stride, padding, lowering, precision or batching that is not one of these.
+      ValueError: For an unsupported shape, stride, padding, lowering, precision or batching.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.arange(9.0).reshape(3, 3, 1)
+      >>> print(conv2d(x, jnp.ones((3, 3, 1, 1)), padding="zero")[..., 0])
+      [[ 8. 15. 12.]
+       [21. 36. 27.]
+       [20. 33. 24.]]
     """
     if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
-            f"conv2d expected an image [H, W, C] and a kernel [k, k, C, O], came {x.shape} and "
+            f"conv2d expected an image [H, W, C] and a kernel [k, k, C, O], got {x.shape} and "
             f"{kernel.shape}; batch with jax.vmap or jax.lax.map."
         )
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0 or stride not in (1, 2):
         raise ValueError(
-            f"conv2d expected odd kernel sides and stride 1 or 2, came {kernel.shape[:2]} and {stride}."
+            "conv2d expected odd kernel sides and stride 1 or 2, got "
+            f"{kernel.shape[:2]} and {stride}."
         )
     _require_known(lowering, precision)
-    if batching not in BATCHINGS:
-        raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, came {batching!r}.")
+    require_batching(batching)
 
-    def products(x: Array, kernel: Array, threshold: tuple[int, int] | None) -> Array:
-        make = functools.partial(
-            _matrix_products, stride=stride, padding=padding, threshold=threshold
+    def on_cpu(x: Array, kernel: Array, winograd_min: tuple[int, int] | None) -> Array:
+        convolve = functools.partial(
+            _convolve_on_cpu, stride=stride, padding=padding, winograd_min=winograd_min
         )
-        return _emulated(make, x, kernel, precision)
+        return emulate(convolve, x, kernel, precision)
 
-    def platform(x: Array, kernel: Array) -> Array:
-        chosen: XlaPrecision = "tf32" if precision == "auto" else precision
+    def by_xla(x: Array, kernel: Array) -> Array:
         padded = pad_fused(x, margin(kernel), padding)
-        return xla_conv(padded, kernel, stride, precision=chosen, batching=batching)
+        xla_precision: Precision = "tf32" if precision == "auto" else precision
+        return xla_conv(padded, kernel, stride, precision=xla_precision, batching=batching)
 
     if lowering == "auto":
-        serves = (_WINOGRAD_MIN_PIXELS, _WINOGRAD_MIN_CHANNELS)
-        on_cpu = functools.partial(products, threshold=serves)
-        return _per_platform(on_cpu, platform, x, kernel)
+        winograd_min = (_WINOGRAD_MIN_PIXELS, _WINOGRAD_MIN_CHANNELS)
+        return _per_platform(
+            functools.partial(on_cpu, winograd_min=winograd_min), by_xla, x, kernel
+        )
     if lowering == "xla":
-        return platform(x, kernel)
-    return products(x, kernel, (0, 0) if lowering == "winograd" else None)
+        return by_xla(x, kernel)
+    return on_cpu(x, kernel, (0, 0) if lowering == "winograd" else None)
+
+
+def conv2d_transposed(
+    x: Array, kernel: Array, *, lowering: Lowering = "auto", precision: PrecisionChoice = "auto"
+) -> Array:
+    """Doubles an image by a transposed convolution with a kernel of side 4, stride 2, padding 1.
+
+    y[2 i + a - 1, 2 j + b - 1, o] += x[i, j, c] kernel[a, b, c, o], summed over i, j, a, b, c.
+
+    Args:
+      x: Image `[H, W, C_in]`.
+      kernel: `[4, 4, C_in, C_out]`, or `[1, 4, ...]` for signals of one row.
+      lowering: `xla`, or any other name for matrix products; `auto` selects one per platform.
+      precision: As for `conv2d`.
+
+    Returns:
+      `[2 H, 2 W, C_out]`, or `[H, 2 W, C_out]` for a kernel of one row; bfloat16 with precision
+      `bfloat16`.
+
+    Raises:
+      ValueError: For an unsupported shape, lowering or precision.
+    """
+    sides_are_known = kernel.ndim == 4 and kernel.shape[:2] in ((4, 4), (1, 4))
+    if x.ndim != 3 or not sides_are_known or x.shape[-1] != kernel.shape[2]:
+        raise ValueError(
+            "conv2d_transposed expected an image [H, W, C] and a kernel [4, 4, C, O] or "
+            f"[1, 4, C, O], got {x.shape} and {kernel.shape}."
+        )
+    _require_known(lowering, precision)
+
+    def on_cpu(x: Array, kernel: Array) -> Array:
+        return emulate(conv_patches_transposed, x, kernel, precision)
+
+    def by_xla(x: Array, kernel: Array) -> Array:
+        return _xla_transposed(x, kernel, "tf32" if precision == "auto" else precision)
+
+    if lowering == "auto":
+        return _per_platform(on_cpu, by_xla, x, kernel)
+    return (by_xla if lowering == "xla" else on_cpu)(x, kernel)
+
+
+def _require_known(lowering: str, precision: str) -> None:
+    known = {
+        "lowering": (lowering, typing.get_args(Lowering)),
+        "precision": (precision, typing.get_args(PrecisionChoice)),
+    }
+    for name, (value, choices) in known.items():
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def _per_platform(
@@ -114,126 +167,47 @@ def _per_platform(
     x: Array,
     kernel: Array,
 ) -> Array:
-    # Where there is nothing but CPU the choice need not be part of the program: that saves a
-    # third of the time of tracing it.
+    # Tracing one platform instead of two saves a third of the time.
     if jax.default_backend() == "cpu":
         return on_cpu(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
-def _require_known(lowering: str, precision: str) -> None:
-    if lowering not in LOWERINGS:
-        raise ValueError(f"lowering must be one of {', '.join(LOWERINGS)}, came {lowering!r}.")
-    if precision not in ("auto", *PRECISIONS):
-        raise ValueError(
-            f"precision must be one of auto, {', '.join(PRECISIONS)}, came {precision!r}."
-        )
-
-
-def _emulated(
-    make: Callable[[Array, Array], Array], x: Array, kernel: Array, precision: Precision
+def _convolve_on_cpu(
+    x: Array, kernel: Array, stride: int, padding: Padding, winograd_min: tuple[int, int] | None
 ) -> Array:
-    """`make(x, kernel)` as hardware of that precision would make it."""
-    x, kernel = (_rounded(v, precision, which="operand") for v in (x, kernel))
-    return _rounded(make(x, kernel), precision, which="result")
-
-
-def _rounded(x: Array, precision: Precision, which: Literal["operand", "result"]) -> Array:
-    """What a precision does to the operands or the result of a product, and to its gradient's.
-
-    Only bfloat16 is also how results are kept.
-    """
-    bits = _MANTISSA.get(precision)
-    if bits is None:
-        return x
-    if which == "operand":
-        return _round_both(x.astype(jnp.float32), bits, None)
-    if precision == "tf32":
-        return _round_both(x, None, bits)
-    return _round_both(x, bits, bits).astype(jnp.bfloat16)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _round_both(x: Array, bits: int | None, gradient_bits: int | None) -> Array:
-    """Rounds to so many bits of the mantissa, and the gradient too; casts alone XLA may leave out."""
-    return x if bits is None else lax.reduce_precision(x, 8, bits)
-
-
-_round_both.defvjp(
-    lambda x, bits, gradient_bits: (_round_both(x, bits, gradient_bits), None),
-    lambda bits, gradient_bits, _, dy: (_round_both(dy, gradient_bits, bits),),
-)
-
-
-def _matrix_products(
-    x: Array, kernel: Array, stride: int, padding: Padding, threshold: tuple[int, int] | None
-) -> Array:
-    """Winograd where it is possible and above a threshold of pixels and channels, otherwise patches."""
-    serves = (
-        threshold is not None
-        and kernel.shape[:2] == (3, 3)
-        and stride == 1
-        and x.shape[0] * x.shape[1] >= threshold[0]
-        and min(kernel.shape[2:]) >= threshold[1]
-    )
-    return winograd(x, kernel, padding) if serves else conv_patches(x, kernel, stride, padding)
-
-
-# --- Matrix products ----------------------------------------------------------------------------
-
-
-# --- Transposed convolution -------------------------------------------------------------------------
-
-
-def conv2d_transposed(
-    x: Array, kernel: Array, *, lowering: Lowering = "auto", precision: Precision = "auto"
-) -> Array:
-    """Doubles an image by a transposed convolution with a kernel of side 4, stride 2, padding 1.
-
-    y[2 i + a - 1, 2 j + b - 1, o] += x[i, j, c] kernel[a, b, c, o], summed over i, j, a, b, c.
+    """Convolves by Winograd if the kernel allows it and the image has enough pixels and channels.
 
     Args:
-      x: Image `[H, W, C_in]`.
-      kernel: `[4, 4, C_in, C_out]`, or `[1, 4, ...]` for signals that are one row.
-      lowering: `xla`, or anything else for sub-pixel products; `auto` chooses per platform.
-      precision: As for `conv2d`.
-
-    Returns:
-      `[2 H, 2 W, C_out]`; `[H, 2 W, C_out]` for a kernel of one row; bfloat16 with precision `bfloat16`.
-
-    Raises:
-      ValueError: On a shape, lowering or precision that is not one of these.
+      x: Image `[H, W, C]`.
+      kernel: `[k, k, C, O]`.
+      stride: 1 or 2.
+      padding: As for `conv2d`.
+      winograd_min: The fewest pixels and channels for Winograd; None for never.
     """
-    sides_are_known = kernel.ndim == 4 and kernel.shape[:2] in ((4, 4), (1, 4))
-    if x.ndim != 3 or not sides_are_known or x.shape[-1] != kernel.shape[2]:
-        raise ValueError(
-            "conv2d_transposed expected an image [H, W, C] and a kernel [4, 4, C, O] or [1, 4, C, O], "
-            f"came {x.shape} and {kernel.shape}."
-        )
-    _require_known(lowering, precision)
-
-    def products(x: Array, kernel: Array) -> Array:
-        return _emulated(sub_pixels, x, kernel, precision)
-
-    def platform(x: Array, kernel: Array) -> Array:
-        return _xla_transposed(x, kernel, "tf32" if precision == "auto" else precision)
-
-    if lowering == "auto":
-        return _per_platform(products, platform, x, kernel)
-    return (platform if lowering == "xla" else products)(x, kernel)
+    use_winograd = (
+        winograd_min is not None
+        and kernel.shape[:2] == (3, 3)
+        and stride == 1
+        and x.shape[0] * x.shape[1] >= winograd_min[0]
+        and min(kernel.shape[2:]) >= winograd_min[1]
+    )
+    return (
+        winograd(x, kernel, padding) if use_winograd else conv_patches(x, kernel, stride, padding)
+    )
 
 
-def _xla_transposed(x: Array, kernel: Array, precision: XlaPrecision) -> Array:
-    """The platform's own: a convolution of the image with zeros between its pixels."""
+def _xla_transposed(x: Array, kernel: Array, precision: Precision) -> Array:
+    """The convolution of the image with zeros between its pixels."""
     dtype = jnp.bfloat16 if precision == "bfloat16" else kernel.dtype
-    doubled = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
+    dilation = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
     y = lax.conv_general_dilated(
         x[None].astype(dtype),
         kernel[::-1, ::-1].astype(dtype),
         (1, 1),
         [(side // 2, side // 2) for side in kernel.shape[:2]],
-        lhs_dilation=doubled,
+        lhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=PRECISIONS[precision],
+        precision=XLA_PRECISIONS[precision],
     )
     return y[0]

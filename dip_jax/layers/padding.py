@@ -1,10 +1,12 @@
-"""What a convolution sees beyond the border: padding, and its transpose, folding.
+"""Padding of an image, and its transpose, folding.
 
-On CPU `pad` and `fold` write the array once and then change thin borders in place. `jnp.pad` would write it once
-for each axis, and the automatic transpose once for each side. A GPU's compiler makes one kernel of all
-that, together with what makes the array, and of each change in place one or two of its own; so there is `pad_fused`.
+`pad` and `fold` are for CPU. They write the array once and then change its borders in place;
+`jnp.pad` would write it once per axis, and the automatic transpose once per side. `pad_fused` is
+for GPUs: their compiler fuses `jnp.pad` into the operation that produces the image, but makes one
+or two kernels of each change in place.
 """
 
+import typing
 from typing import Literal
 
 import jax.numpy as jnp
@@ -14,85 +16,108 @@ from dip_jax.base import Array
 
 Padding = Literal["reflect", "zero"]
 Sides = tuple[int, int]
+"""A number of rows and a number of columns."""
 
 
-def pad(x: Array, size: Sides, mode: Padding, more: Sides = (0, 0)) -> Array:
+def pad(x: Array, size: Sides, mode: Padding, extra: Sides = (0, 0)) -> Array:
     """Pads an image on all four sides.
 
     Args:
       x: Image `[H, W, C]`.
-      size: Rows above and below, columns left and right.
+      size: Rows above and below, and columns left and right.
       mode: `reflect` (the border pixel is not repeated) or `zero`.
-      more: Rows below and columns to the right of that, of zeros.
+      extra: Further rows below and columns to the right, filled with zeros.
 
     Returns:
-      `[H + 2 size[0] + more[0], W + 2 size[1] + more[1], C]`.
+      `[H + 2 size[0] + extra[0], W + 2 size[1] + extra[1], C]`.
 
     Raises:
       ValueError: If a side is too short to be reflected (numpy would silently reflect twice).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(pad(jnp.arange(1.0, 5.0)[None, :, None], (0, 2), "reflect")[0, :, 0])
+      [3. 2. 1. 2. 3. 4. 3. 2.]
     """
     _check(x, size, mode)
-    widths = [(p, p + extra, 0) for p, extra in zip(size, more, strict=True)]
+    widths = [(p, p + e, 0) for p, e in zip(size, extra, strict=True)]
     y = lax.pad(x, jnp.zeros((), x.dtype), [*widths, (0, 0, 0)])
     if mode == "reflect":
-        # The columns second: so they fill the corners from rows that are reflected already.
+        # Columns second, so that the corners are filled from reflected rows.
         for axis, p in enumerate(size):
-            for here, there in _mirror(x.shape[axis], p):
-                y = _put(y, _take(y, there, axis), here, axis)
+            for outside, inside in _mirrored_indices(x.shape[axis], p):
+                y = _put(y, _take(y, inside, axis), outside, axis)
     return y
 
 
 def pad_fused(x: Array, size: Sides, mode: Padding) -> Array:
-    """`pad` as slices laid beside each other, for compilers that fuse them."""
-    _check(x, size, mode)
-    how = "reflect" if mode == "reflect" else "constant"
-    return jnp.pad(x, [*((p, p) for p in size), (0, 0)], mode=how)
-
-
-def _check(x: Array, size: Sides, mode: Padding) -> None:
-    if mode not in ("reflect", "zero"):
-        raise ValueError(f"padding must be 'reflect' or 'zero', came {mode!r}.")
-    if mode == "reflect" and (x.shape[0] <= size[0] or x.shape[1] <= size[1]):
-        raise ValueError(
-            f"Reflection by {size} needs an image larger than that, came {x.shape[:2]}; use a larger "
-            "picture, fewer scales or smaller kernels."
-        )
-
-
-def fold(dy: Array, size: Sides, mode: Padding, more: Sides = (0, 0)) -> Array:
-    """The transpose of `pad`: what lies beyond the border is added to the pixels that it repeats.
+    """Pads like `pad`, by concatenated slices, which compilers for GPUs fuse.
 
     Args:
-      dy: `[H + 2 size[0] + more[0], W + 2 size[1] + more[1], C]`.
+      x: Image `[H, W, C]`.
       size: As for `pad`.
       mode: As for `pad`.
-      more: As for `pad`.
+
+    Returns:
+      `[H + 2 size[0], W + 2 size[1], C]`.
+
+    Raises:
+      ValueError: If a side is too short to be reflected.
+    """
+    _check(x, size, mode)
+    numpy_mode = "reflect" if mode == "reflect" else "constant"
+    return jnp.pad(x, [*((p, p) for p in size), (0, 0)], mode=numpy_mode)
+
+
+def fold(dy: Array, size: Sides, mode: Padding, extra: Sides = (0, 0)) -> Array:
+    """Transposes `pad`: adds the values of the padding to the pixels that they repeat.
+
+    Args:
+      dy: `[H + 2 size[0] + extra[0], W + 2 size[1] + extra[1], C]`.
+      size: As for `pad`.
+      mode: As for `pad`.
+      extra: As for `pad`.
 
     Returns:
       `[H, W, C]`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(fold(jnp.ones((1, 8, 1)), (0, 2), "reflect")[0, :, 0])
+      [1. 3. 3. 1.]
     """
     height, width = (
-        dy.shape[axis] - 2 * p - extra
-        for axis, (p, extra) in enumerate(zip(size, more, strict=True))
+        dy.shape[axis] - 2 * p - e for axis, (p, e) in enumerate(zip(size, extra, strict=True))
     )
     if mode == "reflect":
         for axis, n in ((1, width), (0, height)):
-            for here, there in _mirror(n, size[axis]):
-                total = _take(dy, there, axis) + _take(dy, here, axis)
-                dy = _put(dy, total, there, axis)
+            for outside, inside in _mirrored_indices(n, size[axis]):
+                total = _take(dy, inside, axis) + _take(dy, outside, axis)
+                dy = _put(dy, total, inside, axis)
     return dy[size[0] : size[0] + height, size[1] : size[1] + width]
 
 
-def _take(x: Array, place: int, axis: int) -> Array:
-    return lax.slice_in_dim(x, place, place + 1, axis=axis)
+def _check(x: Array, size: Sides, mode: Padding) -> None:
+    choices = typing.get_args(Padding)
+    if mode not in choices:
+        raise ValueError(f"padding must be one of {', '.join(choices)}, got {mode!r}.")
+    if mode == "reflect" and (x.shape[0] <= size[0] or x.shape[1] <= size[1]):
+        raise ValueError(
+            f"Reflection by {size} needs an image larger than that, got {x.shape[:2]}; use a "
+            "larger image, fewer scales or smaller kernels."
+        )
 
 
-def _put(x: Array, line: Array, place: int, axis: int) -> Array:
-    return lax.dynamic_update_slice_in_dim(x, line, place, axis)
+def _take(x: Array, index: int, axis: int) -> Array:
+    return lax.slice_in_dim(x, index, index + 1, axis=axis)
 
 
-def _mirror(n: int, p: int) -> list[tuple[int, int]]:
-    """Places beyond the border of a padded axis, and those within that they repeat."""
+def _put(x: Array, line: Array, index: int, axis: int) -> Array:
+    return lax.dynamic_update_slice_in_dim(x, line, index, axis)
+
+
+def _mirrored_indices(n: int, p: int) -> list[tuple[int, int]]:
+    """Pairs of an index in the padding and the index inside that it repeats, for n padded by p."""
     pairs = []
     for k in range(1, p + 1):
         pairs += [(p - k, p + k), (p + n - 1 + k, p + n - 1 - k)]

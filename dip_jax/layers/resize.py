@@ -1,9 +1,12 @@
-"""From one scale of a network to the next: doubled, halved, or shrunk; nothing here has weights.
+"""Resizing between the scales of a network: doubling, pooling, and reduction by Lanczos.
 
-Arrays are `[H, W, C]`. Slices and sums throughout: `jax.image.resize` would be a dense matrix product.
+Arrays are `[H, W, C]`. Everything is slices and sums; `jax.image.resize` would be a dense matrix
+product.
 """
 
 import functools
+import typing
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,36 +16,46 @@ from jax import lax
 from dip_jax.base import Array
 
 Axes = tuple[int, ...]
+UpsampleMode = Literal["nearest", "bilinear"]
+PoolMode = Literal["avg", "max"]
 
 
 def interleave(even: Array, odd: Array, axis: int) -> Array:
-    """Two arrays of one shape along an axis in turns, twice as long: even[0], odd[0], even[1], ..."""
+    """Interleaves two arrays of one shape along an axis: even[0], odd[0], even[1], odd[1], ..."""
     y = jnp.stack([even, odd], axis=axis + 1)
     return y.reshape(*even.shape[:axis], -1, *even.shape[axis + 1 :])
 
 
 def upsample(x: Array, mode: str, axes: Axes = (0, 1)) -> Array:
-    """Doubles height and width: `[H, W, C] -> [2 H, 2 W, C]`.
+    """Doubles height and width.
 
     Args:
       x: Image `[H, W, C]`.
-      mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centers, border repeated, as
-        `jax.image.resize` has it).
-      axes: Only these are doubled; `(1,)` for signals that are one row.
+      mode: `nearest` (each pixel four times) or `bilinear` (half-pixel centers and a repeated
+        border, like `jax.image.resize`).
+      axes: The axes to double; `(1,)` for signals of one row.
+
+    Returns:
+      `[2 H, 2 W, C]`.
+
+    Raises:
+      ValueError: For another mode.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(upsample(jnp.array([[[0.0], [4.0]]]), "bilinear", axes=(1,))[0, :, 0])
+      [0. 1. 3. 4.]
     """
-    if mode not in ("nearest", "bilinear"):
-        raise ValueError(f"upsample mode must be 'nearest' or 'bilinear', came {mode!r}.")
+    choices = typing.get_args(UpsampleMode)
+    if mode not in choices:
+        raise ValueError(f"upsample mode must be one of {', '.join(choices)}, got {mode!r}.")
     for axis in axes:
-        x = _repeat(x, axis) if mode == "nearest" else _lerp(x, axis)
-    return lax.optimization_barrier(x)  # otherwise XLA makes it anew for each use
-
-
-def _repeat(x: Array, axis: int) -> Array:
-    return interleave(x, x, axis)
+        x = interleave(x, x, axis) if mode == "nearest" else _lerp(x, axis)
+    return lax.optimization_barrier(x)  # otherwise XLA recomputes it for each use
 
 
 def _neighbors(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
-    """`odd` one place later and `even` one place earlier; each fills the other's gap at the border."""
+    """The neighbors before `even` (from `odd`) and after `odd` (from `even`), border repeated."""
     n = even.shape[axis]
     cut = functools.partial(lax.slice_in_dim, axis=axis)
     before = jnp.concatenate([cut(even, 0, 1), cut(odd, 0, n - 1)], axis)
@@ -67,21 +80,31 @@ _lerp.defvjp(lambda x, axis: (_lerp(x, axis), None), _lerp_backward)
 
 
 def pool(x: Array, mode: str, axes: Axes = (0, 1)) -> Array:
-    """Halves height and width: `[H, W, C] -> [H // 2, W // 2, C]`, each 2x2 block to its summary.
+    """Halves height and width: each 2x2 block becomes one pixel.
 
     Args:
-      x: Image `[H, W, C]`; an odd last row or column is dropped, as PyTorch does.
-      mode: `avg` or `max` (of equal pixels the first gets the gradient, as in PyTorch).
-      axes: Only these are halved; `(1,)` for signals that are one row.
+      x: Image `[H, W, C]`; an odd last row or column is dropped, as in PyTorch.
+      mode: `avg` or `max` (the first of equal pixels gets the gradient, as in PyTorch).
+      axes: The axes to halve; `(1,)` for signals of one row.
+
+    Returns:
+      `[H // 2, W // 2, C]`.
+
+    Raises:
+      ValueError: For another mode.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(pool(jnp.arange(8.0).reshape(2, 4, 1), "avg")[..., 0])
+      [[2.5 4.5]]
     """
+    choices = typing.get_args(PoolMode)
+    if mode not in choices:
+        raise ValueError(f"pool mode must be one of {', '.join(choices)}, got {mode!r}.")
     rows, columns = (2 if axis in axes else 1 for axis in (0, 1))
     height, width = x.shape[0] // rows, x.shape[1] // columns
     blocks = x[: rows * height, : columns * width].reshape(height, rows, width, columns, -1)
-    if mode == "avg":
-        return blocks.mean(axis=(1, 3))
-    if mode == "max":
-        return _block_max(blocks, (rows, columns))
-    raise ValueError(f"pool mode must be 'avg' or 'max', came {mode!r}.")
+    return blocks.mean(axis=(1, 3)) if mode == "avg" else _block_max(blocks, (rows, columns))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -96,8 +119,8 @@ def _block_max_forward(blocks: Array, sides: tuple[int, int]) -> tuple[Array, Ar
     for k, other in enumerate(others, start=1):
         winner = jnp.where(other > best, jnp.int8(k), winner)
         best = jnp.maximum(best, other)
-    # Where each maximum came from is kept. The automatic gradient looks for it again, and where XLA
-    # has recomputed the pixels with other last bits it finds it nowhere and divides zero by zero.
+    # The automatic gradient would search for the maximum again. If XLA recomputed the pixels with
+    # other last bits, it would not find it and divide zero by zero.
     return best, winner
 
 
@@ -111,12 +134,12 @@ _block_max.defvjp(_block_max_forward, _block_max_backward)
 
 
 def lanczos_kernel(factor: int, lobes: int) -> np.ndarray:
-    """The Lanczos window sampled between pixels (phase 1/2), for shrinking by `factor`.
+    """The Lanczos kernel sampled between pixels (phase 1/2), for shrinking by `factor`.
 
     k[i] = sinc(d) sinc(d / lobes), d = |i - (n - 1) / 2| / factor, n = 2 lobes factor; sum 1.
 
     Args:
-      factor: How many times smaller.
+      factor: The ratio of the old to the new side.
       lobes: 2 or 3 (the `a` of Lanczos-a).
 
     Returns:
@@ -124,6 +147,10 @@ def lanczos_kernel(factor: int, lobes: int) -> np.ndarray:
 
     References:
       Ulyanov et al., Deep Image Prior, 2018 (the down-sampler of its super-resolution).
+
+    Example:
+      >>> print(lanczos_kernel(2, 2).round(3))
+      [-0.009 -0.042  0.117  0.434  0.434  0.117 -0.042 -0.009]
     """
     num_taps = 2 * lobes * factor
     distance = np.abs(np.arange(num_taps) - (num_taps - 1) / 2) / factor
@@ -132,13 +159,16 @@ def lanczos_kernel(factor: int, lobes: int) -> np.ndarray:
 
 
 def downsample_lanczos(x: Array, factor: int, lobes: int, axes: Axes = (0, 1)) -> Array:
-    """Shrinks an image by Lanczos with a repeated border: `[H, W, C] -> [H // f, W // f, C]`.
+    """Shrinks an image by a Lanczos kernel, with a repeated border.
 
     Args:
-      x: Image `[H, W, C]`.
-      factor: How many times smaller.
-      lobes: 2 or 3.
-      axes: Only these shrink; `(1,)` for signals that are one row.
+      x: Image `[H, W, C]`; rows and columns beyond a multiple of `factor` are dropped.
+      factor: The ratio of the old to the new sides.
+      lobes: 2 or 3; see `lanczos_kernel`.
+      axes: The axes to shrink; `(1,)` for signals of one row.
+
+    Returns:
+      `[H // factor, W // factor, C]`.
     """
     taps = lanczos_kernel(factor, lobes)
     margin = (len(taps) - factor) // 2

@@ -1,34 +1,25 @@
-"""The platform's own convolution, with a say in how `vmap` makes one of many.
+"""The convolution of XLA, with a choice of how `vmap` batches it.
 
-`jax.lax.conv_general_dilated` is cuDNN on a GPU and the matrix unit on a TPU. Where pictures share a
-device, each has a network of its own, so `vmap` batches images and kernels together. There are three ways:
+`jax.lax.conv_general_dilated` uses cuDNN on a GPU and the matrix unit on a TPU. Images that share a
+device have one network each, so `vmap` batches images and kernels together. There are three
+batchings, with equal results up to rounding:
 
-* `grouped`: one convolution with a group for each picture, about what `vmap` makes by itself. The pictures
-  are laid beside each other as channels, and back.
-* `separate`: as many convolutions as pictures, one after the other.
-* `product`: for each output pixel the k*k inputs that it sums, times the kernels as matrices, which is
-  one batched matrix product.
+* `grouped`: one convolution with a group for each image, similar to the default of `vmap`. It
+  copies the images into the channels of one array, and the results back.
+* `separate`: one convolution for each image, one after the other.
+* `product`: one batched matrix product of image patches (the k * k inputs of each output pixel) and
+  kernels.
 
-The result of each is the same up to rounding. `choose_batching` says which, for each layer and for the
-forward pass and both gradients apart; without `vmap` it chooses between the convolution and the product.
-
-Three precisions of the products; sums are float32 in all of them:
-
-| precision | operands | on a GPU | on a TPU |
-|---|---|---|---|
-| `float32` | float32 | float32 | six bfloat16 products for each |
-| `tf32` | float32 | TensorFloat-32, where there is | three |
-| `bfloat16` | bfloat16, and so the result | bfloat16 | one |
-
-On CPU the first two are the same, and the last rounds as it would elsewhere.
+`choose_batching` selects one for each layer and for each pass: forward, gradient for the input, and
+gradient for the weight. For a single image it selects a convolution or a product.
 
 References:
-  Precision in JAX, https://docs.jax.dev/en/latest/201/precision.html, and jax.lax.Precision.
-  How vmap batches a convolution on a GPU, and what it costs, https://github.com/jax-ml/jax/issues/26568.
+  How vmap batches a convolution on a GPU, and its cost, https://github.com/jax-ml/jax/issues/26568.
 """
 
 import functools
 import math
+import typing
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -38,32 +29,12 @@ from jax import lax
 
 from dip_jax.base import Array
 from dip_jax.layers.patches import image_patches
+from dip_jax.layers.precision import XLA_PRECISIONS, Precision
 
-Precision = Literal["float32", "tf32", "bfloat16"]
 Batching = Literal["auto", "grouped", "separate", "product"]
 Pass = Literal["forward", "input", "weight"]
 
-BATCHINGS = ("auto", "grouped", "separate", "product")
-
-# HIGH is TF32 for cuDNN and cuBLAS as DEFAULT is, and on a TPU what comes nearest to it: so one value
-# serves both. Of bfloat16 operands there is nothing to choose.
-PRECISIONS = {
-    "float32": lax.Precision.HIGHEST,
-    "tf32": lax.Precision.HIGH,
-    "bfloat16": lax.Precision.DEFAULT,
-}
-
-_ALIGNMENT = 8  # channels; what the tensor cores' 16-byte reads of bfloat16 want
-
-
-class _Layer(NamedTuple):
-    """What is fixed about a convolution before any number is known."""
-
-    x: jax.ShapeDtypeStruct
-    kernel: jax.ShapeDtypeStruct
-    stride: int
-    precision: Precision
-    batching: Batching
+_ALIGNMENT = 8  # channels; tensor cores read bfloat16 in units of 16 bytes
 
 
 def xla_conv(
@@ -74,43 +45,45 @@ def xla_conv(
     precision: Precision = "tf32",
     batching: Batching = "auto",
 ) -> Array:
-    """The platform's own convolution of an image that is padded already.
+    """Convolves an image that is already padded.
 
-    With `bfloat16` both are rounded to it and channels are filled up with zeros to a multiple of 8 inside,
-    which fast kernels want. The kernel's gradient has the kernel's own type.
+    With `bfloat16`, both operands are rounded and their channels are filled up with zeros to a
+    multiple of 8, which fast kernels require. The gradient for the kernel has the kernel's type.
 
     Args:
       x: Image `[H, W, C]`.
       kernel: `[a, b, C, O]`.
       stride: 1 or 2.
-      precision: `float32`, `tf32` or `bfloat16`, see above.
-      batching: What `vmap` makes of it, see above; `auto` asks `choose_batching`.
+      precision: See `precision`.
+      batching: How `vmap` batches the convolution; `auto` calls `choose_batching`.
 
     Returns:
-      `[(H - a) // stride + 1, (W - b) // stride + 1, O]` of the kernel's type, bfloat16 with `bfloat16`.
+      `[(H - a) // stride + 1, (W - b) // stride + 1, O]` of the kernel's type, bfloat16 with
+      precision `bfloat16`.
 
     Raises:
-      ValueError: On a precision or batching that is not one of these.
+      ValueError: For an unknown precision or batching.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, came {precision!r}.")
-    if batching not in BATCHINGS:
-        raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, came {batching!r}.")
-    outputs = kernel.shape[3]
+    if precision not in XLA_PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(XLA_PRECISIONS)}, got {precision!r}."
+        )
+    require_batching(batching)
+    num_outputs = kernel.shape[3]
     if precision == "bfloat16":
         x, kernel = _align(x.astype(jnp.bfloat16), 1), _align(kernel, 2)
     else:
         x = x.astype(kernel.dtype)
     x_shape, kernel_shape = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, kernel))
     y = _forward(_Layer(x_shape, kernel_shape, stride, precision, batching), x, kernel)
-    return y if y.shape[-1] == outputs else y[..., :outputs]
+    return y if y.shape[-1] == num_outputs else y[..., :num_outputs]
 
 
-def _align(x: Array, num_axes: int) -> Array:
-    """Zeros behind the last `num_axes` axes, up to a multiple of 8."""
-    widths = [(0, 0)] * (x.ndim - num_axes)
-    widths += [(0, -size % _ALIGNMENT) for size in x.shape[-num_axes:]]
-    return jnp.pad(x, widths) if any(after for _, after in widths) else x
+def require_batching(batching: str) -> None:
+    """Raises a `ValueError` unless `batching` is a `Batching`."""
+    choices = typing.get_args(Batching)
+    if batching not in choices:
+        raise ValueError(f"batching must be one of {', '.join(choices)}, got {batching!r}.")
 
 
 def choose_batching(
@@ -122,30 +95,37 @@ def choose_batching(
     stride: int,
     num_images: int,
 ) -> Batching:
-    """The way to go for one pass of one layer. It is reasoned, not measured.
+    """Chooses the batching for one pass of one layer. The rules are reasoned, not measured.
 
-    An image alone is the platform's own business. A large GPU computes a result in tiles of about 128 x 128
-    and has about 130 places for them, so 128 channels of 128 x 128 pixels fill it: from there on side by side
-    gains nothing, and separate convolutions spare the grouped one's way to channels and back. A product
-    writes and reads patches of k*k times the image. That costs little where they are no larger than the
-    result, or where the images are so small that most places would be empty. In between it is grouped,
-    except for a strided layer's gradient for its input: in groups XLA:GPU makes it a convolution of
-    mostly zeros.
+    * A kernel of one pixel is a product without patches.
+    * A single image is convolved by the platform.
+    * A product reads and writes patches of k * k times the image. This is cheap if the patches are
+      no larger than the result, or if the images are so small that they leave most of the GPU idle.
+    * A large GPU computes a result in about 130 tiles of about 128 x 128 at a time, so 128 channels
+      of 128 x 128 pixels fill it. From this size on a grouped convolution gains nothing, and
+      separate convolutions save its copies.
+    * In between, grouped is best, except for the gradient for the input of a strided layer: in
+      groups, XLA:GPU computes it as a convolution of mostly zeros.
 
     Args:
       which: `forward`, or the gradient for the `input` or for the `weight`.
-      num_pixels: Of the layer's output.
-      sides: Of the kernel.
+      num_pixels: Pixels of the layer's output.
+      sides: Sides of the kernel.
       channels: Input and output channels of the layer.
-      stride: Of the layer.
-      num_images: How many are convolved, each with its own kernel.
+      stride: Stride of the layer.
+      num_images: Number of images, each with its own kernel.
 
     Returns:
       `grouped`, `separate` or `product`.
+
+    Example:
+      >>> layer = {"sides": (3, 3), "channels": (128, 128), "stride": 1, "num_images": 8}
+      >>> [choose_batching("forward", num_pixels=n**2, **layer) for n in (16, 64, 512)]
+      ['product', 'grouped', 'separate']
     """
     taps = math.prod(sides)
     if taps == 1:
-        return "product"  # without any patches
+        return "product"
     if num_images == 1:
         return "separate"
     inputs, outputs = reversed(channels) if which == "input" else channels
@@ -156,7 +136,21 @@ def choose_batching(
     return "grouped"
 
 
-# --- One image, as a convolution or as a product -----------------------------------------------------
+class _Layer(NamedTuple):
+    """The static description of a convolution."""
+
+    x: jax.ShapeDtypeStruct
+    kernel: jax.ShapeDtypeStruct
+    stride: int
+    precision: Precision
+    batching: Batching
+
+
+def _align(x: Array, num_axes: int) -> Array:
+    """Fills the last `num_axes` axes up with zeros to a multiple of 8."""
+    widths = [(0, 0)] * (x.ndim - num_axes)
+    widths += [(0, -size % _ALIGNMENT) for size in x.shape[-num_axes:]]
+    return jnp.pad(x, widths) if any(after for _, after in widths) else x
 
 
 def _convolve(layer: _Layer, x: Array, kernel: Array) -> Array:
@@ -166,7 +160,7 @@ def _convolve(layer: _Layer, x: Array, kernel: Array) -> Array:
         (layer.stride, layer.stride),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=PRECISIONS[layer.precision],
+        precision=XLA_PRECISIONS[layer.precision],
     )
     return lax.squeeze(y, (0,))
 
@@ -177,13 +171,14 @@ def _convolve_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
 
 
 def _convolve_weight(layer: _Layer, x: Array, dy: Array) -> Array:
-    """Of one image, or of many `[N, ...]` as one convolution in groups."""
-    forward, many = functools.partial(_convolve, layer), x.shape[:-3]
-    if many:
+    """The gradient for one kernel, or for `[N, ...]` kernels as one grouped convolution."""
+    forward, batch = functools.partial(_convolve, layer), x.shape[:-3]
+    if batch:
         forward = jax.vmap(forward)
-    # Of bfloat16 the sum is float32, rounded once at its end. XLA:GPU knows no convolution of mixed types
-    # (ConvBfloat16Support in xla/service/gpu): asked for a float32 result it would widen the operands.
-    narrow = jax.ShapeDtypeStruct((*many, *layer.kernel.shape), x.dtype)
+    # The sum of bfloat16 products is float32 and is rounded once at its end. XLA:GPU has no
+    # convolution of mixed types (ConvBfloat16Support in xla/service/gpu): for a float32 result it
+    # would widen the operands.
+    narrow = jax.ShapeDtypeStruct((*batch, *layer.kernel.shape), x.dtype)
     transpose = jax.linear_transpose(lambda kernel: forward(x, kernel), narrow)
     return transpose(dy)[0].astype(layer.kernel.dtype)
 
@@ -191,18 +186,18 @@ def _convolve_weight(layer: _Layer, x: Array, dy: Array) -> Array:
 def _multiply(layer: _Layer, x: Array, kernel: Array) -> Array:
     patches = image_patches(x, kernel.shape[:2], layer.stride)
     matrix = kernel.astype(x.dtype).reshape(-1, kernel.shape[3])
-    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=PRECISIONS[layer.precision])
+    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=XLA_PRECISIONS[layer.precision])
 
 
 def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
     sides = kernel.shape[:2]
     if layer.stride == 1:
-        # A convolution again, with the kernel turned by half a turn: it reads patches, where a
-        # transposed product would write them and add them up.
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        return _multiply(layer, jnp.pad(dy, (*((n - 1,) * 2 for n in sides), (0, 0))), turned)
+        # A convolution with the rotated kernel reads patches; a transposed product would write and
+        # add them.
+        rotated = kernel[::-1, ::-1].swapaxes(2, 3)
+        return _multiply(layer, jnp.pad(dy, (*((n - 1,) * 2 for n in sides), (0, 0))), rotated)
     matrix = kernel.astype(dy.dtype).reshape(-1, kernel.shape[3])
-    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=PRECISIONS[layer.precision])
+    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=XLA_PRECISIONS[layer.precision])
     scatter = jax.linear_transpose(lambda x: image_patches(x, sides, layer.stride), layer.x)
     return scatter(dpatches)[0]
 
@@ -212,27 +207,25 @@ def _multiply_weight(layer: _Layer, x: Array, dy: Array) -> Array:
         "hwk,hwo->ko",
         image_patches(x, layer.kernel.shape[:2], layer.stride),
         dy,
-        precision=PRECISIONS[layer.precision],
+        precision=XLA_PRECISIONS[layer.precision],
         preferred_element_type=layer.kernel.dtype,
     )
     return dkernel.reshape(layer.kernel.shape)
 
 
-_WAYS: dict[Pass, tuple[Callable[..., Array], Callable[..., Array]]] = {
+# Each pass of one image, as a convolution and as a product.
+_IMPLEMENTATIONS: dict[Pass, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "forward": (_convolve, _multiply),
     "input": (_convolve_input, _multiply_input),
     "weight": (_convolve_weight, _multiply_weight),
 }
 
 
-# --- Many images -------------------------------------------------------------------------------------
-
-
 def _run(which: Pass, layer: _Layer, *operands: Array) -> Array:
-    """One pass of one image, which under `vmap` goes the way of the table."""
-    convolve, multiply = (functools.partial(function, layer) for function in _WAYS[which])
+    """Computes one pass of one image; under `vmap`, by the batching of the layer."""
+    convolve, multiply = (functools.partial(f, layer) for f in _IMPLEMENTATIONS[which])
 
-    def way(num_images: int) -> Batching:
+    def batching(num_images: int) -> Batching:
         if layer.batching != "auto":
             return layer.batching
         height, width = (
@@ -249,29 +242,31 @@ def _run(which: Pass, layer: _Layer, *operands: Array) -> Array:
         )
 
     @jax.custom_batching.custom_vmap
-    def one(*operands: Array) -> Array:
-        return (multiply if way(1) == "product" else convolve)(*operands)
+    def single(*operands: Array) -> Array:
+        return (multiply if batching(1) == "product" else convolve)(*operands)
 
-    @one.def_vmap
-    def many(num_images: int, in_batched: list[bool], *operands: Array) -> tuple[Array, bool]:
-        # What all images share makes one ordinary convolution of them; only where they share nothing is
-        # there a choice. Within an outer `vmap` these are convolutions like any other.
-        nothing_shared, chosen = all(in_batched), way(num_images)
-        if nothing_shared and chosen == "separate":
+    @single.def_vmap
+    def batched(num_images: int, in_batched: list[bool], *operands: Array) -> tuple[Array, bool]:
+        # An operand that all images share makes an ordinary convolution of the batch, so there is a
+        # choice only without one. Under an outer `vmap` these are ordinary convolutions.
+        chosen = batching(num_images)
+        if all(in_batched) and chosen == "separate":
             images = [convolve(*(v[i] for v in operands)) for i in range(num_images)]
             return jnp.stack(images), True
-        if nothing_shared and chosen == "grouped" and which == "weight":
-            # The grouped convolution's gradient, not the gradients in groups, which `vmap` would make and
-            # XLA:GPU would take for a convolution with a kernel of the image's size (MatchBackwardFilter).
+        if all(in_batched) and chosen == "grouped" and which == "weight":
+            # This is the gradient of the grouped convolution. `vmap` would make grouped gradients,
+            # which XLA:GPU takes for a convolution with a kernel of the image's size
+            # (MatchBackwardFilter).
             return convolve(*operands), True
         function = multiply if chosen == "product" else convolve
-        axes = [0 if batched else None for batched in in_batched]
+        axes = [0 if is_batched else None for is_batched in in_batched]
         return jax.vmap(function, axes)(*operands), True
 
-    return one(*operands)
+    return single(*operands)
 
 
-# A convolution is linear in the image and in the kernel, so the gradients of each pass are the other two.
+# A convolution is linear in the image and in the kernel, so the gradients of each pass are the
+# other two passes.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,4 +1,4 @@
-"""Forward models y = A x, one kind per file; all of them are names of this package."""
+"""Forward models y = A x. Every operator is a name of this package; a file holds one kind."""
 
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.operators.bayer import Bayer, Gray
@@ -8,6 +8,7 @@ from dip_jax.operators.compose import Chain, Stack
 from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.from_file import CustomOperator, load_operator
 from dip_jax.operators.jpeg import Coefficients, Jpeg
+from dip_jax.operators.pixelwise import is_pixelwise
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 
@@ -28,5 +29,6 @@ __all__ = [
     "SubsampledFourier",
     "adjoint",
     "check_operator",
+    "is_pixelwise",
     "load_operator",
 ]

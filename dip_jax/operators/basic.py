@@ -1,7 +1,7 @@
-"""Measurement operators: what was done to the picture, y = A x.
+"""The simplest forward models: all pixels of the image, or its known pixels.
 
-An operator is a callable pytree `image [H, W, C] -> measurement` (see `base.Operator`); its adjoint
-comes from JAX. `check_operator` refuses one that breaks the contract, with the measured number.
+An operator is a callable pytree `image [H, W, C] -> measurement`; `base.Operator` states the contract, and
+`check_operator` tests it. JAX derives the adjoint.
 """
 
 import dataclasses
@@ -16,16 +16,23 @@ from dip_jax.base import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """A x = x: the picture itself, noisy or compressed."""
+    """A x = x: every pixel is measured.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> Identity()(jnp.full((1, 2, 1), 0.5)).tolist()
+      [[[0.5], [0.5]]]
+    """
 
     is_linear: ClassVar[bool] = True
+    is_pixelwise: ClassVar[bool] = True
 
     def __call__(self, image: Array) -> Array:
         """Returns `image`."""
         return image
 
     def pad(self, height: int, width: int) -> "Identity":
-        """What it is on a canvas `[height, width]`; see `padding`."""
+        """Returns the operator for a canvas `[height, width]`, which is this one."""
         del height, width
         return self
 
@@ -33,18 +40,26 @@ class Identity:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A x = m x: only the known pixels are seen."""
+    """A x = mask x: only the known pixels are measured.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> mask = jnp.array([[[1.0], [0.0]]])
+      >>> Mask(mask)(jnp.full((1, 2, 1), 0.5)).tolist()
+      [[[0.5], [0.0]]]
+    """
 
     mask: Array
-    """`[H, W, 1]`, 1 where known and 0 where missing."""
+    """`[H, W, 1]`, 1 where a pixel is known and 0 where it is missing."""
     is_linear: ClassVar[bool] = True
+    is_pixelwise: ClassVar[bool] = True
 
     def __call__(self, image: Array) -> Array:
-        """Returns `image` with its missing pixels at zero."""
+        """Returns `image` with its missing pixels set to zero."""
         return image * self.mask
 
     def pad(self, height: int, width: int) -> "Mask":
-        """What it is on a canvas `[height, width]`: the margin is missing too."""
+        """Returns the mask for a canvas `[height, width]`; the pixels of the margin are missing."""
         rows, columns, _ = self.mask.shape
         margins = [(0, height - rows), (0, width - columns), (0, 0)]
         return Mask(jnp.pad(self.mask, margins))

@@ -1,4 +1,4 @@
-"""A user's own operator: any JAX function from an image to a measurement, `path.py:function`."""
+"""An operator from a user's file: any JAX function from an image to a measurement, `path.py:function`."""
 
 import dataclasses
 import functools
@@ -12,61 +12,84 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.base import Array, InputError
+from dip_jax.base import Array
+from dip_jax.errors import InputError
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CustomOperator:
-    """A x = function(x)."""
+    """A x = function(x).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> operator = CustomOperator(lambda image: image[:, ::2], is_linear=True)
+      >>> operator(jnp.ones((4, 6, 3))).shape
+      (4, 3, 3)
+    """
 
     function: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
     is_linear: bool = dataclasses.field(metadata={"static": True})
     digest: str = dataclasses.field(default="", metadata={"static": True})
-    """Of the file that it comes from: a changed file is another operator."""
+    """Checksum of the function's file: a changed file is another operator."""
+    is_pixelwise: bool = dataclasses.field(default=False, metadata={"static": True})
+    """Whether the function maps each pixel by itself, in images of any size."""
 
     def __call__(self, image: Array) -> Array:
         """Measures `image`."""
         return self.function(image)
 
+    def pad(self, height: int, width: int) -> "CustomOperator":
+        """Returns the operator for a canvas `[height, width]`: this one; only for a pixelwise function."""
+        del height, width
+        return self
+
 
 def load_operator(text: str, shape: tuple[int, int, int]) -> CustomOperator:
-    """The operator of a file of the user's; the file is run.
+    """Runs a user's file and returns one of its functions as an operator.
 
-    A function that has an attribute `is_linear` says so itself; of others it is found out by a trial, as
-    A(x - 2 x') = A x - 2 A x'. Either way `operators.check_operator` has the last word.
+    The function may have the attributes `is_linear` and `is_pixelwise` (default False). Without `is_linear`, a
+    trial decides: A(x - 2 x') = A x - 2 A x'. `check_operator` tests both attributes.
 
     Args:
       text: `path.py:name` of a function (or any callable) image `[H, W, C]` -> measurement.
-      shape: Of its images.
+      shape: `(H, W, C)` of the images of the trial.
 
     Raises:
-      InputError: If there is no such file or name, it cannot be run, or it cannot be called.
+      InputError: If the file or the name does not exist, the file cannot be run, or the name is not callable.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp(), "mine.py")
+      >>> _ = path.write_text("halve = lambda image: 0.5 * image")
+      >>> load_operator(f"{path}:halve", (4, 4, 1)).is_linear
+      True
     """
-    function, digest = _load(text)
+    function, digest = _load_function(text)
     is_linear = getattr(function, "is_linear", None)
     if is_linear is None:
         is_linear = _seems_linear(function, shape)
-    return CustomOperator(function, is_linear, digest)
+    return CustomOperator(function, is_linear, digest, getattr(function, "is_pixelwise", False))
 
 
-@functools.cache  # every picture of a run has the same one, and so the same compiled program
-def _load(text: str) -> tuple[Callable[[Array], Array], str]:
+@functools.cache  # all images of a run share the function, and so the compiled program
+def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
+    """The function and the checksum of its file."""
     path, colon, name = text.rpartition(":")
     if not colon or not name.isidentifier():
-        raise InputError(f"--operator expects path.py:function, came {text!r}.")
+        raise InputError(f"--operator expects path.py:function, got {text!r}.")
     if not Path(path).is_file():
         raise InputError(f"--operator: there is no file {path!r}.")
     module_name = f"_dip_jax_operator_{Path(path).stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"--operator: {path} must be a Python file (.py).")
+        raise InputError(f"--operator expects a Python file (.py), got {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    sys.path.insert(0, str(Path(path).resolve().parent))  # as `python path.py` would
+    sys.path.insert(0, str(Path(path).resolve().parent))  # as `python path.py` does
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever their file does
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise InputError(
             f"--operator: {path} cannot be run: {type(error).__name__}: {error}."
         ) from None
@@ -85,5 +108,5 @@ def _seems_linear(function: Callable[[Array], Array], shape: tuple[int, int, int
         expected = function(x) - 2 * function(other)
         gap = jnp.linalg.norm(jnp.ravel(function(x - 2 * other) - expected))
         return bool(gap <= 1e-4 * jnp.linalg.norm(jnp.ravel(expected)))
-    except Exception:  # the check that follows says what is wrong
+    except Exception:  # `check_operator` reports the reason
         return False

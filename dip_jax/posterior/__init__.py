@@ -1,4 +1,4 @@
-"""The statistics of posterior samples, on arrays: moments, convergence, calibration, pooling."""
+"""Statistics of posterior samples, on arrays: moments, convergence, calibration, pooling."""
 
 import lazy_loader
 

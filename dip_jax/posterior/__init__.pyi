@@ -2,9 +2,12 @@ from . import gaussian_process as gaussian_process
 from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
 from .calibration import calibrate_scaled as calibrate_scaled
+from .calibration import fit_scale as fit_scale
 from .convergence import Diagnosis as Diagnosis
 from .convergence import diagnose as diagnose
 from .moments import Moments as Moments
+from .moments import add_sample as add_sample
+from .moments import start_moments as start_moments
 from .pooling import outliers as outliers
 from .pooling import pool_chains as pool_chains
 from .pooling import pool_seeds as pool_seeds

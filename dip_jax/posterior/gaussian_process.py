@@ -1,12 +1,14 @@
-"""The Gaussian-process view: what a network's random weights say about images before any data.
+"""Gaussian processes as the limit of deep image priors: kernels, regression, hyperparameters.
 
-With many channels, the output of a random convolutional network on stationary random codes tends to a
-Gaussian process whose covariance depends on the lag alone. That kernel follows a recursion over the layers,
-or is estimated from images that the network makes at random weights; regression with it is the
-deep image prior's posterior in the limit, without any training.
+With many channels, the output of a convolutional network with random weights, on a stationary
+random code, tends to a Gaussian process whose covariance depends on the lag alone. Its kernel
+follows a recursion over the layers (`network_kernel`), or is estimated from images of networks with
+random weights (`estimate_kernel`). Regression with this kernel (`posterior`) gives the posterior of
+the deep image prior in the limit, without training.
 
-A kernel is a table of its values at lags, that of lag 0 first: `[L]` for signals, `[Lh, Lw]` for pictures.
-Everything but the networks is float64 on the host, for kernel matrices are badly conditioned.
+A kernel is an array of its values at the lags 0, 1, 2, ...: `[L]` for signals, `[Lh, Lw]` for
+images. Everything but the networks is float64 on the host, because kernel matrices are badly
+conditioned.
 
 References:
   Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019.
@@ -20,20 +22,26 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import linalg, optimize
 
-from dip_jax.base import Array, InputError, Net, Params
+from dip_jax.base import Array, Net, Params
 from dip_jax.codes import build_code
 from dip_jax.config import FitConfig
+from dip_jax.errors import InputError
 
-_BATCH = 256  # images whose spectra are held at once
-_LEAST_RATIO = 1e-6  # of the noise's variance to the process's, in the search
+_BATCH = 256  # images whose spectra are in memory at once
+_MIN_RATIO = 1e-6  # lower bound of the noise variance over that of the process, in the search
 
 
 def input_kernel(distance: np.ndarray, input_std: float) -> np.ndarray:
-    """K(d) = exp(-d^2 / (4 s^2)): white noise smoothed by a Gaussian of standard deviation s.
+    """Returns the kernel K(d) = exp(-d^2 / (4 s^2)) of white noise smoothed by a Gaussian.
 
     Args:
-      distance: Lags d in pixels, any shape.
-      input_std: s in pixels; 0 for white noise, K(d) = 1 where d = 0 and 0 elsewhere.
+      distance: Lags d in pixels, of any shape.
+      input_std: Standard deviation s of the Gaussian in pixels; 0 for white noise, whose kernel is
+        1 at d = 0 and 0 elsewhere.
+
+    Example:
+      >>> input_kernel([0, 1, 2], input_std=1.0).round(3).tolist()
+      [1.0, 0.779, 0.368]
     """
     distance = np.asarray(distance, np.float64)
     if input_std == 0:
@@ -44,25 +52,33 @@ def input_kernel(distance: np.ndarray, input_std: float) -> np.ndarray:
 def conv_kernel(
     kernel: np.ndarray, *, weight_var: float = 1.0, bias_var: float = 0.0
 ) -> np.ndarray:
-    """K'(d) = b + w K(d): a convolution with independent weights of mean 0.
+    """Returns the kernel K'(d) = b + w K(d) after a convolution with independent weights of mean 0.
 
-    The size of the filter does not matter: it shifts both places alike.
+    The size of the filter has no effect, because each tap shifts both pixels by the same lag.
 
     Args:
-      kernel: A kernel.
-      weight_var: w, the variance of a weight times the number of weights of an output (3 in, 9 in).
+      kernel: Kernel K of the input, of any shape.
+      weight_var: w, the variance of a weight times the number of weights per output (taps times
+        input channels).
       bias_var: b, the variance of a bias.
     """
     return bias_var + weight_var * np.asarray(kernel, np.float64)
 
 
 def relu_kernel(kernel: np.ndarray) -> np.ndarray:
-    """K'(d) = K(0) / (2 pi) (sin t + (pi - t) cos t) with cos t = K(d) / K(0): a rectifier.
+    """Returns the kernel after a rectifier, which halves the variance.
 
-    It halves the variance.
+    K'(d) = K(0) / (2 pi) (sin t + (pi - t) cos t), with cos t = K(d) / K(0).
+
+    Args:
+      kernel: Kernel K of the input, of any shape; its first value is K(0).
 
     References:
       Cho and Saul, Kernel Methods for Deep Learning, 2009 (the arc-cosine kernel of order 1).
+
+    Example:
+      >>> relu_kernel([1.0, 0.0]).round(3).tolist()
+      [0.5, 0.159]
     """
     kernel = np.asarray(kernel, np.float64)
     variance = kernel.flat[0]
@@ -72,17 +88,21 @@ def relu_kernel(kernel: np.ndarray) -> np.ndarray:
 
 
 def network_kernel(distance: np.ndarray, depth: int, input_std: float) -> np.ndarray:
-    """The cosine K(d) / K(0) after `depth` times a convolution and a rectifier.
+    """Returns the correlation K(d) / K(0) after `depth` layers of a convolution and a rectifier.
 
-    Each layer brings places together: the cosine grows with the depth at every distance, towards 1.
+    At every distance, it grows towards 1 with the depth.
 
     Args:
-      distance: Lags d in pixels, any shape.
-      depth: Layers; a last convolution does not change the cosine.
-      input_std: As for `input_kernel`.
+      distance: Lags d in pixels, of any shape.
+      depth: Number of layers; a further convolution does not change the correlation.
+      input_std: Smoothing of the code in pixels; see `input_kernel`.
 
     References:
       Cheng et al. 2019, theorem 1.
+
+    Example:
+      >>> network_kernel([0, 1, 10], depth=2, input_std=2.0).round(3).tolist()
+      [1.0, 0.948, 0.494]
     """
     distance = np.asarray(distance, np.float64)
     kernel = input_kernel(np.concatenate([[0.0], distance.ravel()]), input_std)
@@ -94,20 +114,22 @@ def network_kernel(distance: np.ndarray, depth: int, input_std: float) -> np.nda
 def conv_relu_net(
     size: int, *, depth: int, width: int = 128, input_depth: int = 128, channels: int = 1
 ) -> Net:
-    """A network for signals: `depth` times a convolution and a rectifier, and a last convolution.
+    """Builds a network for signals: rectified convolutions, and a last convolution.
 
-    Kernels have 3 taps, no bias and no padding, so that nothing happens at borders; weights are drawn from
-    N(0, 1 / (3 in)). Its params are `{"conv_0": [1, 3, in, out], ...}`.
+    Convolutions have 3 taps, no bias and no padding, so the output is stationary up to its border.
+    Weights are drawn from N(0, 1 / (3 inputs)). The params are `{"conv_0": [1, 3, inputs, outputs],
+    ...}`.
 
     Args:
-      size: Pixels of the signal that it makes.
-      depth: Rectified layers.
-      width: Their channels.
+      size: Pixels of the signal.
+      depth: Number of rectified layers.
+      width: Channels of the rectified layers.
       input_depth: Channels of the code.
-      channels: Of the signal; for random weights they are independent in the limit.
+      channels: Channels of the signal; with random weights they are independent in the limit.
 
     Returns:
-      A `Net` for codes `[1, size + 2 (depth + 1), input_depth]`; see `smooth_code`.
+      A `Net` from codes `[1, size + 2 (depth + 1), input_depth]`, such as `smooth_code`, to signals
+      `[1, size, channels]`.
     """
     depths = (input_depth, *(width,) * depth, channels)
     code_shape = (1, size + 2 * (depth + 1), input_depth)
@@ -132,11 +154,11 @@ def conv_relu_net(
 
 
 def smooth_code(key: Array, shape: tuple[int, int, int], input_std: float) -> Array:
-    """Normal noise smoothed along the columns by a Gaussian, of variance 1: its kernel is `input_kernel`.
+    """Draws normal noise, smoothed along the columns by a Gaussian; its kernel is `input_kernel`.
 
     Args:
       key: Random key, consumed.
-      shape: `(1, W, C)`.
+      shape: Shape of the code, `(1, W, C)`.
       input_std: Standard deviation of the Gaussian in pixels; 0 for white noise.
     """
     radius = int(np.ceil(4 * input_std))
@@ -153,13 +175,13 @@ def smooth_code(key: Array, shape: tuple[int, int, int], input_std: float) -> Ar
 def prior_images(
     key: Array, net: Net, num: int, *, code_fn: Callable[[Array], Array] | None = None
 ) -> Array:
-    """Draws images from a network's prior: new params and a new code for each.
+    """Draws images from the prior of a network, each with new params and a new code.
 
     Args:
       key: Random key, consumed.
       net: Any network.
-      num: How many images.
-      code_fn: `code_fn(key) -> code`; by default uniform noise as in a fit.
+      num: Number of images.
+      code_fn: `code_fn(key) -> code`; None for uniform noise, the default code of a fit.
 
     Returns:
       `[num, H, W, C]`.
@@ -174,26 +196,36 @@ def prior_images(
 
 
 def estimate_kernel(images: np.ndarray, max_lag: int) -> np.ndarray:
-    """K(i, j) = mean of x(p) x(p + lag) over images, channels, places p and lags (+-i, +-j).
+    """Estimates the kernel of a stationary process of mean 0 from images.
 
-    The process has mean 0: subtract its mean before. Near the borders of its image a network is
-    not stationary: hand over the central part.
+    K(i, j) is the mean of x(p) x(p + lag) over images, channels, pixels p and the lags (+-i, +-j).
+    Subtract the mean of the process first, and pass only the central part of images of a network,
+    which is not stationary near its borders.
 
     Args:
       images: `[N, H, W, C]`, or `[N, 1, W, C]` for signals.
-      max_lag: The largest lag in pixels, less than W (and H, where it is not 1).
+      max_lag: Largest lag in pixels, less than W, and less than H for images.
 
     Returns:
-      `[max_lag + 1, max_lag + 1]`, symmetric (rows and columns play the same role in the networks), or
-      `[1, max_lag + 1]` for signals.
+      `[max_lag + 1, max_lag + 1]`, the mean over both orders of rows and columns, or `[1, max_lag +
+      1]` for signals.
+
+    Raises:
+      InputError: If `max_lag` is too large.
+
+    Example:
+      >>> import numpy as np
+      >>> white_noise = np.random.default_rng(0).normal(size=(100, 16, 16, 1))
+      >>> (estimate_kernel(white_noise, max_lag=1).round(1) + 0.0).tolist()
+      [[1.0, 0.0], [0.0, 0.0]]
     """
     num, height, width, channels = images.shape
     if max_lag >= width or (height > 1 and max_lag >= height):
         raise InputError(
-            f"max_lag must be less than the images' sides, came {max_lag} and {height, width}."
+            f"max_lag must be less than the sides of the images, got {max_lag} and {height, width}."
         )
     row_lag = max_lag if height > 1 else 0
-    # Padded by as many zeros as there are lags, a circular correlation wraps nothing but zeros.
+    # With as many zeros of padding as lags, the circular correlation wraps only zeros.
     padded = (height + row_lag, width + max_lag)
     power = np.zeros((padded[0], padded[1] // 2 + 1))
     for first in range(0, num, _BATCH):
@@ -203,31 +235,41 @@ def estimate_kernel(images: np.ndarray, max_lag: int) -> np.ndarray:
     sums = np.fft.irfft2(power, s=padded)
     rows, columns = np.arange(row_lag + 1), np.arange(max_lag + 1)
     total = (sums[np.ix_(rows, columns)] + sums[np.ix_(-rows, columns)]) / 2
-    places = np.outer(height - rows, width - columns)
-    kernel = total / (places * num * channels)
+    num_pairs = np.outer(height - rows, width - columns)
+    kernel = total / (num_pairs * num * channels)
     return kernel if height == 1 else (kernel + kernel.T) / 2
 
 
-def covariance_matrix(kernel: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The matrix K[i, j] = K(|p_i - p_j|), row and column lags apart.
+def covariance_matrix(kernel: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Returns the covariance matrix K[i, j] = K(|p_i - p_j|) of pixels.
 
     Args:
-      kernel: `[Lh, Lw]`, with all lags that occur.
-      places: Rows and columns `[N, 2]`, integers.
+      kernel: `[Lh, Lw]`, for all lags of rows and columns between the pixels.
+      positions: Rows and columns of the pixels `[N, 2]`, integers.
 
     Returns:
       `[N, N]`.
+
+    Example:
+      >>> import numpy as np
+      >>> kernel = np.array([[1.0, 0.5, 0.2]])
+      >>> covariance_matrix(kernel, np.array([[0, 0], [0, 1], [0, 2]])).tolist()
+      [[1.0, 0.5, 0.2], [0.5, 1.0, 0.5], [0.2, 0.5, 1.0]]
     """
-    lags = np.abs(places[:, None] - places[None])
+    lags = np.abs(positions[:, None] - positions[None])
     return kernel[lags[..., 0], lags[..., 1]]
 
 
 def rbf_kernel(shape: tuple[int, int], lengthscale: float) -> np.ndarray:
-    """K(i, j) = exp(-(i^2 + j^2) / (2 l^2)), the radial basis function that GPs are used with by default.
+    """Returns the radial basis function K(i, j) = exp(-(i^2 + j^2) / (2 l^2)).
 
     Args:
-      shape: How many row and column lags.
-      lengthscale: l in pixels.
+      shape: Number of row and column lags.
+      lengthscale: Lengthscale l in pixels.
+
+    Example:
+      >>> rbf_kernel((1, 3), lengthscale=1.0).round(3).tolist()
+      [[1.0, 0.607, 0.135]]
     """
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return np.exp(-(rows**2 + columns**2) / (2 * lengthscale**2))
@@ -241,32 +283,42 @@ def posterior(
     noise_std: float,
     mean: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian-process regression: what the known values say about all of them.
+    """Returns mean and standard deviation of a Gaussian process, given some of its values.
 
-    E[x | y] = m + k S^-1 (y - m), Var[x | y] = diag(K - k S^-1 k'), S = K_known + noise_std^2 I, where k
-    holds the columns of K that are known.
+    E[x | y] = m + k S^-1 (y - m), Var[x | y] = diag(K - k S^-1 k'), with S = K_known + noise_std^2
+    I and k the columns of K of the known values.
 
     Args:
-      kernel: The prior's covariance K of all places `[N, N]`.
-      known: Whether a place is known `[N]`, boolean.
-      measurement: y, the known values `[num_known]`.
-      noise_std: Standard deviation of their noise; some is needed where K is nearly singular.
-      mean: The prior's mean m, `[N]` or a number.
+      kernel: Covariance matrix K of the prior `[N, N]`; see `covariance_matrix`.
+      known: Whether a value is known `[N]`, boolean.
+      measurement: The known values y `[num_known]`.
+      noise_std: Standard deviation of the noise on y; it must be positive if K is nearly singular.
+      mean: Mean m of the prior, `[N]` or a number.
 
     Returns:
-      Mean and standard deviation of x (without the noise) `[N]`, `[N]`.
+      Mean `[N]` and standard deviation `[N]` of x, without the noise.
 
     Raises:
       InputError: If S is not positive definite.
 
     References:
       Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, algorithm 2.1.
+
+    Example:
+      Three neighbors, of which the outer two are known:
+
+      >>> import numpy as np
+      >>> kernel = covariance_matrix(rbf_kernel((1, 3), 2.0), np.array([[0, 0], [0, 1], [0, 2]]))
+      >>> known = np.array([True, False, True])
+      >>> mean, std = posterior(kernel, known, np.array([1.0, 2.0]), noise_std=0.0)
+      >>> mean.round(2).tolist()
+      [1.0, 1.65, 2.0]
     """
     mean = np.broadcast_to(np.asarray(mean, np.float64), known.shape)
     factor = _cholesky(kernel[np.ix_(known, known)], noise_std**2)
     if factor is None:
         raise InputError(
-            f"The kernel is not positive definite with noise_std={noise_std}; raise it."
+            f"The covariance is not positive definite with noise_std={noise_std}; raise noise_std."
         )
     half = linalg.solve_triangular(factor, kernel[known], lower=True)
     residual = linalg.solve_triangular(factor, measurement - mean[known], lower=True)
@@ -275,18 +327,18 @@ def posterior(
 
 
 class Hyperparameters(NamedTuple):
-    """What the data say about a kernel, by maximum likelihood."""
+    """Hyperparameters of a Gaussian process by maximum likelihood."""
 
-    shape: tuple[float, ...]
-    """The arguments of the correlation, such as a lengthscale."""
+    correlation_args: tuple[float, ...]
+    """Arguments of the correlation function, such as a lengthscale."""
     scale: float
-    """Variance by which the correlation is multiplied."""
+    """Variance of the process, a factor on the correlation."""
     noise_std: float
-    """Standard deviation of the noise on the data."""
+    """Standard deviation of the noise on the measurement."""
     mean: float
-    """The process's constant mean."""
+    """Constant mean of the process."""
     log_likelihood: float
-    """Of the data, at its maximum."""
+    """Maximum of the log likelihood of the measurement."""
 
 
 def fit_hyperparameters(
@@ -295,25 +347,39 @@ def fit_hyperparameters(
     *,
     start: tuple[float, ...] = (),
 ) -> Hyperparameters:
-    """Maximizes log N(y | m 1, s (R + g I)) over m, s, g and the arguments of R, all but m positive.
+    """Fits the hyperparameters of a Gaussian process by maximum likelihood.
 
-    For given R and g, with S = R + g I and n values, the best are m = 1' S^-1 y / 1' S^-1 1 and
-    s = (y - m)' S^-1 (y - m) / n; the others are found by Nelder and Mead's method in their logarithms.
+    It maximizes log N(y | m 1, s (R + g I)) over m, s, g and the arguments of R, all but m
+    positive. For given R and g, with S = R + g I and n values, the best m is 1' S^-1 y / 1' S^-1 1
+    and the best s is (y - m)' S^-1 (y - m) / n. The others follow from a Nelder-Mead search in
+    their logarithms.
 
     Args:
-      correlation_fn: `correlation_fn(*shape) -> R` between the measured places `[n, n]`.
-      measurement: y `[n]`.
-      start: Where the search for R's arguments begins; empty where it has none.
+      correlation_fn: `correlation_fn(*arguments) -> R`, the correlation matrix `[n, n]` of the
+        measured pixels.
+      measurement: The measured values y `[n]`.
+      start: Arguments of the correlation at which the search starts; empty if there are none.
 
     References:
       Rasmussen and Williams 2006, section 5.4.1 (the marginal likelihood).
+
+    Example:
+      >>> import numpy as np
+      >>> positions = np.stack([np.zeros(60, int), np.arange(60)], axis=-1)
+      >>> def correlation(lengthscale):
+      ...     return covariance_matrix(rbf_kernel((1, 60), lengthscale), positions)
+      >>> covariance = correlation(3.0) + 0.1**2 * np.eye(60)
+      >>> y = np.random.default_rng(0).multivariate_normal(np.zeros(60), covariance)
+      >>> found = fit_hyperparameters(correlation, y, start=(1.0,))
+      >>> round(found.correlation_args[0]), round(found.noise_std, 1)
+      (3, 0.1)
     """
 
     def profile(logarithms: np.ndarray) -> Hyperparameters:
-        *shape, ratio = (float(value) for value in np.exp(logarithms))
-        factor = _cholesky(correlation_fn(*shape), ratio)
+        *arguments, ratio = (float(value) for value in np.exp(logarithms))
+        factor = _cholesky(correlation_fn(*arguments), ratio)
         if factor is None:
-            return Hyperparameters(tuple(shape), np.nan, np.nan, np.nan, -np.inf)
+            return Hyperparameters(tuple(arguments), np.nan, np.nan, np.nan, -np.inf)
         ones, y = linalg.solve_triangular(
             factor, np.stack([np.ones_like(measurement), measurement], axis=1), lower=True
         ).T
@@ -323,7 +389,7 @@ def fit_hyperparameters(
         log_likelihood -= len(y) / 2 * (np.log(2 * np.pi * scale) + 1)
         noise_std = np.sqrt(ratio * scale)
         return Hyperparameters(
-            tuple(shape), float(scale), float(noise_std), float(mean), float(log_likelihood)
+            tuple(arguments), float(scale), float(noise_std), float(mean), float(log_likelihood)
         )
 
     first = np.log([*start, 1e-2])
@@ -331,8 +397,8 @@ def fit_hyperparameters(
         lambda logarithms: -profile(logarithms).log_likelihood,
         first,
         method="Nelder-Mead",
-        # Data that hold no noise would have the search go on for ever.
-        bounds=[(None, None)] * len(start) + [(np.log(_LEAST_RATIO), None)],
+        # Without this bound the search would not end for a measurement without noise.
+        bounds=[(None, None)] * len(start) + [(np.log(_MIN_RATIO), None)],
         options={
             "initial_simplex": first + np.vstack([np.zeros_like(first), np.eye(len(first))]),
             "xatol": 1e-2,
@@ -343,7 +409,7 @@ def fit_hyperparameters(
 
 
 def _cholesky(matrix: np.ndarray, ridge: float) -> np.ndarray | None:
-    """The lower triangular factor of `matrix + ridge I`, or None where there is none."""
+    """The lower triangular factor of `matrix + ridge I`; None if that is not positive definite."""
     shifted = matrix.copy()
     shifted[np.diag_indices_from(shifted)] += ridge
     try:

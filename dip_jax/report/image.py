@@ -1,74 +1,79 @@
-"""What a run leaves for a person: pictures, a curve, a sheet, numbers.
+"""The folder of one image: restored image, config, metrics, figures, posterior, summary.
 
-A picture's folder appears file by file, each whole or not at all (written under a temporary name,
-then renamed); `summary.json` comes last, so a folder that has it is complete.
+Each file is written whole or not at all. `summary.json` is written last, so a folder that has it is complete.
 """
 
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from dip_jax.base import Case, Result
 from dip_jax.config import Config, to_json
 from dip_jax.images.atomic import remove_parts, write_text
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
-from dip_jax.report.figures import draw_curve, draw_sheet
-from dip_jax.report.summary import summarize
+from dip_jax.report.curve import draw_curve
+from dip_jax.report.posterior import report_posterior
+from dip_jax.report.sheet import draw_sheet
+from dip_jax.report.summarize import summarize
+from dip_jax.report.summary import Summary, remove_summary, write_summary
 
-LOG_EVERY = 10  # steps between the lines of metrics.jsonl
+_LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 
 
-def report_picture(
+def report_image(
     folder: Path,
     case: Case,
     result: Result,
     config: Config,
-    like: StoredImage,
+    template: StoredImage,
     *,
     digest: str = "",
-    more: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Writes everything about one picture into `folder`.
+) -> Summary:
+    """Writes all files of one restored image.
 
     Args:
-      folder: The picture's own folder.
-      case: What was restored.
-      result: What came of it.
+      folder: The folder of the image; files of an earlier run in it are replaced.
+      case: The case that was restored.
+      result: Its result; the status is not `failed`.
       config: The settings.
-      like: In what form the picture came, and so goes out.
-      digest: A checksum of its files, by which a later run knows that they have not changed.
-      more: Further fields of the summary.
+      template: The stored image whose file type, depth and range the restored image takes.
+      digest: Checksum of the input files, by which a resumed run recognizes them.
 
     Returns:
-      The summary, as written to `summary.json`.
+      The summary, as written to `summary.json`. Its notes are those of the case, of the result and of the
+      posterior, in this order.
+
+    Raises:
+      OSError: If a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").unlink(missing_ok=True)
+    remove_summary(folder)
     remove_parts(folder)
-    for other in folder.glob("restored.*"):  # of an earlier input in another form
-        other.unlink(missing_ok=True)
-    write_image(folder / f"restored{like.suffix}", result.image, like)
+    for earlier in folder.glob("restored.*"):  # it may have had another file type
+        earlier.unlink(missing_ok=True)
+    write_image(folder / f"restored{template.suffix}", result.image, template)
     write_text(folder / "config.json", to_json(config))
     write_text(folder / "metrics.jsonl", _metrics_lines(result))
     draw_curve(folder / "curve.png", case, result)
     draw_sheet(folder / "sheet.png", case, result)
-    summary = {**summarize(case, result, config), **(more or {}), "digest": digest}
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    posterior, notes = report_posterior(folder, case, result, config, template)
+    summary = summarize(case, result, config, digest=digest, posterior=posterior, notes=notes)
+    write_summary(folder, summary)
     return summary
 
 
 def _metrics_lines(result: Result) -> str:
-    """One JSON line per logged step; fields without a value are left out. No times: same run, same bytes."""
+    """One JSON line per logged step, without non-finite values. It has no times: equal runs give equal bytes."""
     lines = []
-    several = len(result.network_curves) > 1
-    for number, curve in enumerate(result.network_curves or (result.curve,)):
+    is_ensemble = len(result.network_curves) > 1
+    for number, curve in enumerate(result.network_curves or (result.curve,), start=1):
         for i, step in enumerate(curve["step"]):
-            if step % LOG_EVERY and i + 1 != len(curve["step"]):
+            is_last = i + 1 == len(curve["step"])
+            if step % _LOG_EVERY and not is_last:
                 continue
             values = {name: float(curve[name][i]) for name in curve if name != "step"}
-            kept = {name: round(v, 7) for name, v in values.items() if math.isfinite(v)}
-            which = {"network": number + 1} if several else {}
-            lines.append(json.dumps({"step": int(step), **which, **kept}))
+            finite = {name: round(v, 7) for name, v in values.items() if math.isfinite(v)}
+            network = {"network": number} if is_ensemble else {}
+            lines.append(json.dumps({"step": int(step), **network, **finite}))
     return "\n".join(lines) + "\n"

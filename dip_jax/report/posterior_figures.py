@@ -1,7 +1,4 @@
-"""What sampling leaves on disk for a picture: the deviation as numbers and as a picture, traces, calibration.
-
-Each file appears whole or not at all.
-"""
+"""The figures of a posterior: `std.png`, `traces.png` and `calibration.png`."""
 
 import math
 import textwrap
@@ -15,11 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from dip_jax.base import Posterior
 from dip_jax.posterior.calibration import Calibration
 from dip_jax.posterior.convergence import Diagnosis, describe_quantity
-from dip_jax.report.figures import save_png
+from dip_jax.report.png import DPI, save_png
 
-_DPI = 110  # that of `save_png`
-_MAX_SUMMARIES = 4  # traces drawn beside those of two pixels
-_MAX_LEGEND, _PER_ROW = 12, 6  # chains named in the figure, and beside each other
+_MIN_SIDE = 400  # pixels; smaller images are enlarged to about that
+_MAX_SUMMARIES = 4  # traced summaries that are drawn in addition to two pixels
+_MAX_LEGEND, _LEGEND_COLUMNS = 12, 6  # chains in the legend
 
 
 def draw_std(path: Path, std: np.ndarray) -> None:
@@ -30,171 +27,196 @@ def draw_std(path: Path, std: np.ndarray) -> None:
       std: `[H, W, C]`, in [0, 1] units; the figure has gray levels of 255.
     """
     levels = 255 * np.sqrt(np.mean(np.square(std, dtype=np.float64), axis=-1))
-    known = levels[np.isfinite(levels)]
-    # A few pixels must not darken all others; the color bar's arrow says that there are some.
-    top = float(np.quantile(known, 0.998)) if known.size else 0.0
-    beyond = bool(known.size) and float(known.max()) > top > 0
-    height, width = levels.shape
-    # Small pictures are shown in whole multiples of their pixels, so that none is blurred.
-    zoom = max(1, round(400 / max(height, width)))
-    shown = (width * zoom, height * zoom)
-    bar, band, edge, gap, labels = 14, 30, 10, 12, 64
-    # A color bar lower than that has no room for its label.
-    inner = max(shown[1], 200)
-    size = (edge + max(shown[0] + gap + bar + labels, 360), band + inner + edge)
-    figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI))
+    finite = levels[np.isfinite(levels)]
+    # A quantile as the upper limit: a few large values must not darken all others. The arrow of the color bar
+    # shows that there are some.
+    top = float(np.quantile(finite, 0.998)) if finite.size else 0.0
+    is_clipped = bool(finite.size) and float(finite.max()) > top > 0
+    zoom = max(1, round(_MIN_SIDE / max(levels.shape)))
+    height, width = (zoom * side for side in levels.shape)
+    edge, gap, bar_width, bar_label_width, title_height = 10, 12, 14, 64, 30  # pixels
+    inner_height = max(height, 200)  # a lower color bar has no room for its label
+    total_width = edge + max(width + gap + bar_width + bar_label_width, 360)
+    total_height = title_height + inner_height + edge
+    figure = Figure(figsize=(total_width / DPI, total_height / DPI))
 
-    def place(left: int, bottom: int, wide: int, high: int) -> tuple[float, float, float, float]:
-        return left / size[0], bottom / size[1], wide / size[0], high / size[1]
+    def add_axes(left: int, bottom: int, width: int, height: int) -> Axes:
+        scale = np.array([total_width, total_height, total_width, total_height])
+        return figure.add_axes(tuple(np.array([left, bottom, width, height]) / scale))
 
-    axis = figure.add_axes(place(edge, edge + (inner - shown[1]) // 2, *shown))
-    drawn = axis.imshow(levels, cmap="magma", vmin=0, vmax=top or 1.0, interpolation="none")
+    axis = add_axes(edge, edge + (inner_height - height) // 2, width, height)
+    image = axis.imshow(levels, cmap="magma", vmin=0, vmax=top or 1.0, interpolation="none")
     axis.axis("off")
-    bar_axis = figure.add_axes(place(edge + shown[0] + gap, edge, bar, inner))
-    colors = figure.colorbar(drawn, cax=bar_axis, extend="max" if beyond else "neither")
-    colors.set_label("gray levels of 255", fontsize=9)
-    colors.ax.tick_params(labelsize=8)
-    mean = f"{np.sqrt(np.mean(known**2)):.1f} gray levels" if known.size else "unknown"
-    figure.text(
-        edge / size[0],
-        1 - 20 / size[1],
-        f"standard deviation, {mean} on average",
-        fontsize=9,
-    )
+    bar_axis = add_axes(edge + width + gap, edge, bar_width, inner_height)
+    bar = figure.colorbar(image, cax=bar_axis, extend="max" if is_clipped else "neither")
+    bar.set_label("gray levels (of 255)", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    rms = f"{np.sqrt(np.mean(finite**2)):.1f} gray levels" if finite.size else "unknown"
+    title = f"standard deviation (RMS {rms})"
+    figure.text(edge / total_width, 1 - 20 / total_height, title, fontsize=9)
     save_png(path, figure)
 
 
 def draw_traces(path: Path, posterior: Posterior, diagnosis: Diagnosis) -> None:
-    """Draws how a few quantities move in each chain: the worst and the best pixel, and the summaries.
+    """Draws traces of each chain: the pixels of largest and smallest R-hat, and the summaries.
 
     Args:
       path: The PNG to write.
-      posterior: What was sampled.
-      diagnosis: What `diagnose` says of its traces.
+      posterior: The posterior with its traces.
+      diagnosis: The convergence of these traces, from `diagnose`.
     """
-    traces, names = posterior.traces, posterior.trace_names
+    traces = posterior.traces
     num_chains, num_samples = traces.shape[:2]
-    chosen = _chosen(names, diagnosis)
-    figure = Figure(figsize=(8, 1.1 + 1.5 * max(len(chosen), 1)))
-    axes = figure.subplots(max(len(chosen), 1), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (place, title) in zip(axes, chosen, strict=False):
-        for chain in range(num_chains):
-            label = f"chain {chain + 1}" if num_chains > 1 else "the only chain"
-            dots = {"marker": ".", "ms": 3} if num_samples < 50 else {}
-            steps = np.arange(1, num_samples + 1)
-            color = f"C{chain % 10}"
-            axis.plot(
-                steps, traces[chain, :, place], lw=0.8, color=color, label=label, alpha=0.8, **dots
-            )
-        if not np.isnan(diagnosis.rhat[place]):  # else too few samples to tell
+    selected = _select_quantities(posterior.trace_names, diagnosis)
+    figure = Figure(figsize=(8, 1.1 + 1.5 * max(len(selected), 1)))
+    axes = figure.subplots(max(len(selected), 1), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (index, title) in zip(axes, selected, strict=False):
+        _draw_trace(axis, traces[..., index])
+        if not np.isnan(diagnosis.rhat[index]):  # NaN: too few samples
             title += (
-                f": R-hat {diagnosis.rhat[place]:.3f}, effective samples "
-                f"{diagnosis.ess_bulk[place]:.0f} (bulk), {diagnosis.ess_tail[place]:.0f} (tail)"
+                f": R-hat {diagnosis.rhat[index]:.3f}, effective sample size "
+                f"{diagnosis.ess_bulk[index]:.0f} (bulk), {diagnosis.ess_tail[index]:.0f} (tail)"
             )
         axis.set_title(title, fontsize=9, loc="left")
-        axis.tick_params(labelsize=8)
-        axis.ticklabel_format(axis="y", useOffset=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    if chosen and num_samples:
+    if selected and num_samples:
         axes[-1].set_xlabel("sample", fontsize=9)
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = axes[0].get_legend_handles_labels()[0][:_MAX_LEGEND]
-        figure.legend(handles=handles, loc="lower right", ncols=_PER_ROW, fontsize=8, frameon=False)
+        figure.legend(
+            handles=handles, loc="lower right", ncols=_LEGEND_COLUMNS, fontsize=8, frameon=False
+        )
     else:
         axes[0].axis("off")
-    sentence = "\n".join(textwrap.wrap(diagnosis.sentence, 105))
-    figure.suptitle(sentence, fontsize=10, x=0.02, ha="left", parse_math=False)
-    legend = 0.22 * math.ceil(min(num_chains, _MAX_LEGEND) / _PER_ROW)  # inches
-    figure.tight_layout(rect=(0, legend / figure.get_figheight(), 1, 1))
+    message = "\n".join(textwrap.wrap(diagnosis.message, 105))
+    figure.suptitle(message, fontsize=10, x=0.02, ha="left", parse_math=False)
+    legend_height = 0.22 * math.ceil(min(num_chains, _MAX_LEGEND) / _LEGEND_COLUMNS)  # inches
+    figure.tight_layout(rect=(0, legend_height / figure.get_figheight(), 1, 1))
     save_png(path, figure)
 
 
-def _chosen(names: tuple[str, ...], diagnosis: Diagnosis) -> list[tuple[int, str]]:
-    """Places in the traces, and what to call them."""
+def _select_quantities(names: tuple[str, ...], diagnosis: Diagnosis) -> list[tuple[int, str]]:
+    """The quantities to draw: their index in the traces and their title."""
     pixels = [i for i, name in enumerate(names) if name.startswith("x[")]
     summaries = [i for i in range(len(names)) if i not in pixels]
-    # NaN is too few samples to tell, and then of all.
+    # R-hat is NaN if there are too few samples, and then for all quantities.
     rhat = np.nan_to_num(diagnosis.rhat, nan=0.0, posinf=np.inf)
     order = sorted(pixels, key=lambda i: -rhat[i])
-    chosen = [(i, describe_quantity(names[i])) for i in order[:1] + order[1:][-1:]]
-    if len(chosen) == 2 and np.isfinite(diagnosis.rhat).any():
-        chosen = [
-            (i, f"{t}, {w} pixel") for (i, t), w in zip(chosen, ("worst", "best"), strict=True)
+    selected = [(i, describe_quantity(names[i])) for i in order[:1] + order[1:][-1:]]
+    if len(selected) == 2 and np.isfinite(diagnosis.rhat).any():
+        ranks = ("largest R-hat", "smallest R-hat")
+        selected = [
+            (i, f"{title} ({rank})") for (i, title), rank in zip(selected, ranks, strict=True)
         ]
-    return chosen + [(i, names[i]) for i in summaries[:_MAX_SUMMARIES]]
+    return selected + [(i, names[i]) for i in summaries[:_MAX_SUMMARIES]]
 
 
-def draw_calibration(path: Path, before: Calibration, after: Calibration | None) -> None:
-    """Draws how errors compare with their predicted deviation, three ways.
+def _draw_trace(axis: Axes, trace: np.ndarray) -> None:
+    """Draws one quantity `[M, S]`, a line per chain."""
+    num_chains, num_samples = trace.shape
+    marker = "." if num_samples < 50 else "none"
+    for chain, values in enumerate(trace):
+        label = f"chain {chain + 1}" if num_chains > 1 else "the only chain"
+        samples = np.arange(1, num_samples + 1)
+        axis.plot(
+            samples,
+            values,
+            color=f"C{chain % 10}",
+            marker=marker,
+            ms=3,
+            lw=0.8,
+            alpha=0.8,
+            label=label,
+        )
+    axis.tick_params(labelsize=8)
+    axis.ticklabel_format(axis="y", useOffset=False)
+    axis.spines[["top", "right"]].set_visible(False)
 
-    The share of true values in each central interval; the error that is left when the least certain values
-    are left out; and the error in bins of predicted deviation.
+
+def draw_calibration(path: Path, calibration: Calibration, scaled: Calibration | None) -> None:
+    """Draws three comparisons of the errors with their predicted standard deviation.
+
+    The panels are the coverage of central intervals, the sparsification curve, and the error in bins of the
+    predicted standard deviation.
 
     Args:
       path: The PNG to write.
-      before: What `calibrate` says.
-      after: What `calibrate_scaled` says, or None.
+      calibration: The result of `calibrate`.
+      scaled: The result of `calibrate_scaled`, or None.
     """
-    figure = Figure(figsize=(11, 3.9))
+    figure = Figure(figsize=(11, 4.6))
     axes = figure.subplots(1, 3)
-    drawn = [(before, "C3", "o", "as predicted")]
-    if after is not None:
-        drawn.append((after, "C0", "s", f"predicted x {after.applied_scale:.2f}"))
-    _draw_coverage(axes[0], drawn)
-    _draw_sparsification(axes[1], before)
-    _draw_bins(axes[2], drawn)
+    curves = [(calibration, "C3", "o", "as predicted")]
+    if scaled is not None:
+        curves.append((scaled, "C0", "s", f"scaled by {scaled.applied_scale:.2f}"))
+    _draw_coverage(axes[0], curves)
+    _draw_sparsification(axes[1], calibration)
+    _draw_bins(axes[2], curves)
     for axis in axes:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(loc="best", fontsize=8, frameon=False)
+        axis.set_box_aspect(1)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=8, frameon=False)
     figure.tight_layout(w_pad=2)
     save_png(path, figure)
 
 
-_Drawn = list[tuple[Calibration, str, str, str]]
+_Curves = list[tuple[Calibration, str, str, str]]  # each with its color, marker and label
 
 
-def _draw_coverage(axis: Axes, drawn: _Drawn) -> None:
+def _draw_coverage(axis: Axes, curves: _Curves) -> None:
     axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--", label="calibrated")
-    for figures, color, marker, label in drawn:
-        text = f"{label}: {figures.coverage_90:.3f} at 0.9"
+    for calibration, color, marker, label in curves:
         axis.plot(
-            figures.levels, figures.coverage, color=color, marker=marker, ms=3, lw=1.2, label=text
+            calibration.levels,
+            calibration.coverage,
+            color=color,
+            marker=marker,
+            ms=3,
+            lw=1.2,
+            label=f"{label}: {calibration.coverage_90:.3f} at 0.9",
         )
-    axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.set_xlabel("probability of the central interval", fontsize=9)
-    axis.set_ylabel("share of true values inside", fontsize=9)
+    axis.set_ylabel("fraction of true values inside", fontsize=9)
     axis.set_title("Coverage", fontsize=10)
 
 
-def _draw_sparsification(axis: Axes, before: Calibration) -> None:
-    axis.plot(before.removed, before.rmse_by_std, color="C3", lw=1.4, label="least certain first")
-    axis.plot(before.removed, before.rmse_by_error, color="0.3", lw=1, label="largest error first")
-    axis.fill_between(
-        before.removed, before.rmse_by_error, before.rmse_by_std, color="C3", alpha=0.12, lw=0
-    )
+def _draw_sparsification(axis: Axes, calibration: Calibration) -> None:
+    removed, by_error = calibration.removed, calibration.rmse_by_error
+    by_std = calibration.rmse_by_std
+    axis.plot(removed, by_std, color="C3", lw=1.4, label="largest predicted deviation first")
+    axis.plot(removed, by_error, color="0.3", lw=1, label="largest error first")
+    axis.fill_between(removed, by_error, by_std, color="C3", alpha=0.12, lw=0)
     axis.set(xlim=(0, 1), ylim=(0, None))
-    axis.set_xlabel("share of values left out", fontsize=9)
-    axis.set_ylabel("RMSE of the rest / of all", fontsize=9)
-    axis.set_title(f"Sparsification, area between {before.ause:.3f}", fontsize=10)
+    axis.set_xlabel("fraction of values removed", fontsize=9)
+    axis.set_ylabel("RMSE of the rest / RMSE of all", fontsize=9)
+    axis.set_title(f"Sparsification (AUSE {calibration.ause:.3f})", fontsize=10)
 
 
-def _draw_bins(axis: Axes, drawn: _Drawn) -> None:
-    """Root mean squares, in gray levels: their diagonal is that of the squares, and easier to read."""
+def _draw_bins(axis: Axes, curves: _Curves) -> None:
+    """Draws roots of variances, which have the same diagonal and a readable unit."""
     largest = 1e-3
-    for figures, color, marker, label in drawn:
-        filled = np.isfinite(figures.bin_variance)
-        std = 255 * np.sqrt(figures.bin_variance[filled])
-        error = 255 * np.sqrt(figures.bin_error[filled])
-        largest = max(largest, *std, *error) if filled.any() else largest
-        # Bins are equally wide, so the last hold few values: the area of a mark says how many.
-        area = 8 + 160 * figures.bin_fraction[filled]
-        axis.plot(std, error, color=color, lw=0.7, alpha=0.6)
-        text = f"{label}: UCE {figures.uce:.1e}"
-        axis.scatter(std, error, s=area, color=color, marker=marker, alpha=0.7, lw=0, label=text)
+    for calibration, color, marker, label in curves:
+        filled = np.isfinite(calibration.bin_variance)
+        std = 255 * np.sqrt(calibration.bin_variance[filled])
+        rmse = 255 * np.sqrt(calibration.bin_error[filled])
+        largest = max(largest, *std, *rmse) if filled.any() else largest
+        # Bins have equal width, so the last ones have few values: the area of a marker shows how many.
+        area = 8 + 160 * calibration.bin_fraction[filled]
+        axis.plot(std, rmse, color=color, lw=0.7, alpha=0.6)
+        axis.scatter(
+            std,
+            rmse,
+            s=area,
+            color=color,
+            marker=marker,
+            alpha=0.7,
+            lw=0,
+            label=f"{label}: UCE {calibration.uce:.1e}",
+        )
     end = 1.08 * largest
     axis.plot([0, end], [0, end], color="0.6", lw=0.8, ls="--", label="calibrated")
-    axis.set(xlim=(0, end), ylim=(0, end), aspect="equal")
-    axis.set_xlabel("predicted deviation (gray levels)", fontsize=9)
-    axis.set_ylabel("root mean squared error (gray levels)", fontsize=9)
+    axis.set(xlim=(0, end), ylim=(0, end))
+    axis.set_xlabel("predicted standard deviation (gray levels)", fontsize=9)
+    axis.set_ylabel("RMSE (gray levels)", fontsize=9)
     axis.set_title("Error in bins of predicted variance", fontsize=10)

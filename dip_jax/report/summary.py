@@ -1,219 +1,186 @@
-"""The schema of `summary.json`: one entry per image."""
+"""The schema of `summary.json`, and how the file is written and read.
 
-import functools
-import importlib.metadata
+The folder of an image holds one `Summary`; the output folder of a run holds the list of all.
+"""
+
 import json
-import math
-import platform
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
-import jax
-import numpy as np
-
-from dip_jax.base import Case, Posterior, Result
-from dip_jax.config import Config
-from dip_jax.engine.memory import peak_bytes
+from dip_jax.base import Status
 from dip_jax.images.atomic import write_text
-from dip_jax.metrics import psnr_on_host, ssim
-from dip_jax.posterior.calibration import Calibration
-from dip_jax.posterior.convergence import Diagnosis
-from dip_jax.posterior.prediction import PredictiveCheck
-from dip_jax.report.figures import degraded_image
 
-_VERSIONS = ("dip_jax", "jax", "flax", "optax", "numpy")
+_FILE = "summary.json"
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary that an earlier run left in a picture's `folder`, or None."""
-    path = folder / "summary.json"
+class StopSummary(TypedDict):
+    """Where one stopping rule stops."""
+
+    estimate_step: int
+    """Step whose estimate the rule returns."""
+    fired: bool
+    """Whether the rule fired within the steps that were run."""
+    psnr: float | None
+    """PSNR of that estimate, dB; None without a reference."""
+    gap: float | None
+    """PSNR of the best step minus `psnr`, dB; None without a reference."""
+
+
+class PosteriorSummary(TypedDict, total=False):
+    """The keys that sampling, or several seeds, add to a `Summary`.
+
+    Standard deviations and widths are in [0, 1] units. A value is None where it is unknown; `nll` to
+    `uce_scaled` and all PSNR need a reference.
+    """
+
+    num_samples: int
+    """Number of samples in all chains."""
+    num_chains: int
+    """Number of chains."""
+    rhat_max: float | None
+    """Largest R-hat of the traced quantities; None if there are too few samples or a chain does not move."""
+    ess_min: float | None
+    """Smallest effective sample size of the traced quantities."""
+    converged: bool
+    """Whether `rhat_max` and `ess_min` meet their limits."""
+    std_mean: float | None
+    """Root mean square of the standard deviation over all values."""
+    nll: float | None
+    """Mean negative log likelihood of a true value, nats."""
+    coverage_90: float | None
+    """Fraction of the true values inside the 90 % interval."""
+    width_90: float | None
+    """Mean width of the 90 % interval."""
+    uce: float | None
+    """Uncertainty calibration error, in squared [0, 1] units."""
+    ause: float | None
+    """Area under the sparsification error curve, as a fraction of the root mean squared error."""
+    std_scale: float | None
+    """Factor on the standard deviation, fitted on one half of the pixels; the next four use the other half."""
+    nll_scaled: float | None
+    """`nll` with the scaled standard deviation."""
+    coverage_90_scaled: float | None
+    """`coverage_90` with the scaled standard deviation."""
+    width_90_scaled: float | None
+    """`width_90` with the scaled standard deviation."""
+    uce_scaled: float | None
+    """`uce` with the scaled standard deviation."""
+    num_held_out: int | None
+    """Number of measured values that no chain saw; None if none were held out."""
+    held_out_z_rms: float | None
+    """Root mean square of residual / predicted standard deviation on them; 1 if calibrated."""
+    held_out_coverage_90: float | None
+    """Fraction of them inside their 90 % interval."""
+    held_out_nll: float | None
+    """Mean negative log likelihood of one of them, nats."""
+    psnr_sample: float | None
+    """Mean PSNR of the last output of each chain, dB."""
+    psnr_point: float | None
+    """PSNR of a fit with as many steps, at its last step, dB."""
+    psnr_point_best: float | None
+    """PSNR of that fit at its best step, dB."""
+    point_best_step: int
+    """The best step of that fit."""
+    num_seeds: int
+    """Number of networks of a fit with several seeds."""
+    num_averaged: int
+    """Number of networks in their mean, which leaves outliers out."""
+    psnr_median: float | None
+    """PSNR of the pixelwise median of the networks, dB."""
+    psnr_seeds: list[float | None]
+    """PSNR of each network, dB."""
+
+
+class Summary(PosteriorSummary):
+    """One entry of `summary.json`: how an image was restored, and how well.
+
+    All PSNR and `ssim` are None without a reference. An image that was not restored has the same keys;
+    those that have no value are None.
+    """
+
+    name: str
+    """Name of the image, which is also its folder."""
+    task: str
+    """Task, `task.name` of the config."""
+    method: str
+    """`fit` or `sgld`, `fit.method` of the config."""
+    status: Status
+    """How the restoration ended."""
+    num_steps: int | None
+    """Number of steps that were run; for several networks the largest."""
+    stop_step: int | None
+    """Step whose estimate was returned; for several networks the median."""
+    num_rollbacks: int | None
+    """Number of rollbacks by the guard; for several networks the sum."""
+    psnr: float | None
+    """PSNR of the restored image, dB."""
+    ssim: float | None
+    """Structural similarity of the restored image and the reference; 1 for equal images."""
+    psnr_raw: float | None
+    """PSNR of the estimate before known values were put back, dB."""
+    psnr_measurement: float | None
+    """PSNR of the degraded image, or of the image that stands for it in the sheet, dB."""
+    loss: float | None
+    """Loss in the last step; its unit depends on the likelihood."""
+    psnr_best: float | None
+    """PSNR of the best estimate of all steps, dB; None for several networks."""
+    best_step: int | None
+    """Step of that estimate."""
+    stops: dict[str, StopSummary]
+    """Each stopping rule that was run, by name; empty for sampling."""
+    seconds: float | None
+    """Wall time from the first step to the last, s; for several networks the sum."""
+    seconds_per_step: float | None
+    """`seconds` divided by the steps of all networks, s."""
+    compile_seconds: float | None
+    """Wall time of compiling the program that restored the image, s."""
+    peak_gigabytes: float | None
+    """Peak memory of the whole run so far, 10^9 bytes: of the process on CPU, of the fullest device elsewhere."""
+    num_params: int | None
+    """Number of weights of one network."""
+    seed: int
+    """Random seed, `run.seed` of the config."""
+    device: str
+    """Kind of the device."""
+    versions: dict[str, str]
+    """Version of Python, of dip_jax and of the libraries that the numbers depend on."""
+    notes: list[str]
+    """Sentences for the user."""
+    error: str | None
+    """Why the image was not restored; None if it was."""
+    digest: str
+    """Checksum of the input files, by which a resumed run recognizes them; empty if unknown."""
+    variant: NotRequired[str]
+    """Label of the config, where one run compares several; not written to files."""
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Writes the summary of one image into its `folder`, which is created if necessary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, summary)
+
+
+def write_run_summary(folder: Path, summaries: Sequence[Summary]) -> None:
+    """Writes the summaries of all images into the output `folder` of a run."""
+    _write(folder, list(summaries))
+
+
+def remove_summary(folder: Path) -> None:
+    """Removes the summary of an image, so that its `folder` no longer counts as complete."""
+    (folder / _FILE).unlink(missing_ok=True)
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """The summary of an image, read from its `folder`; None if it is missing, damaged or incomplete."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        summary = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        if not Summary.__required_keys__ <= summary.keys():
+            return None
+        return cast(Summary, {**summary, "status": Status(summary["status"])})
+    except (OSError, ValueError, AttributeError):
         return None
 
 
-def write_failure(folder: Path, summary: dict[str, Any]) -> None:
-    """Writes the summary of a picture that was not restored into its `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-
-def failure_summary(
-    name: str, config: Config, error: str, *, status: str = "failed"
-) -> dict[str, Any]:
-    """The summary of a picture that was not restored, and why."""
-    keys = [
-        "num_steps",
-        "stop_step",
-        "num_rollbacks",
-        "psnr",
-        "ssim",
-        "psnr_raw",
-        "psnr_measurement",
-        "psnr_best",
-        "best_step",
-        "loss",
-        "seconds",
-        "seconds_per_step",
-        "compile_seconds",
-        "peak_gigabytes",
-        "num_params",
-    ]
-    return {
-        "name": name,
-        "task": config.task.name,
-        "method": config.fit.method,
-        "status": status,
-        **dict.fromkeys(keys),
-        "seed": config.run.seed,
-        "device": _device(),
-        "versions": _versions(),
-        "notes": [],
-        "error": error,
-        "digest": "",
-    }
-
-
-def summarize(case: Case, result: Result, config: Config) -> dict[str, Any]:
-    """The numbers of one picture; None where there is no reference.
-
-    `psnr` belongs to the answer as written, `psnr_raw` to the network's output before known pixels
-    were put back, `psnr_measurement` to the damaged picture or its preview. `peak_gigabytes` is that of the whole run
-    until now.
-    """
-    reference = case.reference
-    losses = result.curve["loss"]
-
-    def against(image: np.ndarray) -> float | None:
-        return None if reference is None else _finite(psnr_on_host(image, reference))
-
-    return {
-        "name": result.name,
-        "task": config.task.name,
-        "method": config.fit.method,
-        "status": result.status,
-        "num_steps": result.num_steps,
-        "stop_step": result.stop_step,
-        "num_rollbacks": result.num_rollbacks,
-        "psnr": against(result.image),
-        "ssim": None if reference is None else ssim(result.image, reference),
-        "psnr_raw": against(result.raw),
-        "psnr_measurement": against(degraded_image(case)),
-        "loss": _finite(float(losses[-1])) if losses.size else None,
-        **_best(result),
-        "stops": _stops(result) if config.fit.method == "fit" else {},
-        "seconds": round(result.seconds, 3),
-        "seconds_per_step": round(result.seconds / max(_steps_made(result), 1), 5),
-        "compile_seconds": round(result.compile_seconds, 3),
-        "peak_gigabytes": round(peak_bytes() / 1e9, 3),
-        "num_params": result.num_params,
-        "seed": config.run.seed,
-        "device": _device(),
-        "versions": _versions(),
-        "notes": [*case.notes, *result.notes],
-        "error": None,
-    }
-
-
-def _steps_made(result: Result) -> int:
-    """Of all its networks together, as its seconds are."""
-    return sum(len(curve["step"]) for curve in result.network_curves) or result.num_steps
-
-
-def _best(result: Result) -> dict[str, Any]:
-    """The best that the answer passed through, which only a reference can know."""
-    known = result.curve.get("psnr_mean", result.curve["psnr_average"])
-    # Of several networks together no step but the last is known.
-    if not np.isfinite(known).any() or len(result.network_curves) > 1:
-        return {"psnr_best": None, "best_step": None}
-    best = int(np.nanargmax(known))
-    return {"psnr_best": float(known[best]), "best_step": int(result.curve["step"][best])}
-
-
-def _stops(result: Result) -> dict[str, dict[str, Any]]:
-    """Where each rule's answer is, whether it fired, and how far it is from the best step that was run."""
-    curve = result.curve
-    known = curve["psnr_average"]
-    best = float(known.max()) if known.size else math.nan
-    found: dict[str, dict[str, Any]] = {}
-    for rule, (step, fired) in (result.stops or {}).items():
-        there = known[curve["step"] == step]
-        value = float(there[0]) if there.size else math.nan
-        found[rule] = {
-            "estimate_step": step,
-            "fired": fired,
-            "psnr": _finite(value),
-            "gap": _finite(best - value),
-        }
-    return found
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity and no NaN."""
-    return value if math.isfinite(value) else None
-
-
-@functools.cache
-def _device() -> str:
-    device = jax.devices()[0]
-    return device.device_kind if device.platform != "cpu" else f"cpu ({platform.machine()})"
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONS:
-        if name == "dip_jax":
-            from dip_jax._version import __version__
-
-            versions[name] = __version__
-        else:
-            versions[name] = importlib.metadata.version(name)
-    return versions
-
-
-def posterior_summary(
-    posterior: Posterior,
-    diagnosis: Diagnosis,
-    calibration: Calibration | None,
-    scaled_calibration: Calibration | None,
-    check: PredictiveCheck | None,
-) -> dict[str, Any]:
-    """The numbers of a posterior for `summary.json`; None for what is not known.
-
-    Args:
-      posterior: What was sampled.
-      diagnosis: Of its traces.
-      calibration: Against the reference, or None where there is none.
-      scaled_calibration: The same after scaling.
-      check: Against held-out measurements, or None where there were none.
-    """
-    plain, scaled, held = calibration, scaled_calibration, check
-    return {
-        "num_samples": posterior.num_samples,
-        "num_chains": posterior.traces.shape[0],
-        "rhat_max": _number(diagnosis.rhat_max),
-        "ess_min": _number(diagnosis.ess_min),
-        "converged": diagnosis.converged,
-        "std_mean": _number(float(np.sqrt(np.mean(np.square(posterior.std, dtype=np.float64))))),
-        "nll": plain and _number(plain.nll),
-        "coverage_90": plain and _number(plain.coverage_90),
-        "width_90": plain and _number(plain.width_90),
-        "uce": plain and _number(plain.uce),
-        "ause": plain and _number(plain.ause),
-        "std_scale": scaled and _number(scaled.applied_scale),
-        "nll_scaled": scaled and _number(scaled.nll),
-        "coverage_90_scaled": scaled and _number(scaled.coverage_90),
-        "width_90_scaled": scaled and _number(scaled.width_90),
-        "uce_scaled": scaled and _number(scaled.uce),
-        "num_held": held and held.num_held,
-        "held_out_z_rms": held and _number(held.z_rms),
-        "held_out_coverage_90": held and _number(held.coverage_90),
-        "held_out_nll": held and _number(held.nll),
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no infinity and no NaN."""
-    return float(value) if math.isfinite(value) else None
+def _write(folder: Path, content: object) -> None:
+    write_text(folder / _FILE, json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""When to stop: one rule per file, composed with the fit from outside."""
+"""Stopping rules, one per file. Each is composed with the estimator from outside."""
 
 from dip_jax.stopping.discrepancy import discrepancy
 from dip_jax.stopping.emv import emv

@@ -7,21 +7,23 @@ import jax.numpy as jnp
 from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
 
 
-def see_all(state: object, problem: Problem) -> Problem:
-    """Most rules keep nothing from the estimator."""
+def view_all(state: object, problem: Problem) -> Problem:
+    """Returns the problem as it is: the `view` of a rule that hides nothing from the estimator."""
     del state
     return problem
 
 
 class FixedState(NamedTuple):
-    """`fixed` remembers only which step it saw last."""
+    """State of `fixed`."""
 
     estimate_step: Array
+    """The last accepted step."""
     done: Array
+    """Always False."""
 
 
 def fixed() -> Stopper:
-    """All steps are run and the last answer counts."""
+    """The rule that never fires: all steps run, and the estimate of the last one is returned."""
 
     def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> FixedState:
         del key, problem, shape
@@ -37,4 +39,4 @@ def fixed() -> Stopper:
     def reports(state: FixedState) -> dict[str, RuleReport]:
         return {"fixed": RuleReport(jnp.float32(jnp.nan), state.estimate_step, state.done)}
 
-    return Stopper(init, see_all, update, reports)
+    return Stopper(init, view_all, update, reports)

@@ -1,11 +1,7 @@
-"""Stopping rules that hold the answer against the data: the noise is known, or some data are kept back.
-
-They judge `Info.answer`, the running average m_t, so what they like is what is handed out. A m costs
-one application of the operator per step.
-"""
+"""Stop at the minimum of the loss on measurements that the fit does not see."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,110 +9,110 @@ import jax.numpy as jnp
 from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
 from dip_jax.config import StopConfig
 from dip_jax.keys import held_out_key, informative_key
-from dip_jax.losses import build_likelihood
 from dip_jax.problem import informative_mask, visible_weights
 from dip_jax.stopping.fixed import FixedState, fixed
-from dip_jax.stopping.minimum import Minimum, report, start_minimum, track_minimum, warm_up
-
-
-class HeldOutState(NamedTuple):
-    """What `held_out` needs of the past."""
-
-    minimum: Minimum
-    held_out: Array
-    """Of the measurement's shape, 1 where a value is kept out of the fit."""
-
-    @property
-    def done(self) -> Array:
-        """Whether it has fired."""
-        return self.minimum.done
+from dip_jax.stopping.minimum import MinimumState, stop_at_minimum
 
 
 def held_out(config: StopConfig, *, lag: int, loss: Callable[[Problem, Array], Array]) -> Stopper:
-    """The minimum of the answer's loss on measurements that the fit does not see.
+    """The minimum of the loss of the estimate on held-out measurements.
 
-    A share `held_out_fraction` of the values that say something is drawn, and weighs nothing in the fit. Of a
-    measurement with rows, columns and channels all channels of a place are drawn together, because noise and
-    picture are alike in them; of others single values. The guard is that of `minimum.track_minimum`. What the
-    network makes of a hidden pixel it has from its neighbors, so nothing need be known of the noise but
-    that neighbors do not share it.
+    Signal: loss(y_h, A m) for the running average m, on the fraction `held_out_fraction` of the
+    measurements, y_h, that the fit does not see (`draw_held_out`). The network predicts a held-out
+    pixel from its neighbors, so the signal estimates the error itself.
+
+    Needs: noise that neighbors do not share. It fires late or never on correlated noise; the noise
+    level may be unknown.
+
+    Cost: the held-out measurements, and one application of A per step.
 
     Args:
-      config: `held_out_fraction`, `patience`.
-      lag: Steps by which the running average is behind the outputs.
-      loss: What the fit minimizes, `loss(problem, prediction)`, a mean by weights.
+      config: Settings `held_out_fraction`, `window` and `patience`.
+      lag: Steps by which the running average lags behind the outputs.
+      loss: `loss(problem, prediction)`, the loss of the fit, a weighted mean.
     """
 
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> HeldOutState:
-        counts = informative_mask(informative_key(key), problem, shape)
-        together = counts.max(axis=-1, keepdims=True) if counts.ndim == 3 else counts
-        order = jax.random.uniform(held_out_key(key), together.shape)
-        order = jnp.where(together > 0, order, jnp.inf)
-        num = jnp.maximum(jnp.round(config.held_out_fraction * jnp.sum(together)), 1).astype(
-            jnp.int32
-        )
-        last = jnp.sort(order, axis=None)[num - 1]
-        return HeldOutState(start_minimum(), counts * (order <= last))
+    def init_memory(key: Array, problem: Problem, shape: tuple[int, ...]) -> Array:
+        return draw_held_out(key, problem, shape, config.held_out_fraction)
 
-    def view(state: HeldOutState, problem: Problem) -> Problem:
-        return problem._replace(weights=visible_weights(problem) * (1 - state.held_out))
+    def view(state: MinimumState, problem: Problem) -> Problem:
+        return hide(problem, state.memory)
 
-    def update(
-        state: HeldOutState, problem: Problem, step: Array, info: Info
-    ) -> tuple[HeldOutState, Array]:
-        hidden = problem._replace(weights=state.held_out)
-        signal = loss(hidden, problem.operator(info.estimate))
-        first = warm_up(info.image.shape)
-        minimum, improved = track_minimum(
-            state.minimum, signal, step, info, config, first=first, lag=lag
-        )
-        return HeldOutState(minimum, state.held_out), improved
+    def signal(mask: Array, problem: Problem, info: Info) -> tuple[Array, Array]:
+        hidden = problem._replace(weights=mask)
+        return mask, loss(hidden, problem.operator(info.estimate))
 
-    def reports(state: HeldOutState) -> dict[str, RuleReport]:
-        return {"held_out": report(state.minimum)}
-
-    return Stopper(init, view, update, reports)
+    return stop_at_minimum("held_out", init_memory, signal, config, lag=lag, view=view)
 
 
-class HiddenState(NamedTuple):
-    """`fixed`, and what is kept from the estimator."""
+def draw_held_out(key: Array, problem: Problem, shape: tuple[int, ...], fraction: float) -> Array:
+    """Draws the measurements that are held out, at least one of the informative ones.
+
+    A measurement with rows, columns and channels is held out by the pixel, with all its channels,
+    because channels share structure and noise. Other measurements are held out by the value.
+
+    Args:
+      key: Random key of the image.
+      problem: The measurement.
+      shape: `(H, W, C)` of the image.
+      fraction: Fraction of the informative pixels or values.
+
+    Returns:
+      1 where a value is held out and 0 elsewhere, of the measurement's shape.
+    """
+    informative = informative_mask(informative_key(key), problem, shape)
+    is_image = informative.ndim == 3
+    groups = informative.max(axis=-1, keepdims=True) if is_image else informative
+    order = jax.random.uniform(held_out_key(key), groups.shape)
+    order = jnp.where(groups > 0, order, jnp.inf)
+    num = jnp.maximum(jnp.round(fraction * jnp.sum(groups)), 1).astype(jnp.int32)
+    last = jnp.sort(order, axis=None)[num - 1]
+    return informative * (order <= last)
+
+
+def hide(problem: Problem, mask: Array) -> Problem:
+    """Returns the problem with weight 0 where `mask` is 1."""
+    return problem._replace(weights=visible_weights(problem) * (1 - mask))
+
+
+class SamplerHoldOutState(NamedTuple):
+    """State of `hold_out_from_sampler`."""
 
     fixed: FixedState
-    hidden: Any
+    held_out: Array
+    """1 where a value is held out and 0 elsewhere, of the measurement's shape."""
 
     @property
     def done(self) -> Array:
-        """Never."""
+        """Always False."""
         return self.fixed.done
 
 
 def hold_out_from_sampler(fraction: float) -> Stopper:
-    """`fixed`, with a share of the measurements kept from the estimator, to check its predictions on.
+    """The rule `fixed`, with measurements held out to check the predictions of a sampler.
 
-    The same ones for every network, or one chain would have seen what another did not.
+    All networks of an image hold out the same measurements; otherwise, one chain would have seen
+    what another predicts.
 
     Args:
-      fraction: Of the measurements that say something.
+      fraction: Fraction of the informative measurements.
     """
-    plain = fixed()
-    hiding = held_out(
-        StopConfig(held_out_fraction=fraction), lag=0, loss=build_likelihood("gaussian")
-    )
+    all_steps = fixed()
 
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> HiddenState:
-        hidden = hiding.init(jax.random.key(0), problem, shape)
-        return HiddenState(plain.init(key, problem, shape), hidden)
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> SamplerHoldOutState:
+        mask = draw_held_out(jax.random.key(0), problem, shape, fraction)
+        return SamplerHoldOutState(all_steps.init(key, problem, shape), mask)
 
-    def view(state: HiddenState, problem: Problem) -> Problem:
-        return hiding.view(state.hidden, problem)
+    def view(state: SamplerHoldOutState, problem: Problem) -> Problem:
+        return hide(problem, state.held_out)
 
     def update(
-        state: HiddenState, problem: Problem, step: Array, info: Info
-    ) -> tuple[HiddenState, Array]:
-        new, improved = plain.update(state.fixed, problem, step, info)
-        return HiddenState(new, state.hidden), improved
+        state: SamplerHoldOutState, problem: Problem, step: Array, info: Info
+    ) -> tuple[SamplerHoldOutState, Array]:
+        new, improved = all_steps.update(state.fixed, problem, step, info)
+        return SamplerHoldOutState(new, state.held_out), improved
 
-    def reports(state: HiddenState) -> dict[str, RuleReport]:
-        return plain.reports(state.fixed)
+    def reports(state: SamplerHoldOutState) -> dict[str, RuleReport]:
+        return all_steps.reports(state.fixed)
 
     return Stopper(init, view, update, reports)

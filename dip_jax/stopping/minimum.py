@@ -1,48 +1,120 @@
-"""The minimum of a signal that is watched step by step: when it is believed, confirmed, and final.
+"""Rules that stop at the minimum of a signal: when a minimum counts, is confirmed, and is final.
 
-Several stopping rules are no more than their signal; this is what they share.
+`wmv`, `emv`, `held_out` and `sure` differ only in their signal; `stop_at_minimum` makes a rule of
+it.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.base import Array, Info, RuleReport
+from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
 from dip_jax.config import StopConfig
+from dip_jax.stopping.fixed import view_all
 
 
 class Minimum(NamedTuple):
-    """The least signal so far."""
+    """The lowest signal so far."""
 
     best_step: Array
-    """Its step; the last step until there is one."""
+    """Step of the lowest signal; the latest step while there is none."""
     estimate_step: Array
-    """The step whose answer was kept."""
-    least: Array
-    """The signal there; infinite until there is one."""
+    """Step whose estimate was kept."""
+    lowest: Array
+    """Signal at `best_step`; infinite while there is none."""
     signal: Array
-    """The latest, NaN while there is none."""
+    """Latest signal; NaN if that step has none."""
     done: Array
+    """Whether the minimum is confirmed."""
+
+
+class MinimumState(NamedTuple):
+    """State of a rule that stops at a minimum."""
+
+    minimum: Minimum
+    memory: Any
+    """What the signal needs to remember: a pytree of arrays."""
+
+    @property
+    def done(self) -> Array:
+        """Whether the rule has fired."""
+        return self.minimum.done
+
+
+def stop_at_minimum(
+    name: str,
+    init_memory: Callable[[Array, Problem, tuple[int, ...]], Any],
+    signal: Callable[[Any, Problem, Info], tuple[Any, Array]],
+    config: StopConfig,
+    *,
+    lag: int,
+    window: int = 0,
+    delay: int = 0,
+    view: Callable[[MinimumState, Problem], Problem] = view_all,
+) -> Stopper:
+    """Builds the rule that stops at the minimum of a signal.
+
+    Args:
+      name: Name of the rule in its report.
+      init_memory: `init_memory(key, problem, image_shape) -> memory`.
+      signal: `signal(memory, problem, info) -> (memory, signal)`; NaN for no signal.
+      config: Settings; `window` and `patience` decide when a minimum is confirmed.
+      lag: Steps by which the running average lags behind the outputs.
+      window: Length of the warm-up in windows of this many steps; see `warm_up`.
+      delay: Steps from the minimum to the estimate that is returned.
+      view: `view(state, problem) -> problem`, the part of the problem that the estimator may see.
+    """
+
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> MinimumState:
+        return MinimumState(start_minimum(), init_memory(key, problem, shape))
+
+    def update(
+        state: MinimumState, problem: Problem, step: Array, info: Info
+    ) -> tuple[MinimumState, Array]:
+        memory, value = signal(state.memory, problem, info)
+        first = warm_up(info.image.shape, window=window)
+        minimum, improved = track_minimum(
+            state.minimum, value, step, info, config, first=first, lag=lag, delay=delay
+        )
+        return MinimumState(minimum, memory), improved
+
+    def reports(state: MinimumState) -> dict[str, RuleReport]:
+        minimum = state.minimum
+        return {name: RuleReport(minimum.signal, minimum.estimate_step, minimum.done)}
+
+    return Stopper(init, view, update, reports)
 
 
 def start_minimum() -> Minimum:
-    """Before the first step."""
+    """The minimum before the first step."""
     return Minimum(
         best_step=jnp.int32(0),
         estimate_step=jnp.int32(0),
-        least=jnp.float32(jnp.inf),
+        lowest=jnp.float32(jnp.inf),
         signal=jnp.float32(jnp.nan),
         done=jnp.bool_(False),
     )
 
 
 def warm_up(shape: tuple[int, ...], *, window: int = 0) -> int:
-    """Steps before which no minimum is believed: sqrt(H W), but at least two windows.
+    """Number of first steps in which no minimum counts: sqrt(H W), and at least two windows.
 
-    The network has coarse structure to settle first, and for longer the larger the picture. The variance of
-    the outputs of real runs dips then, so what watches it waits for two windows. An estimate of the risk
-    does not dip so, and smooth pictures are at their best before 200 steps.
+    The network first settles coarse structure, and the larger the image, the longer. The variance
+    of the outputs dips meanwhile, so `wmv` and `emv` also wait for two windows. An estimate of the
+    risk does not dip, and smooth images are best before step 200, so `held_out` and `sure` do not
+    wait.
+
+    Args:
+      shape: Shape of the image, `(H, W, ...)`.
+      window: Steps of a window; 0 for a rule that does not wait for windows.
+
+    Example:
+      >>> warm_up((400, 900, 3), window=100)
+      600
+      >>> warm_up((64, 64, 3), window=100)
+      200
     """
     return max(2 * window, round(float(np.sqrt(shape[0] * shape[1]))))
 
@@ -58,44 +130,39 @@ def track_minimum(
     lag: int,
     delay: int = 0,
 ) -> tuple[Minimum, Array]:
-    """Takes a step's signal into account.
+    """Updates a minimum with the signal of one step.
 
-    A minimum counts only after the warm-up (`first`). It is confirmed when none lower came for a share
-    `stop.patience` of its own step, and at least two windows and the lag of the average (drawings show
-    plateaus of that length half way); then nothing changes any more. Nothing is confirmed while
-    there is no signal.
+    A minimum at step t counts if t is at least `first`. It is confirmed, and final, once no lower
+    signal has followed for max(2 window + lag, patience t) steps; fits have plateaus of two windows
+    and the lag on their way. Steps that the guard rejected and steps without a signal neither lower
+    a minimum nor confirm one.
 
     Args:
-      minimum: What was seen until now.
-      signal: That of this step, NaN for none.
-      step: Which step it is.
-      info: What the estimator says of it.
-      config: The settings.
-      first: Steps before which no minimum counts; see `warm_up`.
-      lag: Steps by which the running average is behind the outputs.
-      delay: The answer is the one so many steps after the minimum.
+      minimum: The minimum before this step.
+      signal: Signal of this step; NaN for none.
+      step: Number of this step.
+      info: The estimator's information on this step.
+      config: Settings `window` and `patience`.
+      first: First step at which a minimum counts; see `warm_up`.
+      lag: Steps by which the running average lags behind the outputs.
+      delay: Steps from the minimum to the estimate that is returned.
 
     Returns:
-      What was seen, and whether to keep this step's answer.
+      The minimum after this step, and whether to keep the estimate of this step.
     """
     available = info.accepted & ~jnp.isnan(signal)
-    trusted = available & (step + 1 >= first)
-    lower = trusted & (signal < minimum.least)
-    # Until a signal can be trusted the latest answer is the best.
-    best = jnp.where(lower | jnp.isinf(minimum.least), step, minimum.best_step)
+    counts = available & (step + 1 >= first)
+    is_lower = counts & (signal < minimum.lowest)
+    # Until a minimum counts, the latest estimate is the best one.
+    best = jnp.where(is_lower | jnp.isinf(minimum.lowest), step, minimum.best_step)
     improved = info.accepted & (step - best <= delay) & ~minimum.done
     patience = jnp.maximum(2 * config.window + lag, config.patience * best)
-    confirmed = available & jnp.isfinite(minimum.least) & (step - best >= patience)
+    is_confirmed = available & jnp.isfinite(minimum.lowest) & (step - best >= patience)
     new = Minimum(
         best_step=jnp.where(minimum.done, minimum.best_step, best),
         estimate_step=jnp.where(improved, step, minimum.estimate_step),
-        least=jnp.where(lower & ~minimum.done, signal, minimum.least),
+        lowest=jnp.where(is_lower & ~minimum.done, signal, minimum.lowest),
         signal=signal,
-        done=minimum.done | confirmed,
+        done=minimum.done | is_confirmed,
     )
     return new, improved
-
-
-def report(minimum: Minimum) -> RuleReport:
-    """What a rule that waits for this minimum says."""
-    return RuleReport(minimum.signal, minimum.estimate_step, minimum.done)

@@ -1,9 +1,9 @@
-"""When to stop, judged without the reference: rules as pure functions inside the compiled chunk.
+"""The rule that a config selects, and all rules on one fit.
 
-A rule sees each step's `Info` and says two things: whether this step's answer is the best so far
-(the caller then keeps it) and whether the fit is done. It may keep part of the measurement from the fit. See
-`base.Stopper` for the form, `minimum` for what makes a minimum final, and `variance_rules` and `data_rules` for
-what is watched.
+A stopping rule is a `base.Stopper`: pure functions that run inside the compiled chunk. In each step
+it sees the `Info` of the estimator, never the reference, and decides whether the estimate of this
+step is the best so far (the caller then keeps it) and whether the fit is done. It may hide part of
+the measurement from the fit.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from dip_jax.base import Algorithm, Array, Info, InputError, Problem, RuleReport, Stopper
+from dip_jax.base import Algorithm, Array, Info, Problem, RuleReport, Stopper
 from dip_jax.config import StopConfig
+from dip_jax.errors import InputError
 from dip_jax.fields import require_choice
 from dip_jax.losses import build_likelihood
 from dip_jax.stopping.discrepancy import discrepancy
@@ -22,14 +23,7 @@ from dip_jax.stopping.held_out import held_out
 from dip_jax.stopping.sure import sure
 from dip_jax.stopping.wmv import wmv
 
-_DEFAULT = StopConfig().rule  # whose answer `all` hands out
-
-
-class AllState(NamedTuple):
-    """What the rules side by side need of the past, each its own."""
-
-    rules: dict[str, Any]
-    done: Array
+_DEFAULT = StopConfig().rule  # the rule whose estimate `all` returns
 
 
 def build_stopper(
@@ -39,19 +33,41 @@ def build_stopper(
     algorithm: Algorithm | None = None,
     loss: Callable[[Problem, Array], Array] | None = None,
 ) -> Stopper:
-    """The rule that a config names.
+    """Builds the stopping rule that a config selects.
 
-    Its `init` takes the image's own key, the one that the estimator takes, because `sure` starts a second
-    fit alike.
+    The `init` of the rule takes the key of the image, as the `init` of the estimator does, because
+    `sure` starts a second fit with the same random numbers.
 
     Args:
       config: The rule and its settings.
-      lag: Steps by which the answer (a running average) is behind the outputs.
-      algorithm: The estimator, which `sure` needs.
-      loss: What it minimizes, for `held_out`; by default the mean of |p - y|^2.
+      lag: Steps by which the running average lags behind the outputs; see `fit.average_lag`.
+      algorithm: The estimator; required by the rules `sure` and `all`.
+      loss: `loss(problem, prediction)`, the loss of the fit, for `held_out`; None for the mean of
+        |p - y|^2.
 
     Raises:
-      InputError: For an unknown rule, or `sure` or `all` without the estimator.
+      InputError: If the rule is unknown, or `sure` or `all` has no `algorithm`.
+
+    Example:
+      A loop of your own calls the rule once per step. Here, the error of the estimate falls below
+      the noise:
+
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.base import Info, Problem
+      >>> from dip_jax.config import StopConfig
+      >>> from dip_jax.operators import Identity
+      >>> shape = (8, 8, 1)
+      >>> problem = Problem(Identity(), measurement=jnp.zeros(shape), noise_std=0.1)
+      >>> rule = build_stopper(StopConfig(rule="discrepancy"))
+      >>> state = rule.init(jax.random.key(0), problem, shape)
+      >>> for step, error in enumerate([0.4, 0.2, 0.09, 0.05]):
+      ...     image = jnp.full(shape, error)
+      ...     info = Info(jnp.float32(error**2), image, average=image, accepted=jnp.bool_(True))
+      ...     state, improved = rule.update(state, problem, jnp.int32(step), info)
+      >>> report = rule.reports(state)["discrepancy"]
+      >>> bool(report.done), int(report.estimate_step)
+      (True, 2)
     """
     rules: dict[str, Callable[[], Stopper]] = {
         "fixed": fixed,
@@ -65,44 +81,54 @@ def build_stopper(
     if algorithm is not None:
         rules["sure"] = lambda: sure(config, lag=lag, algorithm=algorithm)
     elif config.rule in ("sure", "all"):
-        raise InputError(f"The rule {config.rule} fits a second time: it needs algorithm=...")
+        raise InputError(f"The rule {config.rule} runs a second fit; pass algorithm=...")
     require_choice("stopping rule", config.rule, (*rules, "all"))
     if config.rule == "all":
-        return side_by_side({name: build() for name, build in rules.items()})
+        return compare_rules({name: build() for name, build in rules.items()})
     return rules[config.rule]()
 
 
-def side_by_side(rules: dict[str, Stopper]) -> Stopper:
-    """All rules on one fit, to compare them: it runs all steps, and hands out the answer of the default rule.
+class ComparisonState(NamedTuple):
+    """State of `compare_rules`."""
 
-    What `held_out` keeps from the fit the other rules do not see either, so each does what it would do alone
-    for a measurement without those values.
+    rules: dict[str, Any]
+    """State of each rule, by its name."""
+    done: Array
+    """Always False."""
+
+
+def compare_rules(rules: dict[str, Stopper]) -> Stopper:
+    """All rules on one fit, for comparison.
+
+    All steps run, and the estimate of the default rule is returned. The measurements that
+    `held_out` hides from the fit are hidden from the other rules too. So each rule does what it
+    would do alone on a measurement without these values.
 
     Args:
-      rules: The rules by their names, among them the default one and `held_out`.
+      rules: The rules by their names, among them the default rule and `held_out`.
     """
     hiding = rules["held_out"]
 
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> AllState:
-        held = hiding.init(key, problem, shape)
-        visible = hiding.view(held, problem)
+    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> ComparisonState:
+        hiding_state = hiding.init(key, problem, shape)
+        visible = hiding.view(hiding_state, problem)
         states = {name: rule.init(key, visible, shape) for name, rule in rules.items()}
-        return AllState({**states, "held_out": held}, jnp.bool_(False))
+        return ComparisonState({**states, "held_out": hiding_state}, jnp.bool_(False))
 
-    def view(state: AllState, problem: Problem) -> Problem:
+    def view(state: ComparisonState, problem: Problem) -> Problem:
         return hiding.view(state.rules["held_out"], problem)
 
     def update(
-        state: AllState, problem: Problem, step: Array, info: Info
-    ) -> tuple[AllState, Array]:
+        state: ComparisonState, problem: Problem, step: Array, info: Info
+    ) -> tuple[ComparisonState, Array]:
         visible = view(state, problem)
         states, improved = {}, {}
         for name, rule in rules.items():
             seen = problem if rule is hiding else visible
             states[name], improved[name] = rule.update(state.rules[name], seen, step, info)
-        return AllState(states, state.done), improved[_DEFAULT]
+        return ComparisonState(states, state.done), improved[_DEFAULT]
 
-    def reports(state: AllState) -> dict[str, RuleReport]:
+    def reports(state: ComparisonState) -> dict[str, RuleReport]:
         found: dict[str, RuleReport] = {}
         for name, rule in rules.items():
             found |= rule.reports(state.rules[name])

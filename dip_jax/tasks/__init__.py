@@ -1,1 +1,1 @@
-"""From a measured or a clean image to a `Case`: tasks, simulation, noise level, classical baselines."""
+"""Cases: from a measurement or a clean image to a `Case`, the noise level, and classical baselines."""

@@ -1,6 +1,6 @@
-"""The command in a process of its own, with one thing more: a picture called `diverging` does.
+"""The command in a separate process, with one addition: an image called `diverging` diverges.
 
-Its measurement is NaN, which no file can be, so every step is undone until the guard gives up.
+Its measurement is NaN, which no file can hold, so the guard undoes every step until it gives up.
 """
 
 import sys
@@ -8,18 +8,18 @@ import sys
 import jax.numpy as jnp
 
 import main
-from dip_jax.batch import inputs as jobs
+from dip_jax.batch import load
 
-build_case = jobs.build_case
+build_case = load.build_case
 
 
-def build_case_that_may_diverge(config, name, image, **more):
-    case = build_case(config, name, image, **more)
+def build_case_that_may_diverge(config, name, measurement, **side_inputs):
+    case = build_case(config, name, measurement, **side_inputs)
     if name != "diverging":
         return case
     problem = case.problem
     return case._replace(problem=problem._replace(measurement=jnp.nan * problem.measurement))
 
 
-jobs.build_case = build_case_that_may_diverge
+load.build_case = build_case_that_may_diverge
 sys.exit(main.main())

@@ -1,19 +1,24 @@
+"""The images of a run: their names, and the files that belong to them."""
+
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
-from dip_jax.batch.inputs import list_inputs, unique_names
+from dip_jax.batch.inputs import InputFiles, list_inputs, unique_names
 from dip_jax.errors import InputError
-from dip_jax.images.read import peek_shape, read_image
 from dip_jax.keys import image_key
 from dip_jax.presets import build_config
 
 
-def test_stems_are_names_and_equal_ones_get_what_tells_them_apart():
+def write(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    iio.imwrite(path, np.rint(255 * image).astype(np.uint8))
+    return path
+
+
+def test_names_are_stems_and_equal_stems_get_folders_and_suffixes():
     paths = [
         Path(p) for p in ("/a/b/x.png", "/a/c/x.png", "/a/c/x.jpg", "/a/b/y.v2.png", "/a/z.png")
     ]
@@ -22,80 +27,66 @@ def test_stems_are_names_and_equal_ones_get_what_tells_them_apart():
     assert list(names.values()) == paths
 
 
-def test_a_picture_in_the_folder_above_keeps_its_plain_name():
+def test_an_image_in_the_common_folder_keeps_its_plain_name():
     assert list(unique_names([Path("/a/x.png"), Path("/a/b/x.png")])) == ["x", "b/x"]
 
 
-def test_pictures_that_cannot_be_told_apart_are_refused_not_dropped():
+def test_images_that_cannot_be_told_apart_are_refused_not_dropped():
     paths = [Path(p) for p in ("/a/p.png", "/a/p.jpg", "/a/png/p.png")]
     with pytest.raises(InputError, match="'p' cannot be told apart"):
         unique_names(paths)
 
 
-def test_random_numbers_do_not_depend_on_who_else_has_the_stem():
+def test_random_numbers_do_not_depend_on_other_images_of_the_stem():
     keys = [str(image_key(0, name)) for name in ("x", "b/x", "c/png/x")]
     assert len(set(keys)) == 1
 
 
-def test_an_entry_reads_nothing_before_its_turn_and_notices_a_change(tmp_path, picture):
-    path = tmp_path / "x.png"
-    iio.imwrite(path, (picture * 255).astype(np.uint8))
-    (entry,) = list_inputs(build_config(), inputs=[tmp_path])
-    assert entry.shape == (40, 36, 3)
-    before = entry.digest()
-    assert entry.digest() == before
-    iio.imwrite(path, 255 - (picture * 255).astype(np.uint8))
-    assert entry.digest() != before
+def test_an_image_is_not_read_before_its_turn(tmp_path, picture):
+    path = write(tmp_path / "x.png", picture)
+    (lazy,) = list_inputs(build_config(), InputFiles([tmp_path]))
+    assert lazy.shape == (40, 36, 3)
+    before = lazy.digest()
+    assert lazy.digest() == before
+    write(path, 1 - picture)
+    assert lazy.digest() != before
     np.testing.assert_allclose(
-        entry.load().case.problem.measurement, 1 - picture, atol=1 / 255 + 1e-6
+        lazy.load().case.problem.measurement, 1 - picture, atol=1 / 255 + 1e-6
     )
 
 
-def test_a_change_of_the_mask_is_a_change(tmp_path, picture):
-    iio.imwrite(tmp_path / "x.png", (picture * 255).astype(np.uint8))
-    mask = tmp_path / "mask.png"
-    iio.imwrite(mask, (np.eye(40, 36) * 255).astype(np.uint8))
-    (entry,) = list_inputs(build_config("inpaint"), inputs=[tmp_path / "x.png"], masks=[mask])
-    before = entry.digest()
-    iio.imwrite(mask, (np.eye(40, 36, 1) * 255).astype(np.uint8))
-    assert entry.digest() != before
+def test_a_single_mask_belongs_to_all_images_and_several_are_matched_by_stem(tmp_path, picture):
+    config = build_config("inpaint")
+    images = [write(tmp_path / f"{name}.png", picture) for name in ("a", "b")]
+    masks = [write(tmp_path / "masks" / f"{s}.png", np.eye(40, 36, k)) for k, s in enumerate("ac")]
+    one_for_all = list_inputs(config, InputFiles(images, masks=masks[:1]))
+    a, b = (np.asarray(lazy.load().case.problem.operator.mask) for lazy in one_for_all)
+    np.testing.assert_array_equal(a, b)
+    matched = list_inputs(config, InputFiles(images, masks=masks))
+    np.testing.assert_array_equal(a, matched[0].load().case.problem.operator.mask)
+    with pytest.raises(InputError, match="no mask has its stem 'b'"):
+        matched[1].load()
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
-def test_a_header_tells_the_shape_that_reading_gives(tmp_path, picture, mode):
-    path = tmp_path / "x.png"
-    Image.fromarray((picture * 255).astype(np.uint8)).convert(mode).save(path)
-    assert peek_shape(path) == read_image(path).pixels.shape
-
-
-@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3), (40, 50, 4)])
-def test_a_header_of_tiff_tells_it_too(tmp_path, shape):
-    path = tmp_path / "x.tif"
-    photometric = "rgb" if len(shape) == 3 else "minisblack"
-    tifffile.imwrite(path, np.zeros(shape, np.uint16), photometric=photometric)
-    assert peek_shape(path) == read_image(path).pixels.shape
-
-
-def test_a_header_of_a_turned_picture_tells_it_upright(tmp_path, picture):
-    path = tmp_path / "x.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray((picture * 255).astype(np.uint8)).save(path, exif=exif)
-    assert peek_shape(path) == read_image(path).pixels.shape == (36, 40, 3)
-
-
-def test_a_header_that_is_none_tells_nothing(tmp_path):
-    path = tmp_path / "x.png"
-    path.write_bytes(b"no picture")
-    assert peek_shape(path) is None
-
-
-def test_a_name_that_is_no_text_is_refused_at_once(tmp_path, picture):
+def test_a_name_that_is_not_utf8_is_refused_at_once(tmp_path, picture):
     path = tmp_path / "gr\udcfc.png"
-    iio.imwrite(tmp_path / "x.png", (picture * 255).astype(np.uint8))
+    write(tmp_path / "x.png", picture)
     try:
         (tmp_path / "x.png").rename(path)
     except (OSError, UnicodeError):
-        pytest.skip("this file system knows only text")
+        pytest.skip("this file system takes only UTF-8")
     with pytest.raises(InputError, match="not UTF-8"):
-        list_inputs(build_config(), inputs=[tmp_path])
+        list_inputs(build_config(), InputFiles([tmp_path]))
+
+
+def test_a_run_without_images_is_refused():
+    with pytest.raises(InputError, match="Nothing to restore"):
+        list_inputs(build_config(), InputFiles())
+
+
+def test_an_array_has_the_shape_of_its_header(tmp_path):
+    np.save(tmp_path / "y.npy", np.zeros((57, 32, 1), np.float32))
+    (tmp_path / "z.npy").write_bytes(b"no array")
+    files = InputFiles([tmp_path / "y.npy", tmp_path / "z.npy"])
+    shapes = [lazy.shape for lazy in list_inputs(build_config("ct"), files)]
+    assert shapes == [(57, 32, 1), None]

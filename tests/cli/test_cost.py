@@ -12,7 +12,7 @@ from dip_jax.presets import build_config
         ("dejpeg_2018", (256, 384, 3), 0.65),
     ],
 )
-def test_the_networks_of_2018_take_the_multiplications_that_were_counted_then(
+def test_the_networks_of_2018_need_the_multiplications_that_were_counted_then(
     preset, shape, billions
 ):
     work = network_work(build_config(preset).net, shape)
@@ -20,7 +20,7 @@ def test_the_networks_of_2018_take_the_multiplications_that_were_counted_then(
 
 
 def test_a_step_takes_the_time_of_its_products_and_of_its_traffic():
-    machine = Machine(multiplications=1e9, numbers=1e8)
+    machine = Machine(multiplications=1e9, values_written=1e8)
     both = forecast_seconds(Work(0, 2e9, 3e8), machine)
     products = forecast_seconds(Work(0, 2e9, 0.0), machine)
     traffic = forecast_seconds(Work(0, 0.0, 3e8), machine)

@@ -3,50 +3,59 @@ import jax
 import numpy as np
 import pytest
 
-from dip_jax.batch.inputs import list_inputs
+from dip_jax.batch.inputs import InputFiles, list_inputs
+from dip_jax.cli import plan as plan_module
 from dip_jax.cli.plan import plan_inputs
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 
 
-def write(folder, picture, number):
+@pytest.fixture(autouse=True)
+def short_probe(monkeypatch):
+    monkeypatch.setattr(plan_module, "_PROBE_SECONDS", 0.05)
+
+
+def write(folder, image, number):
     folder.mkdir()
     for i in range(number):
-        iio.imwrite(folder / f"{i}.png", (picture * 255).astype(np.uint8))
+        iio.imwrite(folder / f"{i}.png", (image * 255).astype(np.uint8))
     return folder
 
 
+def plan_files(config, *inputs):
+    return plan_inputs(list_inputs(config, InputFiles(inputs=inputs)), config)
+
+
 def test_a_plan_has_a_line_for_each_canvas_and_writes_nothing(tmp_path, picture, tiny):
-    config = build_config(overrides=[*tiny, "fit.num_steps=7", "run.slots=2"])
-    one = write(tmp_path / "a", picture, 3)
-    other = write(tmp_path / "b", picture[:, :, :1].repeat(2, 1)[..., 0], 1)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    config = build_config(overrides=[*tiny, "fit.num_steps=7", "run.slots=2", "fit.num_seeds=2"])
+    color = write(tmp_path / "a", picture, 3)
+    gray = write(tmp_path / "b", picture[:, :, :1].repeat(2, 1)[..., 0], 1)
+    (tmp_path / "broken.png").write_bytes(b"no image")
     before = sorted(tmp_path.rglob("*"))
-    inputs = [one, other, tmp_path / "broken.png"]
-    plans = plan_inputs(list_inputs(config, inputs=inputs), config)
+    plans = plan_files(config, color, gray, tmp_path / "broken.png")
     assert sorted(tmp_path.rglob("*")) == before
-    assert [(p.shape, p.num_images) for p in plans] == [((40, 36, 3), 3), ((40, 72, 1), 1)]
+    found = [(p.shape, p.num_images, p.num_networks) for p in plans]
+    assert found == [((40, 36, 3), 3, 6), ((40, 72, 1), 1, 2)]
     first = plans[0]
     assert first.num_slots == 2
-    # Three pictures in two slots take two rounds.
-    expected = first.compile_seconds + 2 * 7 * first.seconds_per_step
+    # Six networks in two slots take three rounds.
+    expected = first.compile_seconds + 3 * 7 * first.seconds_per_step
     assert first.seconds == pytest.approx(expected)
 
 
 @pytest.mark.slow
 def test_the_memory_is_that_of_the_compiled_program(tmp_path, picture, tiny):
     config = build_config(overrides=[*tiny, "run.slots=2"])
-    entries = list_inputs(config, inputs=[write(tmp_path / "a", picture, 1)])
-    (plan,) = plan_inputs(entries, config)
-    slots = Slots(entries[0].load().case._replace(reference=None), config)
-    assert plan.bytes_per_image == pytest.approx(slots.bytes_per_device / 2, rel=0.05)
+    inputs = list_inputs(config, InputFiles(inputs=[write(tmp_path / "a", picture, 1)]))
+    (plan,) = plan_inputs(inputs, config)
+    slots = Slots(inputs[0].load().case._replace(reference=None), config)
+    assert plan.bytes_per_slot == pytest.approx(slots.bytes_per_device / 2, rel=0.05)
     weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(slots.slot_shapes))
-    assert plan.bytes_per_image > weights
+    assert plan.bytes_per_slot > weights
 
 
-def test_a_plan_for_nothing_readable_is_a_mistake(tmp_path):
-    (tmp_path / "x.png").write_bytes(b"no picture")
-    config = build_config()
+def test_a_plan_without_a_readable_image_is_refused(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"x\.png|can be read"):
-        plan_inputs(list_inputs(config, inputs=[tmp_path / "x.png"]), config)
+        plan_files(build_config(), tmp_path / "x.png")

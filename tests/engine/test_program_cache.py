@@ -29,7 +29,9 @@ def traced(monkeypatch):
     """How often a program has been traced."""
     calls = []
     trace = Slots._trace
-    monkeypatch.setattr(Slots, "_trace", lambda self, case: calls.append(1) or trace(self, case))
+    monkeypatch.setattr(
+        Slots, "_trace", lambda self, *given: calls.append(1) or trace(self, *given)
+    )
     return calls
 
 

@@ -6,10 +6,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from dip_jax.base import InputError
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import merge, restore, restore_many, with_noise
 from dip_jax.engine.scheduler import restore_each
+from dip_jax.errors import InputError
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.posterior.pooling import outliers
 from dip_jax.presets import build_config
@@ -196,7 +196,7 @@ def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tm
     assert summary["rhat_max"] > 1.05
     assert not summary["converged"]
     assert "not converged" in errors
-    assert summary["num_held"] == 42
+    assert summary["num_held_out"] == 42
     assert summary["held_out_z_rms"] > 0
     low, high = np.load(out / "photo" / "interval.npy")
     np.testing.assert_allclose(

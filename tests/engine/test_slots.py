@@ -114,7 +114,7 @@ def test_a_slot_at_rest_is_left_as_it_is(picture, tiny):
     before = slots.save(0)
     slots.clear(0)
     status, logs = slots.advance(3)
-    assert not status.goes_on.any()
+    assert not status.is_active.any()
     assert (logs["step"] == -1).all()
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(slots.save(0)), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,3 +1,5 @@
+"""Guides, kernels and arrays are read, or refused with the reason."""
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -6,15 +8,15 @@ from dip_jax.errors import InputError
 from dip_jax.images.side_inputs import read_array, read_guide, read_kernel
 
 
-def stored(picture):
-    return np.rint(picture * 255).astype(np.uint8)
+def to_uint8(image):
+    return np.rint(image * 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
     ("values", "dtype"),
     [(np.arange(6).reshape(2, 3), np.float32), (np.ones((2, 2)) * 1j, np.complex64)],
 )
-def test_an_array_comes_back_in_single_precision(tmp_path, values, dtype):
+def test_an_array_is_read_in_single_precision(tmp_path, values, dtype):
     np.save(tmp_path / "y.npy", values)
     read = read_array(tmp_path / "y.npy")
     assert read.dtype == dtype
@@ -30,34 +32,34 @@ def test_an_array_comes_back_in_single_precision(tmp_path, values, dtype):
         (np.zeros(0), "numbers"),
     ],
 )
-def test_an_array_that_is_no_measurement_is_refused(tmp_path, values, words):
+def test_an_array_that_is_not_a_measurement_is_refused(tmp_path, values, words):
     np.save(tmp_path / "y.npy", values)
     with pytest.raises(InputError, match=words):
         read_array(tmp_path / "y.npy")
 
 
-def test_a_file_that_is_no_array_or_not_there_is_refused(tmp_path):
-    (tmp_path / "y.npy").write_bytes(b"no array")
+def test_a_missing_file_or_one_that_is_not_an_array_is_refused(tmp_path):
+    (tmp_path / "y.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match=r"numpy\.save"):
         read_array(tmp_path / "y.npy")
     with pytest.raises(InputError, match="opened"):
         read_array(tmp_path / "none.npy")
 
 
-def test_a_gray_guide_is_repeated_for_three_channels(tmp_path, picture):
-    iio.imwrite(tmp_path / "g.png", stored(picture[..., 0]))
+def test_a_gray_guide_is_repeated_to_three_channels(tmp_path, picture):
+    iio.imwrite(tmp_path / "g.png", to_uint8(picture[..., 0]))
     guide, _ = read_guide(tmp_path / "g.png", (40, 36))
     assert guide.shape == (40, 36, 3)
     np.testing.assert_allclose(guide, np.repeat(picture[..., :1], 3, -1), atol=1 / 255)
 
 
 def test_a_guide_of_another_size_is_refused_with_both_sizes(tmp_path, picture):
-    iio.imwrite(tmp_path / "g.png", stored(picture))
+    iio.imwrite(tmp_path / "g.png", to_uint8(picture))
     with pytest.raises(InputError, match=r"36 x 41 .* 36 x 40"):
         read_guide(tmp_path / "g.png", (41, 36))
 
 
-def test_a_kernel_as_an_array_is_taken_as_it_is_and_as_a_picture_scaled(tmp_path):
+def test_a_kernel_is_unchanged_from_an_array_and_scaled_from_an_image(tmp_path):
     kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32)
     np.save(tmp_path / "k.npy", kernel)
     np.testing.assert_array_equal(read_kernel(tmp_path / "k.npy")[0], kernel)
@@ -67,7 +69,7 @@ def test_a_kernel_as_an_array_is_taken_as_it_is_and_as_a_picture_scaled(tmp_path
     assert "scaled to sum 1" in notes[-1]
 
 
-def test_a_kernel_that_is_none_is_refused(tmp_path):
+def test_a_file_that_is_not_a_kernel_is_refused(tmp_path):
     iio.imwrite(tmp_path / "k.png", np.zeros((3, 3), np.uint8))
     with pytest.raises(InputError, match="black"):
         read_kernel(tmp_path / "k.png")

@@ -18,7 +18,7 @@ def draw(seed, *shape):
 
 @pytest.mark.parametrize("boundary", ["reflect", "circular"])
 @pytest.mark.parametrize(
-    ("kernel", "picture"),
+    ("kernel", "size"),
     [
         ((5, 5), (12, 12)),
         ((4, 4), (9, 7)),
@@ -28,8 +28,8 @@ def draw(seed, *shape):
         ((1, 1), (1, 1)),
     ],
 )
-def test_a_blur_is_scipys_convolution(kernel, picture, boundary):
-    kernel, image = draw(0, *kernel), draw(1, *picture, 3)
+def test_a_blur_is_scipys_convolution(kernel, size, boundary):
+    kernel, image = draw(0, *kernel), draw(1, *size, 3)
     channels = [
         ndimage.convolve(image[..., c].astype(float), kernel, mode=SCIPY[boundary])
         for c in range(3)
@@ -53,7 +53,7 @@ def test_a_blur_is_the_sum_of_its_definition(boundary):
     np.testing.assert_allclose(blurred, expected, atol=1e-5)
 
 
-def test_a_picture_of_one_point_becomes_the_kernel():
+def test_an_image_of_one_point_becomes_the_kernel():
     kernel = draw(4, 5, 4)
     image = np.zeros((15, 14, 1), np.float32)
     image[7, 6] = 1
@@ -73,7 +73,7 @@ def test_a_blur_of_a_constant_is_the_constant(boundary, value, seed):
 
 @settings(max_examples=8, deadline=None)
 @given(rows=st.integers(-8, 8), columns=st.integers(-8, 8))
-def test_a_circular_blur_moves_with_the_picture(rows, columns):
+def test_a_circular_blur_moves_with_the_image(rows, columns):
     operator, image = Blur(jnp.asarray(draw(5, 4, 3)), "circular"), draw(6, 9, 8, 1)
     moved = operator(jnp.asarray(np.roll(image, (rows, columns), (0, 1))))
     expected = np.roll(operator(jnp.asarray(image)), (rows, columns), (0, 1))
@@ -88,20 +88,20 @@ def test_a_gaussian_blur_is_scipys():
     np.testing.assert_allclose(Blur(jnp.asarray(kernel))(jnp.asarray(image)), expected, atol=1e-6)
 
 
-def test_blurs_run_side_by_side_each_with_its_kernel():
+def test_blurs_with_different_kernels_run_under_vmap():
     kernels, images = jnp.asarray(draw(8, 3, 4, 5)), jnp.asarray(draw(9, 3, 9, 8, 2))
-    together = jax.jit(jax.vmap(lambda operator, image: operator(image)))(Blur(kernels), images)
-    alone = Blur(kernels[1])(images[1])
-    np.testing.assert_allclose(together[1], alone, atol=1e-5)
+    batched = jax.jit(jax.vmap(lambda operator, image: operator(image)))(Blur(kernels), images)
+    single = Blur(kernels[1])(images[1])
+    np.testing.assert_allclose(batched[1], single, atol=1e-5)
 
 
-def test_a_kernel_that_does_not_fit_is_refused_with_the_numbers():
-    with pytest.raises(InputError, match="11 x 3, the picture 9 x 8"):
+def test_a_kernel_larger_than_the_image_is_refused_with_both_sizes():
+    with pytest.raises(InputError, match="11 x 3, the image 9 x 8"):
         Blur(jnp.ones((11, 3)))(jnp.ones((9, 8, 1)))
 
 
 def test_an_unknown_boundary_is_refused():
-    with pytest.raises(InputError, match="came 'zero'"):
+    with pytest.raises(InputError, match="got 'zero'"):
         Blur(jnp.ones((3, 3)), "zero")(jnp.ones((9, 8, 1)))
 
 
@@ -133,8 +133,8 @@ def test_a_motion_is_symmetric_and_keeps_the_brightness(length, angle):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: gaussian_kernel(0), "came 0"),
-        (lambda: gaussian_kernel(float("nan")), "came nan"),
+        (lambda: gaussian_kernel(0), "got 0"),
+        (lambda: gaussian_kernel(float("nan")), "got nan"),
         (lambda: motion_kernel(0.5, 0), "length 0.5"),
         (lambda: motion_kernel(5, float("inf")), "angle inf"),
     ],
@@ -148,22 +148,22 @@ def test_impossible_kernels_are_refused(make, words):
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
-        (np.ones(3), r"came float64 \[3\]"),
-        (np.ones((0, 3)), r"came float64 \[0, 3\]"),
-        (np.full((2, 2), "a"), "must be numbers"),
+        (np.ones(3), r"got float64 \[3\]"),
+        (np.ones((0, 3)), r"got float64 \[0, 3\]"),
+        (np.full((2, 2), "a"), "must be an array of numbers"),
         (np.full((2, 2), 0.25j), "must be real"),
         (np.array([[1, np.nan]]), "1 values of 2"),
-        (-np.ones((2, 2)), "came -4; it cannot be scaled"),
-        (np.array([[1.0, -1.0]]), "came 0; it cannot be scaled"),
+        (-np.ones((2, 2)), "got -4, which cannot be scaled"),
+        (np.array([[1.0, -1.0]]), "got 0, which cannot be scaled"),
     ],
 )
-def test_what_is_no_kernel_is_refused(kernel, words, normalize):
+def test_an_array_that_is_no_kernel_is_refused(kernel, words, normalize):
     with pytest.raises(InputError, match=words):
         check_kernel(kernel, normalize=normalize)
 
 
-def test_a_kernel_that_changes_the_brightness_is_refused_with_its_sum_and_the_remedy():
-    with pytest.raises(InputError, match=r"came 9\b.*--set task.normalize_kernel=true"):
+def test_a_kernel_that_changes_the_brightness_is_refused_with_its_sum_and_a_remedy():
+    with pytest.raises(InputError, match=r"got 9\b.*--set task.normalize_kernel=true"):
         check_kernel(np.ones((3, 3)))
 
 

@@ -4,7 +4,9 @@ import pytest
 
 from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
+from dip_jax.operators.checks import check_operator
 from dip_jax.operators.from_file import load_operator
+from dip_jax.operators.pixelwise import is_pixelwise
 from dip_jax.tasks.cases import build_case
 
 SHAPE = (40, 36, 3)
@@ -41,14 +43,14 @@ def file(tmp_path):
     return path
 
 
-def test_a_function_of_the_users_is_an_operator_and_its_linearity_is_found_out(file):
+def test_a_users_function_is_an_operator_and_its_linearity_is_detected(file):
     halve = load_operator(f"{file}:halve", SHAPE)
     assert halve.is_linear
     np.testing.assert_array_equal(halve(jnp.ones(SHAPE)), np.full((20, 36, 3), 0.5))
     assert not load_operator(f"{file}:squared", SHAPE).is_linear
 
 
-def test_the_same_function_is_the_same_operator_so_that_pictures_share_a_program(file):
+def test_the_same_function_is_the_same_operator_so_images_share_a_program(file):
     assert load_operator(f"{file}:halve", SHAPE) == load_operator(f"{file}:halve", SHAPE)
 
 
@@ -64,13 +66,13 @@ def test_the_same_function_is_the_same_operator_so_that_pictures_share_a_program
         ("two words", "path.py:function"),
     ],
 )
-def test_an_operator_that_is_not_what_it_claims_is_refused(file, picture, name, words):
+def test_an_operator_that_breaks_its_contract_is_refused(file, picture, name, words):
     task = TaskConfig(name="custom", operator=f"{file}:{name}", image_shape=SHAPE)
     with pytest.raises(InputError, match=words):
         build_case(task, "x", picture)
 
 
-def test_a_measurement_that_the_operator_does_not_make_is_refused_with_both_shapes(file, picture):
+def test_a_measurement_of_another_shape_is_refused_with_both_shapes(file, picture):
     task = TaskConfig(name="custom", operator=f"{file}:halve", image_shape=SHAPE)
     with pytest.raises(InputError, match=r"\(20, 36, 3\).*\(40, 36, 3\)"):
         build_case(task, "x", picture)
@@ -80,14 +82,30 @@ def test_a_measurement_that_the_operator_does_not_make_is_refused_with_both_shap
     ("text", "words"),
     [("f", "path.py:function"), ("no.py:f", "no file"), ("here.txt:f", "Python file")],
 )
-def test_a_file_that_is_none_is_refused(tmp_path, monkeypatch, text, words):
+def test_a_path_that_is_no_python_file_is_refused(tmp_path, monkeypatch, text, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.txt").write_text("")
     with pytest.raises(InputError, match=words):
         load_operator(text, SHAPE)
 
 
-def test_a_file_that_breaks_is_refused_with_what_it_says(tmp_path):
+def test_a_file_that_raises_is_refused_with_its_error(tmp_path):
     (tmp_path / "bad.py").write_text("raise ValueError('mine')")
     with pytest.raises(InputError, match="ValueError: mine"):
         load_operator(f"{tmp_path / 'bad.py'}:f", SHAPE)
+
+
+def test_a_pixelwise_function_declares_it_and_passes_the_check(tmp_path):
+    path = tmp_path / "curve.py"
+    path.write_text("def curve(image):\n    return image**2\ncurve.is_pixelwise = True\n")
+    operator = load_operator(f"{path}:curve", SHAPE)
+    assert is_pixelwise(operator)
+    check_operator(operator, (9, 7, 3))
+    assert operator.pad(12, 9) == operator
+
+
+def test_a_wrong_claim_to_be_pixelwise_is_refused(tmp_path, picture):
+    path = tmp_path / "shift.py"
+    path.write_text("def shift(image):\n    return image[::-1]\nshift.is_pixelwise = True\n")
+    with pytest.raises(InputError, match=r"other pixels change a measured value by \d"):
+        build_case(TaskConfig(name="custom", operator=f"{path}:shift"), "x", picture)

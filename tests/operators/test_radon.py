@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skimage.data import shepp_logan_phantom
-from skimage.transform import radon, resize
+from skimage.transform import radon
 
 from dip_jax.errors import InputError
 from dip_jax.operators.radon import Radon, num_detectors
-from dip_jax.tasks.baselines import filtered_back_projection
 
 
 def smooth(side):
@@ -57,7 +55,7 @@ def test_the_first_angle_sums_the_columns_and_the_quarter_turn_the_rows():
 
 @settings(max_examples=10, deadline=None)
 @given(row=st.integers(-3, 3), column=st.integers(-3, 3))
-def test_each_angle_sees_a_blob_where_geometry_says(row, column):
+def test_each_angle_shows_a_blob_at_its_projected_position(row, column):
     i, j = np.mgrid[-10:11, -10:11]
     blob = np.exp(-((i - row) ** 2 + (j - column) ** 2) / 4).astype(np.float32)
     y = np.asarray(jax.jit(Radon(6))(jnp.asarray(blob[..., None])))[..., 0]
@@ -80,23 +78,8 @@ def test_back_projection_is_the_transpose_of_the_whole_matrix():
     )
 
 
-def test_a_picture_that_is_not_square_is_refused():
-    with pytest.raises(InputError, match=r"came \[8, 9, 1\]"):
+def test_an_image_that_is_not_square_is_refused():
+    with pytest.raises(InputError, match=r"got \[8, 9, 1\]"):
         Radon(4)(jnp.ones((8, 9, 1)))
-    with pytest.raises(InputError, match="came 0"):
+    with pytest.raises(InputError, match="got 0"):
         Radon(0)(jnp.ones((8, 8, 1)))
-
-
-def test_filtered_back_projection_finds_the_picture_again():
-    phantom = resize(shepp_logan_phantom(), (64, 64), anti_aliasing=True).astype(np.float32)
-    image = np.stack([phantom, 0.5 * phantom], -1)
-    sinogram = np.asarray(Radon(90)(jnp.asarray(image)))
-    found = filtered_back_projection(sinogram, (64, 64, 2))
-    assert found.shape == image.shape
-    assert found.dtype == np.float32
-    assert np.sqrt(np.mean((found - image) ** 2)) < 0.06
-
-
-def test_a_sinogram_of_another_size_is_refused():
-    with pytest.raises(InputError, match=r"\[12, angles, C\].*came \[11, 4, 1\]"):
-        filtered_back_projection(np.ones((11, 4, 1)), (8, 8))

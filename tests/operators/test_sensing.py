@@ -42,23 +42,23 @@ def test_the_adjoint_of_all_frequencies_is_the_inverse():
     np.testing.assert_allclose(adjoint(operator, image.shape)(operator(image)), image, atol=1e-5)
 
 
-def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(InputError, match=r"\[6, 9\].*came \[9, 6\]"):
+def test_a_frequency_mask_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"\[6, 9\].*got \[9, 6\]"):
         SubsampledFourier(jnp.ones((6, 9)))(jnp.ones((9, 6, 1)))
 
 
 @settings(max_examples=20, deadline=None)
-@given(share=st.floats(0.001, 1), seed=st.integers(0, 9))
+@given(fraction=st.floats(0.001, 1), seed=st.integers(0, 9))
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (9, 14), (16, 5)])
-def test_a_draw_of_frequencies_has_exactly_its_share(height, width, share, seed):
-    mask = random_frequencies(jax.random.key(seed), (height, width), share)
+def test_random_frequencies_have_exactly_the_requested_fraction(height, width, fraction, seed):
+    mask = random_frequencies(jax.random.key(seed), (height, width), fraction)
     assert mask.shape == (height, width)
     assert set(np.unique(mask)) <= {0, 1}
-    assert mask.sum() == max(1, round(share * height * width))
+    assert mask.sum() == max(1, round(fraction * height * width))
     assert mask[0, 0] == 1
 
 
-def test_low_frequencies_are_certain_and_high_ones_rare():
+def test_the_lowest_frequencies_are_certain_and_high_ones_are_rare():
     shape = (32, 48)
     masks = [random_frequencies(jax.random.key(seed), shape, 0.2) for seed in range(20)]
     mean = np.mean(masks, axis=0)
@@ -71,10 +71,10 @@ def test_low_frequencies_are_certain_and_high_ones_rare():
     np.testing.assert_array_equal(masks[0], random_frequencies(jax.random.key(0), shape, 0.2))
 
 
-@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan")])
-def test_an_impossible_share_is_refused(share):
-    with pytest.raises(InputError, match=f"came {share}"):
-        random_frequencies(KEY, (4, 4), share)
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.5, float("nan")])
+def test_an_impossible_fraction_is_refused(fraction):
+    with pytest.raises(InputError, match=f"got {fraction}"):
+        random_frequencies(KEY, (4, 4), fraction)
 
 
 def test_random_sums_are_the_product_with_the_matrix():
@@ -95,10 +95,10 @@ def test_a_random_matrix_has_the_promised_variance_and_depends_on_its_key():
 def test_a_matrix_that_would_fill_the_memory_is_refused_with_its_size():
     with pytest.raises(InputError, match=r"196608 values needs 15\.7 GB"):
         random_matrix(KEY, 20000, (256, 256, 3))
-    with pytest.raises(InputError, match="came 0"):
+    with pytest.raises(InputError, match="got 0"):
         random_matrix(KEY, 0, (4, 4, 1))
 
 
-def test_a_picture_of_another_size_than_the_matrix_is_refused():
-    with pytest.raises(InputError, match=r"16 values, but the picture \[4, 5, 1\] has 20"):
+def test_an_image_of_another_size_than_that_of_the_matrix_is_refused():
+    with pytest.raises(InputError, match=r"16 values, but the image \[4, 5, 1\] has 20"):
         RandomMatrix(random_matrix(KEY, 3, (4, 4, 1)))(jnp.ones((4, 5, 1)))

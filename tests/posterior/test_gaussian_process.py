@@ -1,19 +1,19 @@
-"""The process that networks tend to, against closed forms, sampling and plain formulas."""
+"""Kernels and regression of Gaussian processes, against closed forms, sampling and formulas."""
 
 import jax
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from dip_jax.base import InputError
 from dip_jax.config import NetConfig
+from dip_jax.errors import InputError
 from dip_jax.nets import build_net
 from dip_jax.posterior import gaussian_process as gp
 
 
-# What the code of Cheng et al. 2019 gives; reference values to four digits.
+# Reference values of the code of Cheng et al. 2019, to four digits.
 @pytest.mark.parametrize(
-    ("input_std", "depth", "distances", "cosines"),
+    ("input_std", "depth", "distances", "correlations"),
     [
         (2, 1, (1, 2, 5, 10), (0.9439, 0.8104, 0.4301, 0.3193)),
         (2, 2, (1, 2, 5, 10), (0.9479, 0.8354, 0.5633, 0.4943)),
@@ -26,12 +26,14 @@ from dip_jax.posterior import gaussian_process as gp
         (0, 4, (1, 100), (0.6810, 0.6810)),
     ],
 )
-def test_the_recursion_gives_the_cosines_of_the_work_of_2019(input_std, depth, distances, cosines):
+def test_the_recursion_gives_the_correlations_of_the_2019_code(
+    input_std, depth, distances, correlations
+):
     found = gp.network_kernel(np.array(distances), depth, input_std)
-    np.testing.assert_allclose(found, cosines, atol=1e-4)
+    np.testing.assert_allclose(found, correlations, atol=1e-4)
 
 
-def test_at_distance_zero_the_cosine_is_one_and_shapes_are_kept():
+def test_the_correlation_at_distance_zero_is_one_and_shapes_are_kept():
     distances = np.array([[0.0, 1.0], [2.0, 3.0]])
     found = gp.network_kernel(distances, 3, 2.0)
     assert found.shape == (2, 2)
@@ -67,7 +69,7 @@ def test_a_smooth_code_has_the_input_kernel(input_std):
 
 
 @pytest.mark.parametrize(("input_std", "depth"), [(2.0, 1), (0.0, 2), (10.0, 2)])
-def test_random_networks_have_the_recursion_s_kernel(input_std, depth):
+def test_random_networks_have_the_kernel_of_the_recursion(input_std, depth):
     net = gp.conv_relu_net(128, depth=depth, width=64, channels=16)
     signals = gp.prior_images(
         jax.random.key(depth),
@@ -79,15 +81,15 @@ def test_random_networks_have_the_recursion_s_kernel(input_std, depth):
     each = np.stack([gp.estimate_kernel(x[None], 20)[0] for x in np.asarray(signals)])
     kernel, lags = each.mean(axis=0), np.arange(21)
     limit = gp.network_kernel(lags, depth, input_std)
-    # Of a ratio of means: that of the residuals.
+    # The standard error of a ratio of means, from the residuals.
     error = (each - limit * each[:, :1]).std(axis=0) / np.sqrt(len(each)) / kernel[0]
-    # 64 channels are not infinitely many: the cosine is off by the order of a tenth of 1 / 64.
+    # With 64 channels, the correlation is off by the order of a tenth of 1 / 64.
     assert np.all(np.abs(kernel / kernel[0] - limit) <= 5 * error + 2e-3)
     assert error.max() < 0.01
     assert kernel[0] == pytest.approx(0.5**depth, rel=0.05)
 
 
-def test_the_network_of_convolutions_is_what_a_loop_computes():
+def test_the_network_of_convolutions_computes_the_same_as_a_loop():
     net = gp.conv_relu_net(5, depth=1, width=3, input_depth=2)
     params = net.init(jax.random.key(0))
     code = np.asarray(gp.smooth_code(jax.random.key(1), net.code_shape, 0.0))
@@ -100,7 +102,7 @@ def test_the_network_of_convolutions_is_what_a_loop_computes():
     np.testing.assert_allclose(net.apply(params, code)[0], x, atol=1e-5)
 
 
-def test_prior_images_of_the_package_s_network_are_all_different():
+def test_prior_images_of_the_skip_network_all_differ():
     config = NetConfig(
         channels_down=(8, 8), channels_up=(8, 8), channels_skip=(4, 4), input_depth=4
     )
@@ -127,7 +129,7 @@ def test_the_kernel_of_an_autoregressive_signal_is_estimated():
     assert np.all(np.abs(kernel[0] - expected) < 5 * error)
 
 
-def test_the_kernel_of_pictures_is_the_mean_of_products_over_all_places():
+def test_the_kernel_of_images_is_the_mean_product_over_all_pixels():
     images = np.random.default_rng(0).standard_normal((3, 6, 7, 2))
 
     def mean_product(i, j):
@@ -142,19 +144,19 @@ def test_the_kernel_of_pictures_is_the_mean_of_products_over_all_places():
     np.testing.assert_allclose(gp.estimate_kernel(images, 3), expected, atol=1e-12)
 
 
-def test_a_lag_beyond_the_picture_is_refused():
-    with pytest.raises(InputError, match=r"came 6 and \(6, 7\)"):
+def test_a_lag_beyond_the_image_is_rejected():
+    with pytest.raises(InputError, match=r"got 6 and \(6, 7\)"):
         gp.estimate_kernel(np.zeros((1, 6, 7, 1)), 6)
 
 
 def test_the_covariance_matrix_has_the_kernel_at_the_lags():
-    places = np.array([[0, 0], [2, 1], [1, 3]])
-    matrix = gp.covariance_matrix(gp.rbf_kernel((3, 4), 1.5), places)
-    distances = np.sum((places[:, None] - places[None]) ** 2, axis=-1)
+    positions = np.array([[0, 0], [2, 1], [1, 3]])
+    matrix = gp.covariance_matrix(gp.rbf_kernel((3, 4), 1.5), positions)
+    distances = np.sum((positions[:, None] - positions[None]) ** 2, axis=-1)
     np.testing.assert_allclose(matrix, np.exp(-distances / (2 * 1.5**2)))
 
 
-def test_the_posterior_is_that_of_the_plain_formula():
+def test_the_posterior_agrees_with_the_plain_formula():
     generator = np.random.default_rng(0)
     root = generator.standard_normal((12, 12))
     kernel, mean = root @ root.T, generator.standard_normal(12)
@@ -168,9 +170,9 @@ def test_the_posterior_is_that_of_the_plain_formula():
     np.testing.assert_allclose(std, np.sqrt(variance), rtol=1e-9)
 
 
-def test_without_noise_the_posterior_passes_through_what_is_known():
-    places = np.stack([np.zeros(30, int), np.arange(30)], axis=-1)
-    kernel = gp.covariance_matrix(gp.network_kernel(np.arange(30), 1, 2.0)[None], places)
+def test_without_noise_the_posterior_passes_through_the_known_values():
+    positions = np.stack([np.zeros(30, int), np.arange(30)], axis=-1)
+    kernel = gp.covariance_matrix(gp.network_kernel(np.arange(30), 1, 2.0)[None], positions)
     known = np.arange(30) % 7 == 0
     y = np.sin(np.arange(30)[known])
     mean, std = gp.posterior(kernel, known, y, noise_std=0.0)
@@ -179,19 +181,21 @@ def test_without_noise_the_posterior_passes_through_what_is_known():
     assert np.all(std[~known] > 0.1)
 
 
-def test_a_matrix_that_is_no_covariance_asks_for_more_noise():
+def test_a_matrix_that_is_not_positive_definite_asks_for_more_noise():
     known = np.ones(3, bool)
-    with pytest.raises(InputError, match=r"not positive definite with noise_std=0\.1; raise it"):
+    with pytest.raises(
+        InputError, match=r"not positive definite with noise_std=0\.1; raise noise_std"
+    ):
         gp.posterior(np.ones((3, 3)) - 2 * np.eye(3), known, np.zeros(3), noise_std=0.1)
 
 
-def test_maximum_likelihood_finds_the_parameters_of_a_drawn_picture():
+def test_maximum_likelihood_finds_the_parameters_of_a_drawn_image():
     generator = np.random.default_rng(3)
-    places = np.argwhere(np.ones((9, 9), bool))
-    ridge = 0.1**2 * np.eye(len(places))
+    positions = np.argwhere(np.ones((9, 9), bool))
+    ridge = 0.1**2 * np.eye(len(positions))
 
     def correlation(lengthscale):
-        return gp.covariance_matrix(gp.rbf_kernel((9, 9), lengthscale), places)
+        return gp.covariance_matrix(gp.rbf_kernel((9, 9), lengthscale), positions)
 
     def log_density(y, mean, scale, noise_std, lengthscale):
         covariance = scale * correlation(lengthscale) + noise_std**2 * np.eye(len(y))
@@ -199,22 +203,22 @@ def test_maximum_likelihood_finds_the_parameters_of_a_drawn_picture():
 
     y = generator.multivariate_normal(np.full(81, 0.5), 0.3 * correlation(2.0) + ridge)
     found = gp.fit_hyperparameters(correlation, y, start=(1.0,))
-    best = (found.mean, found.scale, found.noise_std, *found.shape)
+    best = (found.mean, found.scale, found.noise_std, *found.correlation_args)
     assert found.log_likelihood == pytest.approx(log_density(y, *best), abs=1e-6)
     assert found.log_likelihood >= log_density(y, 0.5, 0.3, 0.1, 2.0)
     for i in range(4):
         for factor in (0.9, 1.1):
             other = [factor * b if i == j else b for j, b in enumerate(best)]
             assert log_density(y, *other) < found.log_likelihood
-    # 5 standard errors, which are 0.25 and 0.012 over many such pictures.
-    assert found.shape[0] == pytest.approx(2.0, abs=1.25)
+    # 5 standard errors, which are 0.25 and 0.012 over many such images.
+    assert found.correlation_args[0] == pytest.approx(2.0, abs=1.25)
     assert found.noise_std == pytest.approx(0.1, abs=0.06)
 
 
-def test_data_without_noise_end_the_search_near_its_bound():
-    places = np.argwhere(np.ones((10, 10), bool))
-    matrix = gp.covariance_matrix(gp.rbf_kernel((10, 10), 1.5), places)
+def test_the_search_ends_near_its_bound_for_a_measurement_without_noise():
+    positions = np.argwhere(np.ones((10, 10), bool))
+    matrix = gp.covariance_matrix(gp.rbf_kernel((10, 10), 1.5), positions)
     y = np.random.default_rng(0).multivariate_normal(np.zeros(100), matrix)
     found = gp.fit_hyperparameters(lambda: matrix, y)
-    assert found.shape == ()
+    assert found.correlation_args == ()
     assert 0.999e-3 <= found.noise_std / np.sqrt(found.scale) < 3e-3

@@ -9,7 +9,7 @@ from dip_jax.errors import InputError
 from dip_jax.operators.checks import adjoint
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 from dip_jax.presets import DEFAULT_PRESETS
-from dip_jax.tasks.cases import build_case, restore_known_values
+from dip_jax.tasks.cases import build_case, operator_class, restore_known_values
 from dip_jax.tasks.simulate import simulate_case
 
 
@@ -23,15 +23,15 @@ def test_every_task_has_a_preset_of_its_name():
     assert set(DEFAULT_PRESETS) == set(TASKS)
 
 
-def test_what_is_missing_is_never_looked_at(picture):
-    spoiled = picture.copy()
-    spoiled[5:9, 5:9] = 0.123
+def test_missing_pixels_do_not_affect_the_case(picture):
+    altered = picture.copy()
+    altered[5:9, 5:9] = 0.123
     task = TaskConfig(name="inpaint")
-    a, b = (build_case(task, "x", image, mask=hole(picture)) for image in (picture, spoiled))
+    a, b = (build_case(task, "x", image, mask=hole(picture)) for image in (picture, altered))
     np.testing.assert_array_equal(a.problem.measurement, b.problem.measurement)
 
 
-def test_known_pixels_are_put_back_exactly_and_missing_ones_kept(picture):
+def test_known_pixels_are_restored_exactly_and_missing_ones_kept(picture):
     task, mask = TaskConfig(name="inpaint"), hole(picture)
     case = build_case(task, "x", picture, mask=mask)
     estimate = np.full_like(picture, 0.25)
@@ -40,10 +40,10 @@ def test_known_pixels_are_put_back_exactly_and_missing_ones_kept(picture):
     assert (pasted[5:9, 5:9] == 0.25).all()
 
 
-def test_known_pixels_are_not_put_back_where_they_are_noisy_or_unwanted(picture):
+def test_noisy_pixels_are_not_restored_nor_without_paste_known(picture):
     estimate = np.full_like(picture, 0.25)
-    for more in ({"noise_std": 0.1}, {"paste_known": False}):
-        task = TaskConfig(name="inpaint", **more)
+    for fields in ({"noise_std": 0.1}, {"paste_known": False}):
+        task = TaskConfig(name="inpaint", **fields)
         case = build_case(task, "x", picture, mask=hole(picture))
         np.testing.assert_array_equal(restore_known_values(task, case, estimate)[0], estimate)
     case = build_case(TaskConfig(), "x", picture)
@@ -51,24 +51,26 @@ def test_known_pixels_are_not_put_back_where_they_are_noisy_or_unwanted(picture)
 
 
 @pytest.mark.parametrize("noise", ["poisson", "poisson_gauss", "salt_and_pepper"])
-def test_noisy_pixels_of_a_simulation_are_not_put_back(picture, noise):
+def test_noisy_pixels_of_a_simulation_are_not_restored(picture, noise):
     task = TaskConfig(name="inpaint", noise=noise)
     case = simulate_case(jax.random.key(0), task, "x", picture)
     np.testing.assert_array_equal(restore_known_values(task, case, picture)[0], picture)
 
 
-def test_saturated_samples_are_not_put_back(picture):
+def test_saturated_values_are_not_restored(picture):
     task = TaskConfig(name="demosaic", saturation=0.7)
     case = simulate_case(jax.random.key(0), task, "x", picture)
-    full = np.asarray(case.problem.measurement) >= 0.7
-    assert full.any()
+    saturated = np.asarray(case.problem.measurement) >= 0.7
+    assert saturated.any()
     estimate, _ = restore_known_values(task, case, np.full_like(picture, 0.25))
     again = np.asarray(case.problem.operator(jnp.asarray(estimate)))
-    assert (again[full] == 0.25).all()
-    np.testing.assert_array_equal(again[~full], np.asarray(case.problem.measurement)[~full])
+    assert (again[saturated] == 0.25).all()
+    np.testing.assert_array_equal(
+        again[~saturated], np.asarray(case.problem.measurement)[~saturated]
+    )
 
 
-def test_a_mosaics_own_samples_are_put_back(picture):
+def test_the_values_of_a_mosaic_are_restored(picture):
     task = TaskConfig(name="demosaic", pattern="GBRG")
     case = simulate_case(jax.random.key(0), task, "x", picture)
     assert case.shape == picture.shape
@@ -101,20 +103,20 @@ def test_saturated_values_get_no_weight(picture):
     np.testing.assert_array_equal(weights, picture < 1)
 
 
-def test_a_sinogram_tells_the_size_of_its_picture():
+def test_a_sinogram_determines_the_size_of_its_image():
     task = TaskConfig(name="ct", num_angles=7)
     case = build_case(task, "x", np.zeros((57, 7), np.float32))  # ceil(40 sqrt 2) = 57
     assert case.shape == (40, 40, 1)
     assert case.preview.shape == (40, 40, 1)
 
 
-def test_a_sinogram_in_units_of_its_own_is_told():
+def test_a_sinogram_in_another_unit_gets_a_note():
     disc = np.pad(np.ones((20, 20), np.float32), 10)
-    for scale, told in ((1.0, ()), (50.0, ("divide the measurement",))):
+    for scale, expected in ((1.0, ()), (50.0, ("divide the measurement",))):
         y = scale * radon(disc, 180 * np.arange(7) / 7, circle=False).astype(np.float32)
         notes = build_case(TaskConfig(name="ct", num_angles=7), "x", y).notes
-        assert len(notes) == len(told)
-        assert all(words in note for words, note in zip(told, notes, strict=True))
+        assert len(notes) == len(expected)
+        assert all(words in note for words, note in zip(expected, notes, strict=True))
 
 
 def test_a_complex_measurement_of_the_images_size_is_shown_by_its_adjoint(picture):
@@ -125,7 +127,7 @@ def test_a_complex_measurement_of_the_images_size_is_shown_by_its_adjoint(pictur
     np.testing.assert_allclose(case.preview, picture / picture.max(), atol=1e-4)
 
 
-def test_measured_frequencies_are_those_that_the_mask_says(picture):
+def test_measured_frequencies_are_those_of_the_mask(picture):
     y = np.fft.fft2(picture[..., 0], norm="ortho")
     mask = np.random.default_rng(0).random(y.shape) < 0.5
     case = build_case(TaskConfig(name="compressed_sensing"), "x", y, mask=mask)
@@ -135,6 +137,23 @@ def test_measured_frequencies_are_those_that_the_mask_says(picture):
     )
     expected = np.fft.ifft2(y * mask, norm="ortho").real
     np.testing.assert_allclose(case.preview[..., 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"name": name} for name in TASKS if name != "custom"),
+        {"name": "dejpeg", "jpeg": "decoded"},
+        {"name": "compressed_sensing", "sensing": "gaussian"},
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_the_class_of_the_operator_is_known_before_the_case(picture, fields):
+    image = picture[:36, :, :1] if fields["name"] in ("ct", "compressed_sensing") else picture
+    guide = {"guide": picture} if fields["name"] == "flash" else {}
+    task = TaskConfig(known_fraction=0.1, num_angles=4, **fields)
+    case = simulate_case(jax.random.key(0), task, "x", image, **guide)
+    assert type(case.problem.operator) is operator_class(task)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +169,7 @@ def test_measured_frequencies_are_those_that_the_mask_says(picture):
         (lambda p: build_case(TaskConfig(), "x", p * np.nan), "finite"),
         (lambda p: build_case(TaskConfig(name="flash"), "x", p), "--guide"),
         (lambda p: build_case(TaskConfig(name="flash"), "x", p, guide=p[1:]), "size"),
-        (lambda p: build_case(TaskConfig(name="demosaic"), "x", p), "one channel, came 3"),
+        (lambda p: build_case(TaskConfig(name="demosaic"), "x", p), "one channel, got 3"),
         (
             lambda p: build_case(
                 TaskConfig(name="deblur"), "x", p, kernel=np.full((3, 3), 0.2, np.float32)
@@ -170,7 +189,7 @@ def test_measured_frequencies_are_those_that_the_mask_says(picture):
         ),
         (
             lambda p: build_case(TaskConfig(name="ct", num_angles=7), "x", np.zeros((59, 7))),
-            "came 59",
+            "got 59",
         ),
         (
             lambda p: build_case(
@@ -195,12 +214,12 @@ def test_measured_frequencies_are_those_that_the_mask_says(picture):
         (lambda p: build_case(TaskConfig(name="custom", operator="no.py:f"), "x", p), "no file"),
     ],
 )
-def test_what_cannot_be_a_case_is_refused(picture, call, words):
+def test_inputs_that_do_not_fit_are_refused(picture, call, words):
     with pytest.raises(InputError, match=words):
         call(picture)
 
 
-def test_an_operator_can_be_handed_over(picture):
+def test_an_operator_can_be_passed_as_an_object(picture):
     matrix = np.random.default_rng(0).standard_normal((50, picture.size)).astype(np.float32)
     operator = RandomMatrix(jnp.asarray(matrix))
     y = np.asarray(operator(jnp.asarray(picture)))

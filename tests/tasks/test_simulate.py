@@ -8,16 +8,16 @@ from dip_jax.config import TASKS, TaskConfig
 from dip_jax.errors import InputError
 from dip_jax.tasks.simulate import simulate_case
 
-GREY = np.full((200, 200, 3), 0.5, np.float32)
+GRAY = np.full((200, 200, 3), 0.5, np.float32)
 
 
 def simulate(reference, seed=0, **task):
     return simulate_case(jax.random.key(seed), TaskConfig(**task), "x", reference)
 
 
-def test_simulated_noise_has_the_level_that_was_asked_for():
-    case = simulate(GREY, noise_std=0.1)
-    noise = np.asarray(case.problem.measurement) - GREY
+def test_simulated_noise_has_the_requested_level():
+    case = simulate(GRAY, noise_std=0.1)
+    noise = np.asarray(case.problem.measurement) - GRAY
     n = noise.size
     assert abs(noise.std() - 0.1) < 5 * 0.1 / np.sqrt(2 * n)
     assert abs(noise.mean()) < 5 * 0.1 / np.sqrt(n)
@@ -33,7 +33,7 @@ def test_the_default_noise_is_25_gray_levels_and_is_clipped(picture):
 
 
 def test_photons_have_the_mean_and_the_variance_of_a_poisson_variable():
-    case = simulate(GREY, noise="poisson", peak=20.0)
+    case = simulate(GRAY, noise="poisson", peak=20.0)
     counts = 20 * np.asarray(case.problem.measurement, np.float64)
     np.testing.assert_allclose(counts, np.rint(counts), atol=1e-4)
     assert abs(counts.mean() - 10) < 5 * np.sqrt(10 / counts.size)
@@ -42,14 +42,14 @@ def test_photons_have_the_mean_and_the_variance_of_a_poisson_variable():
 
 
 def test_read_out_noise_adds_its_variance_to_that_of_the_photons():
-    case = simulate(GREY, noise="poisson_gauss", peak=20.0, noise_std=0.1)
+    case = simulate(GRAY, noise="poisson_gauss", peak=20.0, noise_std=0.1)
     values = np.asarray(case.problem.measurement, np.float64)
     expected = 0.5 / 20 + 0.1**2
     assert abs(values.var() / expected - 1) < 5 * np.sqrt(3 / values.size)
 
 
-def test_salt_and_pepper_hit_their_share_of_pixels_in_all_channels_alike():
-    y = np.asarray(simulate(GREY, noise="salt_and_pepper", salt_fraction=0.2).problem.measurement)
+def test_salt_and_pepper_hit_the_requested_fraction_of_pixels_in_all_channels():
+    y = np.asarray(simulate(GRAY, noise="salt_and_pepper", salt_fraction=0.2).problem.measurement)
     hit = (y != 0.5).all(axis=-1)
     assert set(np.unique(y)) == {0.0, 0.5, 1.0}
     assert (hit == (y != 0.5).any(axis=-1)).all()
@@ -64,46 +64,46 @@ def test_a_problem_holds_no_ground_truth(picture):
     np.testing.assert_array_equal(case.reference, picture)
 
 
-def test_a_bernoulli_mask_keeps_its_share_and_is_common_to_the_channels():
-    case = simulate(GREY, name="inpaint", known_fraction=0.3)
+def test_a_random_mask_keeps_the_requested_fraction_of_pixels_in_all_channels():
+    case = simulate(GRAY, name="inpaint", known_fraction=0.3)
     mask = np.asarray(case.problem.operator.mask)
     assert mask.shape == (200, 200, 1)
     assert abs(mask.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / mask.size)
-    np.testing.assert_array_equal(case.problem.measurement, GREY * mask)
+    np.testing.assert_array_equal(case.problem.measurement, GRAY * mask)
     assert float(case.problem.noise_std) == 0
 
 
-def test_a_small_picture_is_what_pillows_lanczos_filter_makes_in_8_bits(picture):
+def test_a_small_image_is_that_of_pillows_lanczos_filter_in_8_bits(picture):
     stored = np.rint(picture * 255).astype(np.uint8)
     small = Image.fromarray(stored).resize((9, 10), Image.Resampling.LANCZOS)
     case = simulate(picture, name="super_resolve", factor=4)
     np.testing.assert_allclose(case.problem.measurement, np.asarray(small) / 255, atol=1e-6)
 
 
-def test_a_factor_that_does_not_divide_the_sides_costs_no_pixel(picture):
+def test_a_factor_that_does_not_divide_the_sides_loses_no_pixel(picture):
     case = simulate(picture, name="super_resolve", factor=7)
     assert case.problem.measurement.shape == (6, 6, 3)
     assert case.shape == case.reference.shape == case.preview.shape == picture.shape
 
 
-def test_a_blurred_picture_is_that_of_scipy(picture):
+def test_a_blurred_image_is_that_of_scipy(picture):
     case = simulate(picture, name="deblur", kernel_std=1.2, noise_std=0.0)
     expected = ndimage.gaussian_filter(picture, (1.2, 1.2, 0), mode="mirror")
     np.testing.assert_allclose(case.problem.measurement, expected, atol=1e-4)
 
 
-def test_a_compressed_picture_is_pillows_and_its_coefficients_are_known(picture):
+def test_a_compressed_image_is_that_of_pillow_and_its_coefficients_are_known(picture):
     case = simulate(picture, name="dejpeg", quality=30)
     operator, y = case.problem.operator, np.asarray(case.problem.measurement)
     beyond = np.abs(np.asarray(operator(picture)) - y) - np.asarray(case.problem.tolerance)
-    # the picture itself lies within the intervals, but for the rounding of its encoder
+    # the image itself lies within the intervals, up to the rounding of its encoder
     assert np.mean(beyond > 2 / 255) < 1e-3
     decoded = simulate(picture, name="dejpeg", quality=30, jpeg="decoded")
     assert decoded.problem.tolerance is None
     np.testing.assert_array_equal(decoded.problem.measurement, case.preview)
 
 
-def test_random_frequencies_and_random_sums_have_the_share_asked_for(picture):
+def test_random_frequencies_and_random_sums_have_the_requested_fraction(picture):
     gray = picture[..., :1]
     fourier = simulate(gray, name="compressed_sensing", known_fraction=0.25)
     assert int(np.asarray(fourier.problem.operator.mask).sum()) == round(0.25 * gray.size)
@@ -113,7 +113,7 @@ def test_random_frequencies_and_random_sums_have_the_share_asked_for(picture):
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"flash", "custom"}))
-def test_every_task_has_a_measurement_of_its_operators_shape_and_a_picture_to_show(task, picture):
+def test_every_task_has_a_measurement_of_its_operators_shape_and_a_preview(task, picture):
     picture = picture[:36, :, :1] if task == "ct" else picture
     case = simulate(picture, name=task, noise_std=0.01)
     predicted = jax.eval_shape(case.problem.operator, picture)
@@ -127,13 +127,13 @@ def test_every_task_has_a_measurement_of_its_operators_shape_and_a_picture_to_sh
 @pytest.mark.parametrize(
     ("reference", "task", "words"),
     [
-        (GREY[..., :1], {"name": "demosaic"}, "color, came 1"),
-        (GREY[..., 0], {}, r"\[H, W, C\]"),
-        (GREY * np.nan, {}, "finite"),
-        (GREY[:50, :60, :1], {"name": "ct"}, "square"),
-        (GREY, {"name": "compressed_sensing", "noise": "poisson"}, "complex"),
+        (GRAY[..., :1], {"name": "demosaic"}, "color, got 1"),
+        (GRAY[..., 0], {}, r"\[H, W, C\]"),
+        (GRAY * np.nan, {}, "finite"),
+        (GRAY[:50, :60, :1], {"name": "ct"}, "square"),
+        (GRAY, {"name": "compressed_sensing", "noise": "poisson"}, "complex"),
     ],
 )
-def test_a_picture_that_cannot_be_damaged_so_is_refused(reference, task, words):
+def test_an_image_that_a_task_cannot_degrade_is_refused(reference, task, words):
     with pytest.raises(InputError, match=words):
         simulate(reference, **task)

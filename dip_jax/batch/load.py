@@ -1,0 +1,218 @@
+"""Reads the files of one image and builds its case."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dip_jax.base import Case
+from dip_jax.config import Config, TaskConfig
+from dip_jax.errors import InputError
+from dip_jax.images.jpeg_file import JpegFile, read_jpeg
+from dip_jax.images.read import MIN_SIDE, StoredImage, read_image, read_mask
+from dip_jax.images.side_inputs import ARRAY_SUFFIX, read_array, read_guide, read_kernel
+from dip_jax.images.write import stored_like
+from dip_jax.keys import image_key, simulation_key
+from dip_jax.operators.jpeg_intervals import MIN_MATCHING_FRACTION, matching_fraction
+from dip_jax.tasks.cases import build_case
+from dip_jax.tasks.simulate import simulate_case
+
+# Tasks whose measurement may be an array that is no image.
+ARRAY_TASKS = ("ct", "compressed_sensing", "custom")
+
+
+class ImageFiles(NamedTuple):
+    """The files of one image."""
+
+    image: Path
+    """The image, or a measurement as .npy."""
+    reference: Path | None
+    """The reference; None if there is none with the stem of the image."""
+    side_inputs: dict[str, Path | None]
+    """The mask, guide and kernel, as far as the run has any; None if none has the stem of the image."""
+    is_degraded: bool
+    """Whether `image` is degraded; if not, the degradation is simulated on it."""
+    needs_reference: bool
+    """Whether the run has references, so that a missing one is an error."""
+    operator: Path | None = None
+    """The file with the operator, for the task custom."""
+
+    def digest(self) -> str:
+        """Returns a checksum of the content of all files.
+
+        Raises:
+          OSError: If a file cannot be read.
+        """
+        checksum = hashlib.sha256()
+        for path in (self.image, self.reference, *self.side_inputs.values(), self.operator):
+            if path is not None:
+                stat = path.stat()
+                checksum.update(_file_digest(path, stat.st_mtime_ns, stat.st_size))
+        return checksum.hexdigest()
+
+
+class LoadedInput(NamedTuple):
+    """An image of a run after it was read."""
+
+    case: Case
+    """The case to restore."""
+    template: StoredImage
+    """The stored image whose file type, depth and range the restored image takes."""
+
+
+def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int) -> LoadedInput:
+    """Reads the files of one image and builds its case.
+
+    Args:
+      config: The settings.
+      name: The name of the image; its random numbers follow from the name and from the seed.
+      files: The files of the image.
+      max_pixels: Larger images are refused before they are decoded.
+
+    Raises:
+      InputError: If a file is missing, cannot be read, or does not fit the task or the other files.
+    """
+    stored, measurement = _read_measurement(config.task, files, max_pixels)
+    notes = () if stored is None else stored.notes
+    side_inputs, side_notes = _read_side_inputs(files, measurement, max_pixels)
+    notes += side_notes
+    if files.is_degraded:
+        derived, derived_notes = _derive_side_inputs(
+            config.task, files.image, measurement, side_inputs
+        )
+        notes += derived_notes
+        case = build_case(config.task, name, measurement, **side_inputs, **derived)
+        if files.needs_reference:
+            case = _with_reference(case, files, stored, config.task, max_pixels)
+    else:
+        key = simulation_key(image_key(config.run.seed, name))
+        case = simulate_case(key, config.task, name, measurement, **side_inputs)
+    template = _array_template(case) if stored is None else stored_like(stored, case.shape)
+    return LoadedInput(case._replace(notes=notes + case.notes), template)
+
+
+@functools.lru_cache(maxsize=64)  # one mask may serve thousands of images
+def _file_digest(path: Path, mtime_ns: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _read_measurement(
+    task: TaskConfig, files: ImageFiles, max_pixels: int
+) -> tuple[StoredImage | None, np.ndarray]:
+    """The stored image and its pixels; for an array file, None and the array."""
+    path = files.image
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        if task.name not in ARRAY_TASKS or not files.is_degraded:
+            raise InputError(f"{path}: {task.name} takes an image here, got an array.")
+        return None, read_array(path)
+    if task.name in ("ct", "compressed_sensing") and files.is_degraded:
+        raise InputError(
+            f"{path}: {task.name} takes a measurement as .npy, got an image; to simulate a measurement "
+            "from an image, pass it as --reference."
+        )
+    # The degraded image of super-resolution may be smaller than the restored one has to be.
+    factor = task.factor if task.name == "super_resolve" and files.is_degraded else 1
+    stored = read_image(path, max_pixels=max_pixels, min_side=-(-MIN_SIDE // factor))
+    return stored, stored.pixels
+
+
+def _read_side_inputs(
+    files: ImageFiles, measurement: np.ndarray, max_pixels: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The mask, guide and kernel as arrays by name, and notes for the user."""
+    side_inputs: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    for kind, path in files.side_inputs.items():
+        if path is None:
+            raise InputError(
+                f"{files.image}: no {kind} has its stem {files.image.stem!r}; rename one, or give one "
+                f"{kind} for all images."
+            )
+        if kind == "kernel":
+            array, kind_notes = read_kernel(path, max_pixels=max_pixels)
+        elif kind == "guide":
+            array, kind_notes = read_guide(path, measurement.shape[:2], max_pixels=max_pixels)
+        elif path.suffix.lower() == ARRAY_SUFFIX:
+            array, kind_notes = np.abs(read_array(path)), ()
+        else:
+            array, kind_notes = read_mask(path, measurement.shape[:2], max_pixels=max_pixels)
+        side_inputs[kind] = array
+        notes += kind_notes
+    return side_inputs, notes
+
+
+def _derive_side_inputs(
+    task: TaskConfig, path: Path, measurement: np.ndarray, side_inputs: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Side inputs that follow from the measurement itself, and notes for the user."""
+    if task.name == "compressed_sensing" and "mask" not in side_inputs:
+        mask = np.abs(measurement).reshape(*measurement.shape[:2], -1).any(axis=-1)
+        return {"mask": mask}, (
+            f"{mask.mean():.1%} of the frequencies are not zero; these count as measured",
+        )
+    if task.name == "dejpeg" and task.jpeg == "intervals":
+        jpeg, why_not = _read_jpeg(path, measurement)
+        return {"jpeg": jpeg}, (why_not,) if why_not else ()
+    return {}, ()
+
+
+def _read_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
+    """The coefficients of a JPEG file; otherwise None, and why its decoded image is fitted instead."""
+    instead = "its pixels are fitted instead, as by --preset=dejpeg_2018"
+    with path.open("rb") as file:
+        is_jpeg = file.read(2) == b"\xff\xd8"
+    if not is_jpeg:
+        return None, f"this is no JPEG file, so its quantization is unknown; {instead}"
+    try:
+        jpeg = read_jpeg(path)
+    except InputError as error:
+        return None, f"{error} ({instead})"
+    fraction = matching_fraction(jpeg, pixels)
+    if fraction < MIN_MATCHING_FRACTION:
+        return None, (
+            f"only {fraction:.1%} of the decoded image agrees with the coefficients of the file; {instead}"
+        )
+    return jpeg, ""
+
+
+def _with_reference(
+    case: Case, files: ImageFiles, stored: StoredImage | None, task: TaskConfig, max_pixels: int
+) -> Case:
+    reference = _read_reference(files, stored, max_pixels)
+    if task.name == "super_resolve":
+        # A side that the factor does not divide was rounded up: take the size of the reference.
+        surplus = [m - n for m, n in zip(case.shape[:2], reference.shape[:2], strict=True)]
+        if all(0 <= n < task.factor for n in surplus) and max(surplus) > 0:
+            measurement = np.asarray(case.problem.measurement)
+            case = build_case(task, case.name, measurement, shape=reference.shape)
+    if reference.shape != case.shape:
+        raise InputError(
+            f"{files.reference}: expected a reference of the shape of the image, {case.shape}, got "
+            f"{reference.shape}; crop or resize it."
+        )
+    return case._replace(reference=reference)
+
+
+def _read_reference(files: ImageFiles, stored: StoredImage | None, max_pixels: int) -> np.ndarray:
+    if files.reference is None:
+        raise InputError(
+            f"{files.image}: no reference has its stem {files.image.stem!r}; rename one, or leave the "
+            "image out."
+        )
+    clean = read_image(files.reference, max_pixels=max_pixels)
+    reference = clean.pixels
+    if stored is not None and stored.dtype.kind == "f" and clean.dtype.kind == "f":
+        # Floats outside [0, 1] are mapped by their range, which noise widens: use that of the image.
+        values = reference * (clean.high - clean.low) + clean.low
+        reference = (values - stored.low) / ((stored.high - stored.low) or 1.0)
+        reference = reference.astype(np.float32)
+    return reference
+
+
+def _array_template(case: Case) -> StoredImage:
+    """16-bit PNG: an array has no depth to keep, and 16 bits lose nothing that matters."""
+    pixels = np.zeros(case.shape, np.float32)
+    return StoredImage(pixels, None, np.dtype(np.uint16), 0.0, 65535.0)

@@ -1,0 +1,85 @@
+"""The pages with the small sheets of all images."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from dip_jax.errors import InputError
+from dip_jax.presets import build_config
+from dip_jax.report.contact_sheets import (
+    contact_sheet_names,
+    draw_contact_sheet,
+    require_free_contact_sheets,
+    write_contact_sheets,
+)
+from dip_jax.report.manifest import Manifest
+from dip_jax.report.summarize import failure_summary
+
+
+def summaries_of(*names):
+    summary = failure_summary("", build_config("denoise"), "")
+    return [{**summary, "name": name, "error": None} for name in names]
+
+
+def test_a_page_holds_three_columns_of_twelve():
+    assert contact_sheet_names(0) == []
+    assert contact_sheet_names(36) == ["contact-1.png"]
+    assert contact_sheet_names(37) == ["contact-1.png", "contact-2.png"]
+
+
+def test_each_sheet_is_shown_in_its_cell(tmp_path):
+    colors = {"a": (200, 0, 0), "x/b": (0, 200, 0), "c": (0, 0, 200), "d": (200, 200, 0)}
+    for name, color in colors.items():
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (800, 360), color).save(tmp_path / name / "sheet.png")
+    page = np.asarray(draw_contact_sheet(tmp_path, summaries_of(*colors)))
+    assert page.shape == (2 * 204 + 8, 3 * 408 + 8, 3)
+    for i, color in enumerate(colors.values()):
+        top, left = 8 + i // 3 * 204, 8 + i % 3 * 408
+        cell = page[top : top + 180, left : left + 400]
+        np.testing.assert_array_equal(cell, np.broadcast_to(color, cell.shape))
+
+
+def test_a_sheet_that_cannot_be_read_does_not_cost_the_page(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sheet.png").write_text("not an image")
+    page = np.asarray(draw_contact_sheet(tmp_path, summaries_of("missing", "broken")))
+    assert page.shape == (204 + 8, 2 * 408 + 8, 3)
+    assert page.min() < 255  # its captions
+
+
+def test_a_long_name_is_shortened_to_the_width_of_its_cell(tmp_path):
+    (summary,) = summaries_of("W" * 200)
+    page = np.asarray(draw_contact_sheet(tmp_path, [{**summary, "psnr": 27.125}, summary]))
+    caption = page[8 + 180 : 8 + 180 + 16]
+    ink = np.flatnonzero((caption < 255).any(axis=(0, 2)))
+    assert not ((ink >= 408) & (ink < 416)).any()  # the gap between the cells
+    # The PSNR stays whole: it is what a short name has at its end, too.
+    short = np.asarray(draw_contact_sheet(tmp_path, [{**summary, "name": "W", "psnr": 27.125}]))
+    width = round(ImageFont.load_default(12).getlength("27.12 dB"))
+    tails = []
+    for image in (caption[:, :408], short[8 + 180 : 8 + 180 + 16]):
+        end = np.flatnonzero((image < 128).any(axis=(0, 2)))[-1] + 1
+        tails.append(image[:, end - width + 4 : end])
+    assert np.abs(tails[0].astype(int) - tails[1]).mean() < 40
+
+
+def test_surplus_pages_of_an_earlier_run_are_removed_by_its_record(tmp_path):
+    summaries = summaries_of(*map(str, range(40)))
+    write_contact_sheets(tmp_path, summaries)
+    (tmp_path / "contact-7.png").write_text("mine")
+    assert (tmp_path / "contact-2.png").exists()
+    write_contact_sheets(tmp_path, summaries[:1])
+    assert not (tmp_path / "contact-2.png").exists()
+    assert (tmp_path / "contact-7.png").read_text() == "mine"
+    write_contact_sheets(tmp_path, summaries[:1])  # a run may overwrite its own sheet
+    assert list(Manifest(tmp_path)) == ["contact-1.png"]
+
+
+def test_a_folder_with_a_foreign_contact_sheet_is_refused(tmp_path):
+    (tmp_path / "contact-2.png").write_text("mine")
+    require_free_contact_sheets(tmp_path, 36)  # one page
+    with pytest.raises(InputError, match=r"contact-2.png was not written by dip_jax"):
+        require_free_contact_sheets(tmp_path, 37)
+    Manifest(tmp_path).add(["contact-2.png"])
+    require_free_contact_sheets(tmp_path, 37)

@@ -1,0 +1,84 @@
+"""The files of a posterior."""
+
+import numpy as np
+import pytest
+
+from dip_jax.images.read import StoredImage, read_image
+from dip_jax.presets import build_config
+from dip_jax.report.posterior import report_posterior
+
+FIT = build_config("denoise")
+SGLD = build_config("denoise", overrides=["fit.method=sgld"])
+
+
+@pytest.fixture
+def template(case) -> StoredImage:
+    return StoredImage(case.reference)
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_samples_leave_their_deviation_interval_traces_and_calibration(
+    tmp_path, case, sampled, template
+):
+    summary, notes = report_posterior(tmp_path, case, sampled, SGLD, template)
+    figures = {"std.png", "traces.png", "calibration.png"}
+    assert names(tmp_path) == figures | {"std.npy", "interval.npy", "samples"}
+    assert names(tmp_path / "samples") == {"0001.png", "0002.png", "0003.png"}
+    std, (low, high) = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npy")
+    np.testing.assert_array_equal(std, sampled.posterior.std)
+    np.testing.assert_allclose((low + high) / 2, sampled.posterior.mean, rtol=1e-5)
+    np.testing.assert_allclose((high - low) / 2, 1.6449 * std, rtol=1e-3)
+    assert summary["num_samples"] == 20
+    assert summary["num_held_out"] == sampled.held_out.sum()
+    assert summary["psnr_point_best"] == 20.0
+    assert len(notes) == 2  # not converged, and the check
+
+
+def test_without_a_reference_samples_are_not_calibrated(tmp_path, case, sampled, template):
+    unknown = sampled._replace(point_estimate=None, held_out=None)
+    case = case._replace(reference=None)
+    summary, notes = report_posterior(tmp_path, case, unknown, SGLD, template)
+    assert "calibration.png" not in names(tmp_path)
+    assert summary["nll"] is summary["num_held_out"] is None
+    assert "psnr_point" not in summary
+    assert len(notes) == 1
+
+
+def test_laplace_noise_is_not_checked_against_a_normal_prediction(
+    tmp_path, case, sampled, template
+):
+    config = build_config("denoise", overrides=["fit.method=sgld", "fit.likelihood=laplace"])
+    summary, _ = report_posterior(tmp_path, case, sampled, config, template)
+    assert summary["num_held_out"] is None
+
+
+def test_seeds_leave_their_deviation_and_their_median(tmp_path, case, seeds, template):
+    summary, notes = report_posterior(tmp_path, case, seeds, FIT, template)
+    assert names(tmp_path) == {"std.npy", "std.png", "median.png"}
+    median = np.median(seeds.posterior.chain_means, axis=0)
+    stored = read_image(tmp_path / "median.png").pixels
+    np.testing.assert_allclose(stored, np.clip(median, 0, 1), atol=0.5 / 255 + 1e-6)
+    assert summary["num_seeds"] == 3
+    assert notes == []
+
+
+@pytest.mark.parametrize(("config", "word"), [(SGLD, "samples"), (FIT, "estimates")])
+def test_one_sample_has_no_deviation(tmp_path, case, sampled, template, config, word):
+    posterior = sampled.posterior._replace(num_samples=1)
+    result = sampled._replace(posterior=posterior)
+    summary, (note,) = report_posterior(tmp_path, case, result, config, template)
+    assert summary == {}
+    assert note == f"too few {word} for a standard deviation"
+    assert names(tmp_path) == set()
+
+
+def test_a_point_estimate_removes_the_files_of_an_earlier_posterior(
+    tmp_path, case, result, sampled, template
+):
+    report_posterior(tmp_path, case, sampled, SGLD, template)
+    (tmp_path / "restored.png").write_text("stays")
+    assert report_posterior(tmp_path, case, result, FIT, template) == ({}, [])
+    assert names(tmp_path) == {"restored.png"}
