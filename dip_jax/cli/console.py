@@ -72,7 +72,7 @@ class ProgressDisplay:
     def announce(self, text: str) -> None:
         """Prints a sentence, above the bar if there is one."""
         console = self._live.console if self._live else self._console
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, progress: FolderProgress) -> None:
         """Shows the progress of a run: the steps of a single image, or the images of a folder."""
