@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks.protocol import Row, Run, Settings, Task, alternate, loop
 
-# Sizes far above the caches that keep all cores busy, but do not take minutes on a CPU.
+# Sizes that exceed the caches and keep all cores busy, but do not take minutes on a CPU.
 _SIDE_CPU, _SIDE, _LENGTH_CPU, _LENGTH = 2048, 8192, 2**26, 2**29
 _FORECAST_RATE, _FORECAST_BANDWIDTH = 1e11, 1e10
 

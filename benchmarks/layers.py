@@ -3,8 +3,8 @@
 Each operation runs in a compiled loop, as in a fit, on random data that change in every iteration.
 A convolution includes its padding, as in the network. A single gradient includes the part of the
 forward pass that it needs (Winograd's transformed image, the statistics of a normalization). The
-pass `all` has the forward pass and all gradients in one program, like a step, and is the one to
-decide by.
+pass `all` has the forward pass and all gradients in one program, like a step. Use it to compare
+lowerings.
 """
 
 import functools
@@ -27,8 +27,8 @@ from dip_jax.nets import build_net
 from dip_jax.presets import build_config
 
 Shape = tuple[int, ...]
-# Assumed operations and bytes per second. Low for a large device, so a loop takes much longer than
-# a call.
+# Assumed operations and bytes per second. They are low for a large device, so that a loop takes much
+# longer than a call.
 _FORECAST_CPU, _FORECAST = (1e11, 1e10), (1e14, 3e12)
 
 
@@ -86,8 +86,9 @@ def convolutions(config: NetConfig, size: int) -> tuple[Layer, ...]:
 def step_flops(config: NetConfig, size: int) -> float:
     """Floating-point operations of a step, counted as plain convolutions.
 
-    A multiplication counts two. The gradient of the weights has as many as the forward pass, and so
-    has that of the input, except for the code. Only convolutions count.
+    A multiplication counts as two operations. The gradients of the weights and of the input each
+    have as many operations as the forward pass; the code needs no gradient. Only convolutions
+    count.
     """
     return 2.0 * _work(convolutions(config, size))
 

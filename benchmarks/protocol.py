@@ -23,8 +23,7 @@ from dip_jax.cli.cost import probe_machine
 
 Row = dict[str, Any]
 Run = Callable[[int], float]
-"""`run(count) -> seconds`: makes at least `count` steps, waits for them, returns seconds per
-step."""
+"""`run(count) -> seconds`: makes at least `count` steps; returns seconds per step."""
 
 
 class Settings(NamedTuple):
@@ -123,10 +122,11 @@ def measure_all(tasks: Sequence[Task], record: Record, settings: Settings, *, en
     """Measures the tasks by rank, as long as they fit into the time until `end` (as `time.time`).
 
     A task whose forecast does not fit is listed as not measured. A task that fails becomes a row
-    with the reason. The forecast is the time to compile, per program as long as in this part so
-    far, and the time of the steps, at a third of the rate of the measured matrix product.
+    with the reason. The forecast is the time to compile, plus the time of the steps at a third of
+    the rate of the measured matrix product. The time to compile a program is the mean in this part
+    so far.
     """
-    # Initial guess of seconds besides the steps, and of programs.
+    # Initial guesses: seconds in addition to the steps, and number of programs.
     guesses = {"ceilings": (2.0, 1), "steps": (20.0, 1), "layers": (2.0, 1)}
     spent: dict[str, tuple[float, int]] = {}
     pending = sorted(tasks, key=lambda task: task.rank)

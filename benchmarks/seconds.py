@@ -73,7 +73,7 @@ def build_setting(text: str) -> tuple[str, Config]:
 
 
 def build_case(config: Config, image: str, seed: int, reference: np.ndarray) -> Case:
-    """Simulates a degraded image; of the setting, only the task affects the degradation."""
+    """Simulates a degraded image; only the task of the setting affects the degradation."""
     name = f"{image} {seed}"
     key = simulation_key(image_key(0, name))
     return simulate_case(key, config.task, name, reference)

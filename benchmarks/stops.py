@@ -6,7 +6,7 @@ r"""The stopping rules: where each one stops, against the best step of the runni
     python -m benchmarks.stops --reference=F16.png --noise=gaussian25
 
 Each image is fitted once per kind of noise, to the last step, with all rules (`stop.rule=all`). So
-all rules judge the same fit, which does not see the measurements that `held_out` hides. The gap, in
+all rules run on the same fit, which does not see the measurements that `held_out` hides. The gap, in
 dB, is the best PSNR of the running average in the whole run minus that of the returned image.
 
 The images are crops of images of scikit-image, halved to 96 x 96. They differ from those on which
@@ -108,7 +108,7 @@ def measure(case: Case, result: Result) -> dict[str, Any]:
         rules[rule] = {
             "step": step,
             "fired": has_fired,
-            # A rule without any signal cannot judge this noise.
+            # A rule without any signal does not apply to this noise.
             "applies": rule == "fixed" or bool(np.isfinite(signals[rule]).any()),
             "psnr": round(float(curve[step]), 3),
             "gap": round(float(curve[best] - curve[step]), 3),
@@ -120,7 +120,7 @@ def measure(case: Case, result: Result) -> dict[str, Any]:
         "noise_std": rounded(case.problem.noise_std, 5),
         "best_step": best,
         "best_psnr": round(float(curve[best]), 3),
-        # The threshold that would have been right.
+        # The threshold at which the rule `discrepancy` would have stopped at the best step.
         "discrepancy_at_best": rounded(signals["discrepancy"][best], 4),
         "seconds": round(result.seconds, 1),
         "rules": rules,

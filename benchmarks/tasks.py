@@ -5,8 +5,8 @@
     python -m benchmarks.tasks --task=deblur --picture=astronaut --sheet=docs/images/deblur.png
 
 The clean image is a crop of a file (`--reference`) or of an image of scikit-image (`--picture`).
-The degradation is simulated. Nothing is chosen by means of the clean image, except for the
-parameter of a baseline, of which the best value counts. The PSNR of super-resolution is that of the
+The degradation is simulated. No setting depends on the clean image, except for the parameter of a
+baseline, which has its best value. The PSNR of super-resolution is that of the
 luma without the border, as in 2018; the PSNR of inpainting is that of the missing pixels.
 """
 

@@ -176,6 +176,14 @@ def params_from_torch(config: NetConfig, state: Mapping[str, Any]) -> Params:
 
     Raises:
       InputError: If a tensor is missing, has another shape, or remains at the end.
+
+    Example:
+      >>> config = NetConfig(kind="deep_decoder", depth=1, width=2, input_depth=2)
+      >>> conv, norm, head = np.ones((2, 2, 1, 1)), np.ones(2), np.ones((1, 2, 1, 1))
+      >>> tensors = (conv, norm, norm, conv, norm, norm, head)
+      >>> params = params_from_torch(config, {str(i): tensor for i, tensor in enumerate(tensors)})
+      >>> params["head_conv"]["kernel"].shape
+      (1, 1, 2, 1)
     """
     tensors = [
         (name, np.asarray(value, np.float32))

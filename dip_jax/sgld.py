@@ -279,6 +279,15 @@ def sampler_args(likelihood: Likelihood) -> ExtraArgs:
 
     Args:
       likelihood: The likelihood of the fit.
+
+    Example:
+      >>> from dip_jax import build_config, build_fit, build_net
+      >>> config = build_config("denoise_small", overrides=["fit.method=sgld"])
+      >>> sampler = build_sampler(config.sgld, learning_rate=0.01, num_steps=100)
+      >>> extra_args = sampler_args(config.fit.likelihood)
+      >>> net = build_net(config.net, (64, 64, 3))
+      >>> build_fit(config.fit, net, optimizer=sampler, extra_args=extra_args)._fields
+      ('init', 'step')
     """
 
     def build(

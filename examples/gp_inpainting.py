@@ -23,8 +23,7 @@ of scikit-image.
 
 References:
   Cheng, Gadelha, Maji and Sheldon, A Bayesian Perspective on the Deep Image Prior, 2019 (on another
-    image, 25.78 dB
-    for the radial basis function and 26.34 dB for the kernel of the network).
+    image, 25.78 dB for the radial basis function and 26.34 dB for the kernel of the network).
   Damelin and Hoang, On Surface Completion and Image Inpainting by Biharmonic Functions: Numerical
     Aspects, 2018.
 """
@@ -171,8 +170,8 @@ def main(argv: list[str]) -> None:
         print(
             f"{name:17} {psnr(mean, image):.2f} dB, unknown pixels "
             f"{psnr(mean[~known], image[~known]):.2f} dB, errors {z_rms:.2f} std; lengthscale "
-            f"{found.correlation_args}, variance {found.scale:.4f}, noise {found.noise_std:.4f}, mean "
-            f"{found.mean:.3f}, log likelihood {found.log_likelihood:.1f}"
+            f"{found.correlation_args}, variance {found.scale:.4f}, noise {found.noise_std:.4f}, "
+            f"mean {found.mean:.3f}, log likelihood {found.log_likelihood:.1f}"
         )
     biharmonic = inpaint_biharmonic(np.where(known, image, 0.0), ~known)
     estimates["biharmonic"] = (biharmonic,)

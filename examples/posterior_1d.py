@@ -121,7 +121,7 @@ def sample(
 
 
 def unit_weights(net: Net) -> Net:
-    """Returns the network with weights in units of their standard deviation, so their prior is N(0, 1)."""
+    """Returns the network with weights in units of their standard deviation, so w ~ N(0, 1)."""
 
     def std(w: Array) -> float:
         return (3 * w.shape[2]) ** -0.5

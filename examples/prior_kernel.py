@@ -67,8 +67,8 @@ def draw_kernels(path: Path, key: jax.Array, draws: int) -> None:
         )
         difference = np.abs(correlation - limit)
         print(
-            f"code smoothed by {input_std}, {depth} rectified layers: estimate and recursion differ by "
-            f"{difference.mean():.4f} on average and {difference.max():.4f} at most"
+            f"code smoothed by {input_std}, {depth} rectified layers: estimate and recursion "
+            f"differ by {difference.mean():.4f} on average and {difference.max():.4f} at most"
         )
         axis.plot(lags, limit, color=f"C{i}", lw=1.2, label=f"{input_std}, {depth}")
         axis.plot(shown, correlation[shown], ".", color=f"C{i}", ms=6)

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import ahead, ceilings, curves, layers, step
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, measure_all
 from dip_jax.cli.cost import network_work
+from dip_jax.config import NetConfig
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 
@@ -102,10 +103,11 @@ def test_ceilings_are_positive_and_each_precision_has_its_ceiling():
     assert record.ceiling("bfloat16") is None
 
 
-def test_the_flops_of_a_step_agree_with_a_count_by_hand(tiny):
+def test_the_flops_of_a_step_agree_with_a_count_by_hand():
     # One scale, 40 x 40, code of 4: skip 1x1 4->4, halve 3x3/2 4->8, down 3x3 8->8 at 20 x 20, up
     # 3x3 12->8 and mix 1x1 8->8 at 40 x 40, head 1x1 8->3. The first two read the code.
-    net = build_config(overrides=tiny).net
+    scale = {"channels_down": (8,), "channels_up": (8,), "channels_skip": (4,)}
+    net = NetConfig(input_depth=4, **scale)
     first = 1600 * 16 + 400 * 9 * 32
     others = 400 * 9 * 64 + 1600 * 9 * 96 + 1600 * 64 + 1600 * 24
     assert layers.step_flops(net, 40) == 2 * (2 * first + 3 * others)

@@ -131,7 +131,7 @@ def test_the_error_for_an_unknown_preset_or_task_names_a_similar_one():
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '{"fit": {"nonsense": 1}}', '{"fit": 3}'])
-def test_json_that_is_no_config_is_refused(text):
+def test_json_that_is_not_a_config_is_refused(text):
     with pytest.raises(InputError):
         from_json(text)
 

@@ -29,7 +29,7 @@ BLOCKS = [
     for page, text in PAGES.items()
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 ]
-# Code spans; fenced blocks are tested as a whole.
+# Code spans, outside of fenced blocks.
 SPANS = {
     page: set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
     for page, text in PAGES.items()
@@ -247,7 +247,7 @@ def test_every_figure_of_the_tasks_exists_and_has_its_command():
         assert f"docs/{figure}" in text, figure
 
 
-# The smallest flags of each example.
+# Flags that make each example fast.
 EXAMPLES = {
     "gp_inpainting": ("--draws=300", "--channels=8"),
     "posterior_1d": ("--steps=200", "--chains=1", "--width=4"),

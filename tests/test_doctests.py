@@ -15,7 +15,7 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_examples_of_a_module_print_what_its_docstrings_show(module, tmp_path, monkeypatch):
+def test_the_examples_of_a_module_print_the_output_in_its_docstrings(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report: list[str] = []
     finder = doctest.DocTestFinder()

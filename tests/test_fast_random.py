@@ -27,7 +27,7 @@ def test_neighbors_steps_and_keys_are_uncorrelated():
             assert abs((draws[i] * draws[j]).mean()) < bound
 
 
-def test_a_batch_draws_what_each_key_draws_alone():
+def test_a_batch_draws_the_numbers_of_each_key_alone():
     keys = jax.random.split(jax.random.key(0), 3)
     batch = jax.vmap(lambda key: normal(key, (5, 7)))(keys)
     alone = [normal(key, (5, 7)) for key in jax.random.split(jax.random.key(0), 3)]

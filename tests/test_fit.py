@@ -40,7 +40,7 @@ def run(algorithm, prob, num, key=0, state=None):
     return state, infos
 
 
-def test_an_optimizer_object_is_only_an_optimizer():
+def test_an_optimizer_object_equals_the_optimizer_of_its_name():
     # a Poisson likelihood without `peak` has no scale for its energy, and a fit needs none
     by_name = build_fit(config(likelihood="poisson", learning_rate=0.05), linear_net())
     by_object = build_fit(config(likelihood="poisson"), linear_net(), optimizer=optax.adam(0.05))
@@ -206,7 +206,16 @@ def test_accepted_steps_in_between_do_not_hide_a_divergence():
     assert states[-1].diverged
 
 
-@pytest.mark.parametrize("name", optimizer_names())
+COMMON_OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion", "lbfgs")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in COMMON_OPTIMIZERS else pytest.mark.slow)
+        for name in optimizer_names()
+    ],
+)
 def test_every_listed_optimizer_makes_a_step(name):
     algorithm = build_fit(config(optimizer=name, learning_rate=0.01), linear_net())
     state, (*_, last) = run(algorithm, problem(), 3)

@@ -81,7 +81,7 @@ def test_a_room_imports_only_rooms_below_it(module):
 
 
 def _is_earlier(room: str, other: str) -> bool:
-    """Whether a room comes before another one of its level."""
+    """Whether a room stands before another room of its level."""
     rooms = LEVELS[LEVEL[room]]
     return rooms.index(room) < rooms.index(other)
 
@@ -129,7 +129,7 @@ def test_a_library_stays_in_its_room(library, allowed):
     "module",
     ["config", "fields", "presets", "errors", "images.read", "images.write", "images.side_inputs"],
 )
-def test_modules_that_answer_at_once_import_no_jax(module):
+def test_modules_that_must_load_fast_import_no_jax(module):
     seen: set[str] = set()
 
     def visit(name: str) -> None:
@@ -144,14 +144,14 @@ def test_modules_that_answer_at_once_import_no_jax(module):
 
 
 @pytest.mark.parametrize("room", ["layers", "architectures"])
-def test_layers_and_architectures_never_see_a_problem(room):
+def test_layers_and_architectures_do_not_import_problems(room):
     for module, path in MODULES.items():
         if room_of(module) == room:
             assert "dip_jax.problem" not in imports(path), module
 
 
 @pytest.mark.parametrize("module", ["fit", "sgld"])
-def test_fit_and_sgld_know_neither_networks_nor_tasks_nor_rules(module):
+def test_fit_and_sgld_import_neither_networks_nor_tasks_nor_rules(module):
     rooms = {room_of(i) for i in imports(MODULES[f"dip_jax.{module}"]) if i.startswith("dip_jax.")}
     assert not rooms & {"nets", "tasks", "stopping", "engine"}
 

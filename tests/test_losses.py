@@ -43,7 +43,7 @@ def test_the_poisson_loss_differs_between_predictions_as_the_poisson_probability
     counts = rng.poisson(peak * p)
     chances = [stats.poisson.logpmf(counts, peak * q).sum() for q in (p, other)]
     losses = [float(loss("poisson", counts / peak, q)) * counts.size * peak for q in (p, other)]
-    # 1e-4 is added to both, so that no photons do not give infinity
+    # 1e-4 is added to both, so that zero photons do not give infinity
     np.testing.assert_allclose(chances[0] - chances[1], losses[1] - losses[0], rtol=2e-3)
 
 

@@ -21,7 +21,7 @@ import main as command
 from dip_jax.presets import PRESETS, build_config
 from tests.conftest import TINY, smooth_image
 
-# The runs that several tests look at are made once: one worker has all these tests.
+# Several tests check the same runs. One worker runs all these tests, so that each run is made once.
 pytestmark = pytest.mark.xdist_group("main")
 
 ROOT = Path(__file__).parents[1]
@@ -299,7 +299,7 @@ def test_an_animation_is_restored_by_its_first_page_with_a_note(mixed):
     assert "moving: first of 2 pages" in mixed.errors
 
 
-def test_a_name_with_dollars_and_brackets_is_only_a_name(mixed):
+def test_dollars_and_brackets_in_a_name_have_no_meaning(mixed):
     assert ODD_NAME in mixed.output
     assert (mixed.folder / ODD_NAME / "curve.png").exists()
 
@@ -308,7 +308,7 @@ def test_a_name_with_dollars_and_brackets_is_only_a_name(mixed):
 
 
 def write_broken(path: Path) -> None:
-    """Writes an image that cannot be restored, of the kind that its name says."""
+    """Writes an image that cannot be restored, of the kind that its name states."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (64, 64, 3), np.uint8)
     match path.stem:
@@ -380,7 +380,7 @@ def write_mask(path: Path, values: np.ndarray) -> Path:
     ],
     ids=["other size", "black", "white", "gray"],
 )
-def test_an_image_that_is_no_mask_is_refused(run, photo, tmp_path, values, words):
+def test_an_image_that_is_not_a_mask_is_refused(run, photo, tmp_path, values, words):
     path = write_mask(tmp_path / "mask.png", values)
     args = ["--task=inpaint", f"--input={photo}", f"--mask={path}", f"--output={tmp_path / 'o'}"]
     status, _, errors = run(*args)
@@ -418,7 +418,7 @@ def test_an_image_that_is_no_mask_is_refused(run, photo, tmp_path, values, words
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_flag_is_answered_with_the_remedy(run, tmp_path, args, words):
+def test_a_wrong_flag_is_reported_with_the_remedy(run, tmp_path, args, words):
     status, _, errors = run(*args, f"--output={tmp_path / 'o'}")
     assert status == 2
     assert words in errors
@@ -518,7 +518,7 @@ def test_without_images_the_demo_runs(run, tmp_path, monkeypatch, status, exit_s
     assert "--resume" not in output
 
 
-def test_ctrl_c_keeps_the_estimate_and_the_command_says_how_to_continue(photo, tmp_path):
+def test_ctrl_c_keeps_the_estimate_and_the_command_states_how_to_continue(photo, tmp_path):
     out = tmp_path / "o"
     args = [f"--input={photo}", f"--output={out}", *QUICK, "--num_steps=1000000", "--stop=fixed"]
     process = subprocess.Popen(

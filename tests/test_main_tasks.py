@@ -146,7 +146,7 @@ def test_a_jpeg_that_became_a_png_is_fitted_by_its_pixels_with_a_note(run, out):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_answered_by_a_sentence_and_nothing_is_written(run, out, args, words):
+def test_a_mistake_is_reported_in_a_sentence_and_nothing_is_written(run, out, args, words):
     status, _, errors = run(*args, f"--output={out}")
     assert status == 2
     assert words in errors

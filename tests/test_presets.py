@@ -19,9 +19,9 @@ def cases(config, image):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"custom"}))
-def test_every_preset_makes_a_few_steps_with_its_own_network(name, picture):
+def test_every_preset_makes_a_few_steps_with_its_own_network(name, image):
     config = build_config(name, overrides=["fit.num_steps=3", "run.chunk=3"])
-    (result,) = restore(cases(config, picture), config)
+    (result,) = restore(cases(config, image), config)
     assert result.status == "done"
     assert np.isfinite(result.image).all()
     assert np.isfinite(result.curve["loss"]).all()
@@ -30,17 +30,17 @@ def test_every_preset_makes_a_few_steps_with_its_own_network(name, picture):
 @pytest.mark.slow
 @pytest.mark.parametrize("comparison", COMPARISONS)
 @pytest.mark.parametrize("task", ["denoise", "inpaint"])
-def test_every_variant_of_a_comparison_makes_a_few_steps(comparison, task, picture):
+def test_every_variant_of_a_comparison_makes_a_few_steps(comparison, task, image):
     overrides = ["fit.num_steps=3", "run.chunk=3"]
     for config in build_comparison(comparison, task=task, overrides=overrides).values():
-        (result,) = restore(cases(config, picture), config)
+        (result,) = restore(cases(config, image), config)
         assert result.status == "done"
 
 
-def test_the_variants_of_a_comparison_get_the_same_degraded_image(picture):
+def test_the_variants_of_a_comparison_get_the_same_degraded_image(image):
     configs = build_comparison("networks", task="inpaint")
     masks = [
-        np.asarray(cases(config, picture)[0].problem.operator.mask) for config in configs.values()
+        np.asarray(cases(config, image)[0].problem.operator.mask) for config in configs.values()
     ]
     for mask in masks[1:]:
         np.testing.assert_array_equal(mask, masks[0])
@@ -59,7 +59,7 @@ def test_learning_rates_are_compared_on_the_selected_preset():
 
 
 def test_presets_have_the_published_size():
-    # test_nets.py compares the networks themselves
+    # tests/architectures compares the networks themselves
     sizes = {
         "denoise": 2_217_831,
         "denoise_2018": 2_217_831,

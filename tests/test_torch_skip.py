@@ -3,21 +3,27 @@
 import numpy as np
 import pytest
 
-from tests.test_nets import GOLDEN, INDEX, config_from_2018
+from tests.architectures.golden import (
+    ENTRIES,
+    SKIP_NAMES,
+    config_from_2018,
+    load_arrays,
+    load_state,
+)
 
 torch = pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("name", INDEX)
+@pytest.mark.parametrize("name", SKIP_NAMES)
 def test_output_and_training_of_the_network_are_those_of_2018(name):
     from benchmarks.torch_skip import build
 
-    entry, arrays = INDEX[name], np.load(GOLDEN / f"{name}.npz")
+    entry, arrays = ENTRIES[name], load_arrays(name)
     net = build(config_from_2018(entry["config"], "auto"), entry["output_shape"][-1]).double()
-    weights = [arrays[k] for k in sorted(arrays.files) if k.startswith("param/")]
+    state = load_state(name)
     with torch.no_grad():
-        for parameter, value in zip(net.parameters(), weights, strict=True):
-            parameter.copy_(torch.from_numpy(value))
+        for parameter, key in zip(net.parameters(), sorted(state), strict=True):
+            parameter.copy_(torch.from_numpy(state[key]))
     code = torch.from_numpy(arrays["z"].transpose(2, 0, 1)[None]).double()
     target = torch.from_numpy(arrays["target"].transpose(2, 0, 1)[None]).double()
     output = net(code).detach().numpy()[0].transpose(1, 2, 0)

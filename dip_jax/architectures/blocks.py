@@ -111,7 +111,7 @@ class Norm(nn.Module):
         if self.num_groups is not None:
             x = jnp.concatenate(xs, axis=-1)
             return normalize_groups(x, scale, bias, self.activation, num_groups=self.num_groups)
-        # Channels are normalized alone, so the arrays are concatenated only once they are done.
+        # Each channel is normalized alone, so the arrays can be normalized before they are joined.
         normalized, first = [], 0
         for x in xs:
             part = slice(first, first + x.shape[-1])

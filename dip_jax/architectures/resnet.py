@@ -1,7 +1,7 @@
 """The residual network of the 2018 code, with one scale: code and image have equal sizes.
 
 In the 2018 code `get_net('ResNet')` fails, because its arguments do not match the constructor. This
-network is the class itself. Its sigmoid was fixed; here it depends on `net.sigmoid`.
+network follows the class itself, except that `net.sigmoid` can remove the sigmoid.
 
 References:
   He et al., Deep Residual Learning, 2016; Ulyanov et al., Deep Image Prior, 2018 (its code).

@@ -1,8 +1,8 @@
 """The U-Net of the 2018 code.
 
 The encoder has max pooling and pairs of normalized convolutions; the decoder has no normalization.
-`extra_scales` adds any number of scales of the coarsest width. In the 2018 code a second one raises
-an error (a misspelled attribute).
+`extra_scales` adds any number of scales of the coarsest width. In the 2018 code, a second extra
+scale raises an error (a misspelled attribute).
 
 References:
   Ronneberger, Fischer and Brox, U-Net, 2015; Ulyanov et al., Deep Image Prior, 2018 (its code).

@@ -5,6 +5,7 @@ error of one image is recorded in its summary, and the other images are restored
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def restore_files(
     Raises:
       InputError: If the call has an error that shows before anything is started.
       OSError: If the disk is full.
+
+    Example:
+      >>> import imageio.v3 as iio, numpy as np
+      >>> from dip_jax import build_config
+      >>> iio.imwrite("photo.png", np.random.default_rng(0).integers(0, 256, (33, 33), np.uint8))
+      >>> net = ["net.kind=deep_decoder", "net.depth=1", "net.width=4", "net.input_depth=4"]
+      >>> config = build_config(overrides=["fit.num_steps=1", *net])
+      >>> (summary,) = restore_files(config, "restored", InputFiles(["photo.png"]))
+      >>> summary["name"], summary["status"].value
+      ('photo', 'done')
     """
     return restore_inputs(
         config,
@@ -103,7 +114,7 @@ def restore_inputs(
       InputError: If the call has an error that shows before anything is started.
       OSError: If the disk is full.
     """
-    folder, names = Path(output), [lazy.name for lazy in inputs]
+    folder, names = Path(os.path.expanduser(output)), [lazy.name for lazy in inputs]
 
     def prepare(process: int = 0) -> None:
         build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)

@@ -75,7 +75,7 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
         "guide": _by_stem(files.guides),
         "kernel": _by_stem(files.kernels),
     }
-    operator = config.task.operator.rpartition(":")[0]
+    operator = os.path.expanduser(config.task.operator.rpartition(":")[0])
     inputs: list[LazyInput] = []
     for name, path in unique_names(paths).items():
         _require_utf8(name, path)
@@ -161,7 +161,10 @@ def _require_utf8(name: str, path: Path) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{str(path)!a}: its name is not UTF-8; rename it.") from None
+        raise InputError(
+            f"{str(path)!a}: expected a file name in UTF-8; rename the file, or set PYTHONUTF8=1 if it looks "
+            "right elsewhere."
+        ) from None
 
 
 def _peek_array_shape(path: Path) -> tuple[int, int, int] | None:

@@ -19,7 +19,7 @@ from dip_jax.operators.jpeg_intervals import MIN_MATCHING_FRACTION, matching_fra
 from dip_jax.tasks.cases import build_case
 from dip_jax.tasks.simulate import simulate_case
 
-# Tasks whose measurement may be an array that is no image.
+# Tasks whose measurement may be an array that is not an image.
 ARRAY_TASKS = ("ct", "compressed_sensing", "custom")
 
 
@@ -31,7 +31,7 @@ class ImageFiles(NamedTuple):
     reference: Path | None
     """The reference; None if there is none with the stem of the image."""
     side_inputs: dict[str, Path | None]
-    """The mask, guide and kernel, as far as the run has any; None if none has the stem of the image."""
+    """The mask, guide and kernel that the run has, by name; None if no file has the stem of the image."""
     is_degraded: bool
     """Whether `image` is degraded; if not, the degradation is simulated on it."""
     needs_reference: bool
@@ -165,7 +165,7 @@ def _read_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
     with path.open("rb") as file:
         is_jpeg = file.read(2) == b"\xff\xd8"
     if not is_jpeg:
-        return None, f"this is no JPEG file, so its quantization is unknown; {instead}"
+        return None, f"this is not a JPEG file, so its quantization is unknown; {instead}"
     try:
         jpeg = read_jpeg(path)
     except InputError as error:
@@ -213,6 +213,6 @@ def _read_reference(files: ImageFiles, stored: StoredImage | None, max_pixels: i
 
 
 def _array_template(case: Case) -> StoredImage:
-    """16-bit PNG: an array has no depth to keep, and 16 bits lose nothing that matters."""
+    """A template for a 16-bit PNG: an array has no depth to keep, and the rounding to 16 bits is negligible."""
     pixels = np.zeros(case.shape, np.float32)
     return StoredImage(pixels, None, np.dtype(np.uint16), 0.0, 65535.0)

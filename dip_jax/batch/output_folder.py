@@ -60,7 +60,7 @@ def prepare_folder(
     if not path.exists() or path.read_text() != text:
         write_text(path, text)
     if not resume:
-        # The state and the summaries of another run must not pass for those of this one.
+        # The state and the summaries of another run must not count as those of this run.
         shutil.rmtree(checkpoint_folder(folder), ignore_errors=True)
         for name in names:
             with contextlib.suppress(OSError):

@@ -11,10 +11,10 @@ from dip_jax.batch.load import LoadedInput
 from dip_jax.batch.record import RunRecord
 from dip_jax.config import Config
 from dip_jax.engine.canvas import canvas_shape
-from dip_jax.engine.restore import with_noise
 from dip_jax.errors import describe_error
 from dip_jax.report.summary import Summary, read_summary, remove_summary
 from dip_jax.tasks.cases import operator_class
+from dip_jax.tasks.noise_level import resolve_noise
 
 
 class Reader:
@@ -78,7 +78,7 @@ class Reader:
                 return
             try:
                 loaded, digest = lazy.load(), lazy.digest()
-                loaded = loaded._replace(case=with_noise(loaded.case, self._config))
+                loaded = loaded._replace(case=resolve_noise(loaded.case, self._config))
             except Exception as error:  # any error concerns only this image
                 self._record.fail(lazy.name, describe_error(error))
                 continue

@@ -111,7 +111,7 @@ class Worker:
                 ):
                     is_partial = result.status == Status.INTERRUPTED
                     if is_partial and not interrupt.is_from_keyboard:
-                        continue  # after SIGTERM, nobody waits for partial results
+                        continue  # after SIGTERM, no user waits for partial results
                     writer.submit(result)
         except Exception as error:
             if not record.note_disk_full(error):

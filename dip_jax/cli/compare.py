@@ -6,6 +6,7 @@ their curves below.
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def compare_files(
         before anything is started.
       OSError: If the disk is full.
     """
-    output = Path(output)
+    output = Path(os.path.expanduser(output))
     if not files.inputs:
         _require_same_degradation(configs)
     summaries: list[Summary] = []
@@ -89,7 +90,7 @@ def compare_files(
             return summaries
     for lazy in list_inputs(next(iter(configs.values())), files):
         restored = [s for s in summaries if s["name"] == lazy.name and s["status"].is_finished]
-        # Those that diverged have no PSNR: show them only if no other has one.
+        # A fit that diverged has no PSNR, and is shown only if no other fit has one.
         drawn = [s for s in restored if s["psnr"] is not None] or restored
         if drawn:
             figure = _draw_comparison(drawn, output, lazy.load().case)
@@ -143,7 +144,7 @@ def _draw_images(figure: SubFigure, panels: Sequence[_Panel]) -> None:
 
 
 def _read_curve(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; of several networks, those of the first."""
+    """The lines of `metrics.jsonl`; for several networks, those of the first."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line.get("network", 1) == 1]
 

@@ -67,7 +67,7 @@ def _count(jaxpr: Any) -> tuple[float, float]:
             for value in equation.params.values()
             if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns")
         ]
-        if called:  # of several branches or derivatives, the first is the one that runs
+        if called:  # the first of several branches or derivatives is the one that runs
             called_multiplications, called_values = _count(called[0])
             multiplications += called_multiplications
             values_written += called_values

@@ -14,10 +14,11 @@ from dip_jax.batch.inputs import LazyInput
 from dip_jax.config import Config
 from dip_jax.engine.canvas import canvas_shape, pad_case
 from dip_jax.engine.memory import peak_bytes
-from dip_jax.engine.restore import num_networks, with_noise
+from dip_jax.engine.restore import num_networks
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
 from dip_jax.tasks.cases import operator_class
+from dip_jax.tasks.noise_level import resolve_noise
 
 # Duration of the probe; a single step may take longer.
 _PROBE_SECONDS = 4.0
@@ -85,7 +86,7 @@ def plan_inputs(inputs: Sequence[LazyInput], config: Config) -> list[Plan]:
     for group in groups.values():
         for lazy in group:
             try:
-                case = pad_case(with_noise(lazy.load().case, config), sides_per_octave)
+                case = pad_case(resolve_noise(lazy.load().case, config), sides_per_octave)
             except InputError as error:
                 last_error = error
                 continue

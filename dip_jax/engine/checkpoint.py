@@ -1,11 +1,11 @@
-"""Pictures in work on disk, so that a run can be stopped, killed and taken up again.
+"""Checkpoints of networks in progress, so that a stopped or killed run can be resumed.
 
-A picture's checkpoint holds everything that its next step needs: weights, optimizer, random key,
-averages, the stopping rule's window, the guard, and the curve so far. Orbax writes it under a temporary
-name and renames it, so it is there whole or not at all. This is the only file that knows orbax.
+A checkpoint holds everything that the next step needs: params, state of the optimizer, random key, averages, window
+of the stopping rule, guard, and the curve so far. Orbax writes it under a temporary name and renames it, so it is
+complete or absent. No other file uses orbax.
 
-Each picture has a folder of its own, with its newest checkpoints by their steps: it can be taken up in any
-slot, on any number of devices, by any process, and whatever else is in work is none of its business.
+Each network has its own folder, which contains its newest checkpoints by step. A network can be resumed in any slot,
+on any number of devices and by any process, independently of other networks.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dip_jax.engine.scheduler import Saved
+from dip_jax.engine.active_network import SavedNetwork
 from dip_jax.engine.step_loop import Slot
 from dip_jax.errors import is_disk_full
 
@@ -36,96 +36,113 @@ class CheckpointStore:
         keep: int,
         on_message: Callable[[str], None] = lambda text: None,
     ):
-        """Names the folder; it is made when something is saved.
+        """Creates nothing yet; the folder is created by the first save.
 
         Args:
-          folder: Where the checkpoints are; what an earlier run left there is taken up.
-          every_minutes: How often `is_due` says yes; 0 for always.
-          keep: How many of a picture's newest checkpoints stay.
+          folder: Folder of the checkpoints; networks are resumed from checkpoints of an earlier run in it.
+          every_minutes: Time between saves in minutes; 0 saves after every chunk.
+          keep: Number of checkpoints to keep of each network.
           on_message: Called with sentences for the user.
         """
-        # Orbax tells of each of its steps; a user wants to hear of none.
+        # Orbax logs each of its steps, which a user does not need.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = Path(folder).absolute()
-        self._every = 60 * every_minutes
+        self._seconds_between_saves = 60 * every_minutes
         self._keep = keep
         self._on_message = on_message
-        self._last = time.monotonic()
+        self._last_due = time.monotonic()
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
-    def load(self, name: str, fingerprint: int, shapes: Slot) -> Saved | None:
-        """The newest saved state of a picture that can be read, in the form of `shapes`, or None."""
-        folder = self._of(name)
+    def load(self, name: str, fingerprint: int, shapes: Slot) -> SavedNetwork | None:
+        """Returns the newest checkpoint of a network that can be read.
+
+        Unreadable checkpoints are removed, and so are those of another case.
+
+        Args:
+          name: Label of the network, see `network_label`.
+          fingerprint: Checksum of its case.
+          shapes: Shapes of a slot.
+
+        Returns:
+          The state of the network; None if there is no checkpoint of this case.
+        """
+        folder = self._network_folder(name)
         steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
         for step in sorted(steps, reverse=True):
             try:
                 tree = self._manager(name).restore(step, args=ocp.args.StandardRestore())
                 saved = _read(name, tree, shapes)
-            except Exception as error:  # damaged by whatever: what is lost can be computed again
+            except Exception as error:  # any error: the lost steps can be computed again
                 text = str(error).strip().split("\n")[0]
-                self._on_message(f"{name}: its checkpoint of step {step} cannot be read ({text})")
-                self._forget(name)
+                self._on_message(f"{name}: the checkpoint of step {step} cannot be read ({text})")
+                self._close(name)
                 shutil.rmtree(folder / str(step), ignore_errors=True)
                 continue
             if saved.fingerprint == fingerprint:
-                self._on_message(f"{name}: going on from step {step}")
+                self._on_message(f"{name}: resumed from step {step}")
                 return saved
-            self._on_message(f"{name}: changed since its checkpoint was made; starting anew")
+            self._on_message(f"{name}: changed since its last checkpoint; starting anew")
             self.remove(name)
             break
         return None
 
     def is_due(self) -> bool:
-        """Whether the last time that it said yes is long enough ago."""
+        """Returns whether it is time to save; if it is, the time to the next save begins."""
         now = time.monotonic()
-        if now - self._last < self._every:
+        if now - self._last_due < self._seconds_between_saves:
             return False
-        self._last = now
+        self._last_due = now
         return True
 
-    def save(self, pictures: Sequence[Saved]) -> None:
-        """Saves pictures in work, each whole or not at all; raises only where the disk is full."""
-        for saved in pictures:
+    def save(self, networks: Sequence[SavedNetwork]) -> None:
+        """Saves networks in progress, each completely or not at all.
+
+        A network that cannot be saved is reported, and the others are saved.
+
+        Raises:
+          OSError: If the disk is full.
+        """
+        for saved in networks:
             try:
                 self._save(saved)
-            except Exception as error:  # of whatever kind: the others must be saved all the same
+            except Exception as error:  # any error concerns only this network
                 if is_disk_full(error):
                     raise
                 text = str(error).strip().split("\n")[0]
                 self._on_message(f"{saved.name}: could not be saved ({text})")
-                self._forget(saved.name)
+                self._close(saved.name)
 
-    def _save(self, saved: Saved) -> None:
-        self._of(saved.name).mkdir(parents=True, exist_ok=True)
+    def _save(self, saved: SavedNetwork) -> None:
+        self._network_folder(saved.name).mkdir(parents=True, exist_ok=True)
         manager, step = self._manager(saved.name), int(saved.slot.state.step)
         if step != manager.latest_step():
             manager.save(step, args=ocp.args.StandardSave(_tree(saved)))
             manager.wait_until_finished()
 
     def remove(self, name: str) -> None:
-        """Deletes what was saved of a picture."""
-        self._forget(name)
-        shutil.rmtree(self._of(name), ignore_errors=True)
+        """Deletes the checkpoints of a network."""
+        self._close(name)
+        shutil.rmtree(self._network_folder(name), ignore_errors=True)
 
     def close(self) -> None:
-        """Ends the work with it."""
+        """Releases the files of all networks."""
         for name in list(self._managers):
-            self._forget(name)
+            self._close(name)
 
-    def _of(self, name: str) -> Path:
-        """The folder of any picture's name."""
+    def _network_folder(self, name: str) -> Path:
+        """Returns the folder of a network, whose name may contain any characters."""
         return self._folder / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
 
-    def _forget(self, name: str) -> None:
+    def _close(self, name: str) -> None:
         manager = self._managers.pop(name, None)
         if manager is not None:
             manager.close()
 
     def _manager(self, name: str) -> Any:
         if name not in self._managers:
-            # Processes save at times of their own: none must wait for another.
+            # Processes save at different times, so none may wait for another.
             process = jax.process_index()
-            alone = ocp.options.MultiprocessingOptions(
+            own_process = ocp.options.MultiprocessingOptions(
                 primary_host=process,
                 active_processes={process},
                 barrier_sync_key_prefix=f"process_{process}",
@@ -135,33 +152,35 @@ class CheckpointStore:
                 create=False,
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=False,
-                multiprocessing_options=alone,
+                multiprocessing_options=own_process,
             )
-            self._managers[name] = ocp.CheckpointManager(self._of(name), options=options)
+            self._managers[name] = ocp.CheckpointManager(
+                self._network_folder(name), options=options
+            )
         return self._managers[name]
 
 
-def _tree(saved: Saved) -> dict[str, Any]:
+def _tree(saved: SavedNetwork) -> dict[str, Any]:
     leaves = jax.tree.leaves(saved.slot)
     return {
         "fingerprint": np.uint32(saved.fingerprint),
         "seconds": np.float64(saved.seconds),
-        # Orbax takes no empty arrays.
+        # Orbax does not store empty arrays.
         "curve": {key: column for key, column in saved.curve.items() if column.size},
         "slot": {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves) if np.size(leaf)},
     }
 
 
-def _read(name: str, tree: dict[str, Any], shapes: Slot) -> Saved:
-    wanted, structure = jax.tree.flatten(shapes)
+def _read(name: str, tree: dict[str, Any], shapes: Slot) -> SavedNetwork:
+    expected, structure = jax.tree.flatten(shapes)
     leaves = [
         np.asarray(tree["slot"][str(i)]) if np.size(shape) else np.zeros(shape.shape, shape.dtype)
-        for i, shape in enumerate(wanted)
+        for i, shape in enumerate(expected)
     ]
-    for leaf, shape in zip(leaves, wanted, strict=True):
+    for leaf, shape in zip(leaves, expected, strict=True):
         if (leaf.shape, leaf.dtype) != (shape.shape, shape.dtype):
-            raise ValueError(f"expected {shape.dtype}{shape.shape}, came {leaf.dtype}{leaf.shape}")
-    return Saved(
+            raise ValueError(f"expected {shape.dtype}{shape.shape}, got {leaf.dtype}{leaf.shape}")
+    return SavedNetwork(
         name,
         int(tree["fingerprint"]),
         jax.tree.unflatten(structure, leaves),

@@ -1,40 +1,45 @@
-"""How many steps a chunk makes."""
+"""The number of steps in a chunk."""
 
 import time
 
-import jax
+from dip_jax.engine.devices import is_cpu
 
-# A chunk should last about this long: short enough to stop and to refill soon, long enough to hide what
-# a dispatch costs. On CPU that is the first touch of its memory, elsewhere next to nothing.
-_CHUNK_SECONDS = {"cpu": 3.0}
-_CHUNK_SECONDS_ELSEWHERE = 0.5
+# Target duration of a chunk in seconds: short enough to stop and refill soon, long enough to hide the cost of a
+# dispatch, which on CPU includes the first touch of its memory.
+_SECONDS_ON_CPU, _SECONDS_ELSEWHERE = 3.0, 0.5
 
 
 class ChunkSizer:
-    """How many steps the next chunk makes, so that it lasts as long as it should."""
+    """Chooses the number of steps of the next chunk, so that a chunk takes a fixed time."""
 
-    def __init__(self, most: int, block: int = 1):
-        """Begins with one step; a chunk never has more than `most`, and a multiple of `block` if it can."""
+    def __init__(self, max_count: int, block: int = 1):
+        """Begins with one step.
+
+        Args:
+          max_count: Maximum number of steps in a chunk.
+          block: Steps of a block; a count is a multiple of it unless `max_count` limits it.
+        """
         self.count = 1
-        self._block = block
+        """Number of steps of the next chunk."""
         self.steps_per_second = 0.0
-        self._most = most
+        """Measured speed, a moving average."""
+        self._max_count, self._block = max_count, block
         self._num_chunks = 0
         self._clock = 0.0
 
     def start(self) -> None:
-        """Says that a chunk begins."""
+        """Starts the clock of a chunk."""
         self._clock = time.perf_counter()
 
-    def update(self, steps: int) -> None:
-        """Learns from a chunk of `steps` that has ended."""
-        if not steps:
+    def update(self, num_steps: int) -> None:
+        """Ends a chunk of `num_steps` steps and chooses the next count."""
+        if not num_steps:
             return
-        speed = steps / max(time.perf_counter() - self._clock, 1e-6)
-        # The first chunk pays for first-time allocations, so it is soon forgotten.
+        speed = num_steps / max(time.perf_counter() - self._clock, 1e-6)
         self._num_chunks += 1
+        # The first chunk includes first-time allocations, so the second replaces its speed.
         old = self.steps_per_second
         self.steps_per_second = speed if self._num_chunks <= 2 else 0.7 * old + 0.3 * speed
-        seconds = _CHUNK_SECONDS.get(jax.default_backend(), _CHUNK_SECONDS_ELSEWHERE)
-        blocks = max(1, round(seconds * speed / self._block))
-        self.count = min(blocks * self._block, self._most)
+        seconds = _SECONDS_ON_CPU if is_cpu() else _SECONDS_ELSEWHERE
+        num_blocks = max(1, round(seconds * speed / self._block))
+        self.count = min(num_blocks * self._block, self._max_count)

@@ -1,4 +1,4 @@
-"""From a config to the estimator and the stopping rule of an image."""
+"""The algorithm and the stopping rule of a config."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from dip_jax.stopping.rules import build_stopper
 
 
 def build_algorithm(config: Config, net: Net) -> Algorithm:
-    """The estimator of a config: a fit, or one whose optimizer is a sampler."""
+    """Returns the algorithm of a config: a fit, or a fit whose optimizer is a sampler."""
     fit, sgld, num_steps = config.fit, config.sgld, config.fit.num_steps
     if fit.method == "fit":
         return build_fit(fit, net)
@@ -27,10 +27,13 @@ def build_algorithm(config: Config, net: Net) -> Algorithm:
 
 
 def choose_stopper(config: Config, algorithm: Algorithm, operator: Operator) -> Stopper:
-    """The stopping rule; samples need none, but some measurements may be kept from them to check them by."""
+    """Returns the stopping rule of a config.
+
+    Sampling needs no rule, but some measurements may be held out to check its predictions.
+    """
     if config.fit.method == "sgld":
-        hides = config.sgld.held_out_fraction and is_pixelwise(operator)
-        return hold_out_from_sampler(config.sgld.held_out_fraction) if hides else fixed()
+        holds_out = config.sgld.held_out_fraction and is_pixelwise(operator)
+        return hold_out_from_sampler(config.sgld.held_out_fraction) if holds_out else fixed()
     return build_stopper(
         config.stop,
         lag=average_lag(config.fit),

@@ -1,11 +1,11 @@
-"""Programs: traced, compiled, and their text kept from one start to the next.
+"""A cache of exported programs, so that a second start compiles nothing and traces nothing.
 
-What JAX compiles it keeps (see `compilation`), but it finds it by the program's text, and to have that it must trace:
-2.5 seconds for the standard network. So the text is kept as well, under a checksum of all that it depends on: this
-package's source, the versions of Python and the libraries, JAX's settings, the devices, and the form of the program that the caller
-gives. A form that holds what is neither this package's nor a library's (an operator of the user's, whose source
-may change) is not kept, nor is anything unless `cache_exports` was called. The folder is trusted, as JAX's own is: a
-file in it is a pickle.
+JAX's own cache finds a compiled executable by the text of the program (StableHLO), and the text needs a trace, which
+takes 2.5 seconds for the standard network. This cache stores the text too, under a checksum of everything that it
+depends on: the source of this package, the versions of Python and the libraries, the settings of JAX, the devices, and
+the arguments of the trace. A program that depends on anything else is not cached, such as an operator of the user,
+whose source may change. Nothing is cached unless `cache_exports` was called. As in JAX's cache, the folder is trusted:
+its files are pickles.
 """
 
 import contextlib
@@ -32,152 +32,164 @@ from dip_jax.images import atomic
 _MAX_EXPORT_BYTES = 200_000_000
 _MAX_COMPILED_BYTES = 2_000_000_000
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "opt_einsum", "ml_dtypes")
-# What a form may hold things of.
 _PACKAGE = __name__.partition(".")[0]
-_KNOWN = (_PACKAGE, *_LIBRARIES, "builtins", "collections", "copyreg")
+# Packages whose classes are covered by the checksum.
+_KNOWN_PACKAGES = (_PACKAGE, *_LIBRARIES, "builtins", "collections", "copyreg")
 
 _LOG = logging.getLogger(__name__)
 _folder: Path | None = None
 
 
-def _source() -> bytes:
-    """A checksum of all source files of the package, subpackages included."""
-    root = Path(str(importlib.resources.files(_PACKAGE)))
+def source_checksum(root: Path) -> bytes:
+    """Returns a checksum of all Python files in a folder and its subfolders."""
     files = sorted(root.rglob("*.py"))
-    contents = [(f.relative_to(root).as_posix(), f.read_bytes()) for f in files]
+    contents = [(file.relative_to(root).as_posix(), file.read_bytes()) for file in files]
     return hashlib.sha256(repr(contents).encode()).digest()
 
 
-# As near as can be to what was imported: the files may change while this process runs.
-_SOURCE = _source()
+def _package_checksum() -> bytes:
+    return source_checksum(Path(str(importlib.resources.files(_PACKAGE))))
+
+
+# Read at import: the files may change while this process runs.
+_SOURCE = _package_checksum()
 
 
 class Program(NamedTuple):
-    """A compiled function of trees."""
+    """A compiled function of trees, whose first argument is donated."""
 
     compiled: jax.stages.Compiled
-    """The same function, of the leaves of its first argument, which are donated, and those of the others."""
+    """The function of two lists: the leaves of the first argument, and those of the others."""
     in_tree: Any
+    """Tree structure of the tuple of arguments."""
     out_tree: Any
+    """Tree structure of the result."""
 
     def __call__(self, *arguments: Any) -> Any:
-        """Runs it.
+        """Runs the program.
 
         Raises:
-          TypeError: If the arguments have another structure than those that it was compiled for.
+          TypeError: If the arguments have another tree structure than those of the compilation.
         """
-        if jax.tree.structure(arguments) != self.in_tree:
-            raise TypeError(
-                f"The program was compiled for {self.in_tree}, came {jax.tree.structure(arguments)}."
-            )
+        structure = jax.tree.structure(arguments)
+        if structure != self.in_tree:
+            raise TypeError(f"Expected arguments of the structure {self.in_tree}, got {structure}.")
         leaves = self.compiled(*_leaves(arguments))
         return jax.tree.unflatten(self.out_tree, leaves)
 
 
-class _Text(NamedTuple):
-    """What a file holds."""
+class _File(NamedTuple):
+    """The content of a cache file."""
 
     exported: bytes
+    """The exported program, serialized."""
     out_tree: Any
-    about: Any
+    info: Any
 
 
 class _Lowered(NamedTuple):
-    """A program that is yet to be compiled, from its file or traced."""
+    """A program before its compilation."""
 
     lowered: jax.stages.Lowered
     in_tree: Any
     out_tree: Any
-    about: Any
+    info: Any
 
 
 def cache_exports(folder: Path | None) -> None:
-    """Has texts kept in a folder, up to 200 MB, the longest unused go first; None for not at all."""
+    """Caches exported programs in a folder.
+
+    Args:
+      folder: The folder, which is kept below 200 MB by removing the least recently used files; None for no cache.
+    """
     global _folder
     _folder = folder
 
 
 def build_program(
-    form: Any,
+    dependencies: Any,
     trace: Callable[[], tuple[Callable[..., Any], Any]],
-    arguments: Callable[[Any], tuple[Any, ...]],
+    argument_shapes: Callable[[Any], tuple[Any, ...]],
 ) -> tuple[Program, Any]:
     """Compiles a function of trees, the first of which is donated.
 
     Args:
-      form: All that `trace` makes the program of, as far as it is not this package's source; anything that can be
-        pickled.
-      trace: Returns the function, and what its maker says about it (e.g. the shapes of its state).
-      arguments: From the latter to the shapes of the function's arguments, with their shardings.
+      dependencies: Everything that determines the result of `trace`, other than the source of this package. The
+        program is cached if this can be pickled and contains only classes of this package and its libraries.
+      trace: Returns the function and information about it, such as the shapes of its state.
+      argument_shapes: Returns the shapes of the arguments, with their shardings, from that information.
 
     Returns:
-      The program and what its maker says about it.
+      The program and the information about it.
     """
-    path = _path(form)
-    found = (path and _read(path, arguments)) or _make(path, trace, arguments)
-    return Program(found.lowered.compile(), found.in_tree, found.out_tree), found.about
+    path = _cache_path(dependencies)
+    program = None if path is None else _read(path, argument_shapes)
+    if program is None:
+        program = _lower(path, trace, argument_shapes)
+    return Program(program.lowered.compile(), program.in_tree, program.out_tree), program.info
 
 
-def _make(
+def _lower(
     path: Path | None,
     trace: Callable[[], tuple[Callable[..., Any], Any]],
-    arguments: Callable[[Any], tuple[Any, ...]],
+    argument_shapes: Callable[[Any], tuple[Any, ...]],
 ) -> _Lowered:
-    """Traces the program, and keeps its text at `path`."""
-    function, about = trace()
-    shapes = arguments(about)
+    """Traces the program, and stores it at `path`."""
+    function, info = trace()
+    shapes = argument_shapes(info)
     in_tree, out_tree = jax.tree.structure(shapes), None
 
     def of_leaves(donated: list[jax.Array], others: list[jax.Array]) -> list[jax.Array]:
         nonlocal out_tree
-        made = function(*jax.tree.unflatten(in_tree, [*donated, *others]))
-        leaves, out_tree = jax.tree.flatten(made)
+        result = function(*jax.tree.unflatten(in_tree, [*donated, *others]))
+        leaves, out_tree = jax.tree.flatten(result)
         return leaves
 
     jitted = jax.jit(of_leaves, donate_argnums=0)
-    traced = jitted.trace(*_leaves(shapes))  # what is wrong with the function is said here
+    traced = jitted.trace(*_leaves(shapes))  # raises the errors of the function
     lowered: jax.stages.Lowered | None = None
     if path is not None:
         try:
             exported = export.export(jitted)(*_leaves(shapes))
-            _write(path, _Text(bytes(exported.serialize()), out_tree, about))
-            # From its text at once: bits must not depend on whether it was the first start.
-            lowered = _lower(exported, shapes)
-        except Exception as error:  # not every program has a text, and not every disk has room
-            _LOG.warning("The program's text cannot be kept: %s", error)
-    return _Lowered(lowered or traced.lower(), in_tree, out_tree, about)
+            _write(path, _File(bytes(exported.serialize()), out_tree, info))
+            # The export is lowered here too, so that the first run has the bits of later runs.
+            lowered = _lower_exported(exported, shapes)
+        except Exception as error:  # e.g. the program cannot be exported, or the disk is full
+            _LOG.warning("The program cannot be cached: %s", error)
+    return _Lowered(lowered or traced.lower(), in_tree, out_tree, info)
 
 
 def _leaves(arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
-    """Those of the first argument and those of the others."""
+    """Returns the leaves of the first argument, and those of the others."""
     return jax.tree.leaves(arguments[0]), jax.tree.leaves(arguments[1:])
 
 
-def _lower(exported: export.Exported, shapes: tuple[Any, ...]) -> jax.stages.Lowered:
+def _lower_exported(exported: export.Exported, shapes: tuple[Any, ...]) -> jax.stages.Lowered:
     return jax.jit(exported.call, donate_argnums=0).lower(*_leaves(shapes))
 
 
-class _Known(pickle.Unpickler):
-    """Finds what is this package's or a library's, and refuses the rest."""
+class _KnownUnpickler(pickle.Unpickler):
+    """Loads only classes and functions of known packages."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] not in _KNOWN:
-            raise pickle.UnpicklingError(f"{module}.{name} is not known")
+        if module.partition(".")[0] not in _KNOWN_PACKAGES:
+            raise pickle.UnpicklingError(f"{module}.{name} belongs to no known package")
         return super().find_class(module, name)
 
 
-def _path(form: Any) -> Path | None:
-    """Where the text of a program of this form is kept, or would be; None if it is not to be."""
+def _cache_path(dependencies: Any) -> Path | None:
+    """Returns the cache file of a program; None if the program is not cached."""
     if _folder is None or jax.process_count() > 1:
         return None
     try:
-        pickled = pickle.dumps(form)
-        _Known(io.BytesIO(pickled)).load()
+        pickled = pickle.dumps(dependencies)
+        _KnownUnpickler(io.BytesIO(pickled)).load()
     except (pickle.PickleError, AttributeError, TypeError):
         return None
     devices = [(device.platform, device.device_kind, device.id) for device in jax.devices()]
-    around = (_SOURCE, _versions(), sorted(jax.config.values.items()), devices)
-    return _folder / f"{hashlib.sha256(repr(around).encode() + pickled).hexdigest()}.program"
+    environment = (_SOURCE, _versions(), sorted(jax.config.values.items()), devices)
+    checksum = hashlib.sha256(repr(environment).encode() + pickled)
+    return _folder / f"{checksum.hexdigest()}.program"
 
 
 @functools.cache
@@ -185,34 +197,37 @@ def _versions() -> tuple[str, ...]:
     return (platform.python_version(), *map(importlib.metadata.version, _LIBRARIES))
 
 
-def _read(path: Path, arguments: Callable[[Any], tuple[Any, ...]]) -> _Lowered | None:
+def _read(path: Path, argument_shapes: Callable[[Any], tuple[Any, ...]]) -> _Lowered | None:
+    """Returns the program of a cache file; None if there is no readable file."""
     try:
-        text: _Text = pickle.loads(zlib.decompress(path.read_bytes()))
-        shapes = arguments(text.about)
-        lowered = _lower(export.deserialize(bytearray(text.exported)), shapes)
-        found = _Lowered(lowered, jax.tree.structure(shapes), text.out_tree, text.about)
-    except FileNotFoundError:
+        file: _File = pickle.loads(zlib.decompress(path.read_bytes()))
+        shapes = argument_shapes(file.info)
+        lowered = _lower_exported(export.deserialize(bytearray(file.exported)), shapes)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # a damaged file costs seconds, not the run
-        _LOG.warning("%s is of no use (%s); the program is traced again.", path, error)
+    except Exception as error:  # a damaged file costs a trace, not the run
+        _LOG.warning("%s cannot be read (%s); the program is traced again.", path, error)
         return None
-    with contextlib.suppress(OSError):  # a folder may be read-only
-        os.utime(path)  # the longest unused go first
-    return found
+    with contextlib.suppress(OSError):  # the folder may be read-only
+        os.utime(path)  # marks the file as recently used
+    return _Lowered(lowered, jax.tree.structure(shapes), file.out_tree, file.info)
 
 
-def _write(path: Path, text: _Text) -> None:
-    if _source() != _SOURCE:
-        return  # the files are not what runs here
+def _write(path: Path, content: _File) -> None:
+    if _package_checksum() != _SOURCE:
+        return  # the files are no longer the source of this process
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = zlib.compress(pickle.dumps(text), 1)
+    data = zlib.compress(pickle.dumps(content), 1)
     atomic.write(path, lambda file: file.write(data))
-    with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
-        _tidy(path.parent)
+    with contextlib.suppress(FileNotFoundError):  # another process may remove files too
+        _remove_least_recent(path.parent)
 
 
-def _tidy(folder: Path) -> None:
-    """Removes the longest unused, and what killed processes left, until the rest is small enough."""
+def _remove_least_recent(folder: Path) -> None:
+    """Removes the least recently used files until the folder is small enough.
+
+    Incomplete files of killed processes count as unused since they were written.
+    """
     files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.iterdir())
     total = sum(size for _, size, _ in files)
     for _, size, file in files:
@@ -223,35 +238,39 @@ def _tidy(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where programs are kept unless the user says otherwise, e.g. `~/.cache/dip_jax/compiled`."""
+    """Returns the default cache folder, e.g. `~/.cache/dip_jax/compiled`.
+
+    Raises:
+      RuntimeError: If the user has no home folder.
+    """
     return Path(platformdirs.user_cache_dir("dip_jax", appauthor=False)) / "compiled"
 
 
 def keep_compiled(folder: Path | None = None) -> None:
-    """Has JAX keep what it compiles, up to 2 GB, and its texts kept; what has not been used for longest goes first.
+    """Caches compiled executables (JAX's cache, up to 2 GB) and exported programs (up to 200 MB) for later runs.
 
-    A folder that the user has told JAX itself (`JAX_COMPILATION_CACHE_DIR`) stays, and so does a no
-    (`JAX_ENABLE_COMPILATION_CACHE=0`). Where nothing can be written, nothing is kept, and JAX compiles as without.
+    The variables of JAX take precedence: `JAX_COMPILATION_CACHE_DIR` sets another folder, and
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns both caches off. If the folder cannot be written, nothing is cached.
 
     Args:
-      folder: Where; None for `cache_folder`.
+      folder: The folder; None for `cache_folder`.
     """
     if not jax.config.values["jax_enable_compilation_cache"]:
         return
-    given = jax.config.values["jax_compilation_cache_dir"]
-    if folder is None and given is not None:
-        if given and "://" not in given:  # neither JAX's way to say no nor a bucket
-            cache_exports(Path(given) / "traced")
+    jax_folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None and jax_folder is not None:
+        if jax_folder and "://" not in jax_folder:  # "" turns JAX's cache off; a bucket has a URL
+            cache_exports(Path(jax_folder) / "traced")
         return
-    folder = folder or cache_folder()
     try:
+        folder = folder or cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home folder
         return
     if not os.access(folder, os.W_OK):
         return
     cache_exports(folder / "traced")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", _MAX_COMPILED_BYTES)
-    # Of the many small programs, too: together they take seconds.
+    # Also cache small programs: there are many, and together they take seconds.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

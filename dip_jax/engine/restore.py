@@ -1,28 +1,23 @@
-"""Several networks for each picture, and their answers put together.
+"""Restoration of images, each by one network or several.
 
-The chains of a sampler and the seeds of a fit are networks for the same picture: each is a member of its
-own on the batch axis, in a slot of its own, and when all are there they become one result. The first
-member is the network that the picture would have alone.
+The chains of a sampler and the seeds of a fit are independent networks of one image, each in a slot of its own.
+Their results are merged when all have finished. The first of them is the network that the image would have alone.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
-import numpy as np
-
 from dip_jax.base import Case, Result, Status
 from dip_jax.config import Config, StopConfig
-from dip_jax.engine.scheduler import Progress, Store, restore_each
+from dip_jax.engine.merge import merge
+from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each
 from dip_jax.errors import InputError
-from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
-from dip_jax.problem import MIN_NOISE_STD
-from dip_jax.tasks.cases import restore_known_values
-from dip_jax.tasks.noise_level import with_noise_std
+from dip_jax.tasks.noise_level import resolve_noise
 
 
 def num_networks(config: Config) -> int:
-    """Networks for each picture: chains of a sampler, or seeds of a fit."""
+    """Returns the number of networks of each image: chains of a sampler, or seeds of a fit."""
     return config.sgld.num_chains if config.fit.method == "sgld" else config.fit.num_seeds
 
 
@@ -36,61 +31,82 @@ def restore_many(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Result]:
-    """Restores pictures, each with its own network or several, and yields results as they finish.
+    """Restores images, each with its own networks, and yields results as they finish.
+
+    The result of an image depends on its name, its problem and the config, not on the other images.
 
     Args:
-      cases: Any number of any shapes, with names of their own; read ahead in a thread, so a generator
-        that loads them need not hold them. Alike pictures should come one after the other.
+      cases: Any number of cases of any shapes, with unique names. They are read ahead in a thread, so a generator
+        that loads them need not hold them. Put cases of equal shape next to each other: they share a compiled
+        program.
       config: The settings.
-      devices: Where to compute; by default all devices of this process.
-      max_cases: How many cases there are at most, where that is known (the length of a list is): no more slots are made
-        than there are networks.
-      store: Where pictures in work are saved now and then, and looked for before they are started.
-      on_progress: Called between chunks.
-      should_stop: Asked between chunks; True saves what is in work and hands it out as it is.
+      devices: Devices to compute on; by default all devices of this process.
+      max_cases: Maximum number of cases, so that there are no more slots than networks; by default the length of
+        `cases`, if it has one.
+      store: Storage for networks in progress, such as a `CheckpointStore`: they are saved there from time to time,
+        and continued from there.
+      on_progress: Called between chunks of steps.
+      should_stop: Called between chunks of steps; True saves the networks in progress, yields their current
+        estimates as `interrupted`, and ends the run.
 
     Yields:
-      A result per picture. Its status is `stopped` (by the rule), `done` (all steps), `diverged`,
-      `interrupted`, or `failed` with the `error`; but for the last, `image` is the best answer so far.
-      A picture's result depends on its name, its problem and the config, not on the others.
+      A result for each case. Its status is `stopped` (by the stopping rule), `done` (all steps), `diverged`,
+      `interrupted`, or `failed`. A failed result has an `error`; every other has the best `image` so far.
 
     Raises:
-      InputError: If samples are wanted of a picture whose noise level is neither known nor can be estimated.
+      InputError: If sampling needs a noise level that is neither known nor can be estimated.
+
+    Example:
+      >>> import numpy as np
+      >>> from dip_jax import build_case, build_config, restore_many
+      >>> net = ["net.kind=deep_decoder", "net.depth=1", "net.width=4", "net.input_depth=4"]
+      >>> config = build_config(overrides=["fit.num_steps=1", *net])
+      >>> y = np.random.default_rng(0).random((33, 33, 1), np.float32)
+      >>> cases = (build_case(config.task, name, y) for name in "ab")
+      >>> [(result.name, result.status.value) for result in restore_many(cases, config)]
+      [('a', 'done'), ('b', 'done')]
     """
-    number = num_networks(config)
     if max_cases is None and isinstance(cases, Sized):
         max_cases = len(cases)
-    watch: dict[str, Any] = {
-        "devices": devices,
-        "max_cases": None if max_cases is None else max_cases * number,
-        "store": store,
-        "on_progress": on_progress,
-        "should_stop": should_stop,
-    }
+    hooks = RunHooks(devices, store, on_progress, should_stop)
+    resolved = (resolve_noise(case, config) for case in cases)
+    number = num_networks(config)
     if number == 1 and config.fit.method == "fit":
-        yield from restore_each((with_noise(case, config) for case in cases), config, **watch)
-        return
-    in_work: dict[str, Case] = {}
+        yield from restore_each(resolved, config, hooks, max_cases=max_cases)
+    else:
+        yield from _restore_merged(resolved, config, hooks, number, max_cases)
 
-    def members() -> Iterator[Case]:
+
+def _restore_merged(
+    cases: Iterable[Case], config: Config, hooks: RunHooks, number: int, max_cases: int | None
+) -> Iterator[Result]:
+    """Restores each image with `number` networks and yields their merged results."""
+    in_progress: dict[str, Case] = {}
+
+    def networks() -> Iterator[Case]:
         for case in cases:
-            case = with_noise(case, config)
-            in_work[case.name] = case
-            for member in range(number):
-                yield case._replace(network_index=member)
+            in_progress[case.name] = case
+            for index in range(number):
+                yield case._replace(network_index=index)
 
-    waiting: dict[str, list[Result]] = {}
-    for result in restore_each(members(), config, keep_finished=number > 1, **watch):
-        together = waiting.setdefault(result.name, [])
-        together.append(result)
-        if len(together) == number:
-            case = in_work.pop(result.name)
-            merged = merge(case, waiting.pop(result.name), config)
-            if merged.status == "done" and _wants_point_estimate(config, case):
-                merged = _with_point_estimate(merged, case, config, watch)
+    finished: dict[str, list[Result]] = {}
+    for result in restore_each(
+        networks(),
+        config,
+        hooks,
+        max_cases=None if max_cases is None else number * max_cases,
+        save_finished=number > 1,
+    ):
+        results = finished.setdefault(result.name, [])
+        results.append(result)
+        if len(results) == number:
+            case = in_progress.pop(result.name)
+            merged = merge(case, finished.pop(result.name), config)
+            if _needs_point_estimate(merged, case, config):
+                merged = _with_point_estimate(merged, case, config, hooks)
             yield merged
-    for name, together in waiting.items():  # the run was ended before the others were started
-        merged = merge(in_work.pop(name), together, config)
+    for name, results in finished.items():  # the run ended before their other networks had started
+        merged = merge(in_progress.pop(name), results, config)
         yield merged._replace(status=Status.INTERRUPTED)
 
 
@@ -101,24 +117,34 @@ def restore(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Result]:
-    """Restores pictures, each with its own network or several; see `restore_many`.
+    """Restores images, each with its own networks; see `restore_many`.
 
     Args:
-      cases: The pictures, with names of their own.
+      cases: The cases, with unique names.
       config: The settings.
-      on_progress: Called between chunks.
-      should_stop: Asked between chunks; True ends the run with what there is.
+      on_progress: Called between chunks of steps.
+      should_stop: Called between chunks of steps; True ends the run with the current estimates.
 
     Returns:
-      A result for each case that was started, in order.
+      A result for each case that was started, in the order of the cases.
 
     Raises:
-      InputError: If two have one name, or the run would need more memory than there is, with the amount
-        and what to lower. What else goes wrong with a picture is raised as it is.
+      InputError: If two cases have the same name, or the run needs more memory than is available, with the amount
+        and the settings that lower it. Any other error of a case is raised unchanged.
+
+    Example:
+      >>> import numpy as np
+      >>> from dip_jax import build_case, build_config
+      >>> net = ["net.kind=deep_decoder", "net.depth=1", "net.width=4", "net.input_depth=4"]
+      >>> config = build_config(overrides=["fit.num_steps=1", *net])
+      >>> y = np.random.default_rng(0).random((33, 33, 1), np.float32)
+      >>> (result,) = restore([build_case(config.task, "a", y)], config)
+      >>> result.image.shape
+      (33, 33, 1)
     """
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
-        raise InputError(f"Pictures need names of their own, came {names}.")
+        raise InputError(f"Expected unique names of cases, got {names}; rename the cases.")
     results = {}
     for result in restore_many(cases, config, on_progress=on_progress, should_stop=should_stop):
         if result.error is not None:
@@ -127,104 +153,21 @@ def restore(
     return [results[name] for name in names if name in results]
 
 
-def with_noise(case: Case, config: Config) -> Case:
-    """The case with its noise level estimated, where the settings need one and nobody has said it.
-
-    Raises:
-      InputError: If sampling needs it, and it can be neither known nor estimated.
-    """
-    samples = config.fit.method == "sgld" and config.sgld.sampler != "paper"
-    likelihood, rule = config.fit.likelihood, config.stop.rule
-    counts = likelihood in ("poisson", "poisson_gauss")
-    if samples and not counts:
-        case = with_noise_std(case)
-        noise_std, has_photons = float(case.problem.noise_std), case.problem.peak is not None
-        if np.isnan(noise_std) and not has_photons:
-            raise InputError(
-                "Sampling needs the noise level: say it with --noise_std=... (of 255)."
-            )
-        if noise_std < MIN_NOISE_STD and not has_photons:
-            note = f"sampled as if it had noise of {255 * MIN_NOISE_STD:.2g} gray levels"
-            case = case._replace(notes=(*case.notes, note))
-        return case
-    if config.fit.method == "sgld" or rule not in ("discrepancy", "sure", "all"):
-        return case
-    # Of these the level that an estimate finds is not what the rules mean by it.
-    if config.task.noise != "salt_and_pepper" and likelihood not in ("interval", "laplace"):
-        case = with_noise_std(case)
-    noise_std = np.nan_to_num(float(case.problem.noise_std))
-    if rule != "all" and noise_std == 0 and case.problem.peak is None:
-        note = f"the rule {rule} needs a noise level (--noise_std); without one it never fires"
-        case = case._replace(notes=(*case.notes, note))
-    return case
-
-
-def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
-    """The result of several networks for one picture.
-
-    Of chains: the mean of all samples; their variance is that within the chains and that between them. Of
-    seeds: the mean of the answers, outliers left out. Networks that diverged are left out too, and those that were
-    interrupted beside finished ones, unless there are no others.
-    """
-    results = sorted(results, key=lambda result: result.network_index)
-    for result in results:
-        if result.error is not None:
-            return result
-    diverged = [result.network_index for result in results if result.status == "diverged"]
-    if len(diverged) == len(results):
-        diverged = []
-    sound = [result for result in results if result.network_index not in diverged]
-    notes = [f"network {member + 1} diverged and is left out" for member in diverged]
-    finished = [result for result in sound if result.status != "interrupted"]
-    if 0 < len(finished) < len(sound):
-        notes.append(f"{len(sound) - len(finished)} networks were interrupted and are left out")
-    is_whole = len(finished) == len(sound)
-    sound = finished or sound
-    if config.fit.method == "sgld":
-        posterior = pool_chains([r.posterior for r in sound if r.posterior is not None])
-        estimate = np.mean([result.raw for result in sound], axis=0)
-        if posterior.num_samples:
-            estimate = posterior.mean
-    else:
-        estimates = np.stack([result.raw for result in sound])
-        strange = outliers(estimates)
-        notes += [
-            f"network {sound[i].network_index + 1} is unlike the others and is left out of the mean"
-            for i in strange
-        ]
-        posterior = pool_seeds(np.delete(estimates, strange, axis=0), estimates)
-        estimate = posterior.mean
-    image, told = restore_known_values(config.task, case, estimate)
-    statuses = [result.status for result in sound]
-    order = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
-    status = next(s for s in order if s in statuses) if is_whole else Status.INTERRUPTED
-    first = sound[0]
-    return first._replace(
-        status=status,
-        image=image,
-        raw=estimate,
-        num_steps=max(result.num_steps for result in results),
-        stop_step=round(float(np.median([result.stop_step for result in sound]))),
-        num_rollbacks=sum(result.num_rollbacks for result in results),
-        seconds=sum(result.seconds for result in results),
-        notes=(*told, *notes),
-        posterior=posterior,
-        network_curves=tuple(result.curve for result in results),
+def _needs_point_estimate(merged: Result, case: Case, config: Config) -> bool:
+    return (
+        merged.status == Status.DONE
+        and config.fit.method == "sgld"
+        and config.sgld.point_estimate
+        and case.reference is not None
     )
 
 
-def _wants_point_estimate(config: Config, case: Case) -> bool:
-    return config.fit.method == "sgld" and config.sgld.point_estimate and case.reference is not None
-
-
-def _with_point_estimate(
-    merged: Result, case: Case, config: Config, watch: dict[str, Any]
-) -> Result:
-    """The result with what a fit of as many steps makes of the picture; the slots stand still meanwhile."""
+def _with_point_estimate(merged: Result, case: Case, config: Config, hooks: RunHooks) -> Result:
+    """Adds the result of a fit with as many steps; the other networks wait for it."""
     fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
     config = dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
-    found = list(restore_each([case], config, **{**watch, "store": None, "max_cases": 1}))
-    if found and found[0].status == "done":
-        return merged._replace(point_estimate=found[0])
-    note = "the fit to compare with was not finished, so it is left out"
+    results = list(restore_each([case], config, hooks._replace(store=None), max_cases=1))
+    if results and results[0].status == Status.DONE:
+        return merged._replace(point_estimate=results[0])
+    note = "the fit for comparison was not finished, so it is left out"
     return merged._replace(notes=(*merged.notes, note))

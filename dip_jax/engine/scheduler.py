@@ -1,377 +1,272 @@
-"""The run: a queue of pictures of any shapes, slots that are refilled as they come free.
+"""The scheduler: gives slots to cases, advances all slots, and returns results as networks finish.
 
-`restore_each` takes pictures one by one from an iterable, which is read ahead in the background, and
-yields results as they finish. Pictures that one program can serve are fitted together; the program is
-compiled once. Between chunks of steps the host looks who is done, hands out and refills, so only as
-many pictures are held as are in work and a few beside.
+Cases that one compiled program can serve are fitted together. Between chunks of steps the host checks which
+networks have finished, yields their results and gives their slots to the next cases, so memory holds only the
+networks in progress and the few cases that are read ahead.
 """
 
-import functools
-import queue
-import time
-import zlib
+import enum
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 
-from dip_jax.base import Case, Posterior, Result, Status, network_label
+from dip_jax.base import Case, Result
 from dip_jax.config import Config
-from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
+from dip_jax.engine.case_queue import CaseQueue, read_ahead
 from dip_jax.engine.chunk_size import ChunkSizer
-from dip_jax.engine.prefetch import MAX_PREFETCH, prefetch
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
-from dip_jax.nets import num_params
-from dip_jax.posterior.moments import num_kept, trace_names
-from dip_jax.tasks.cases import restore_known_values
 
 
 class Progress(NamedTuple):
-    """What is known while a run goes on; each list has an entry per picture in work."""
+    """The state of a run between two chunks."""
 
     names: tuple[str, ...]
+    """Labels of the networks in progress."""
     steps: tuple[int, ...]
-    """Steps made."""
+    """Steps made, for each network in progress."""
     num_steps: int
+    """Maximum number of steps of a network."""
     steps_per_second: float
-    """Of one picture."""
+    """Steps per second of each network."""
     loss: float
-    """Mean over the pictures, of their last steps."""
+    """Loss in the last step, mean over the networks; NaN before the first step."""
     psnr: float | None
-    """Of the answers, mean over the pictures with a reference."""
-
-
-class Saved(NamedTuple):
-    """A picture in work, as a checkpoint keeps it: numpy only."""
-
-    name: str
-    fingerprint: int
-    """Checksum of its case: a state belongs to no other one."""
-    slot: Slot
-    curve: dict[str, np.ndarray]
-    seconds: float
+    """PSNR of the estimates in dB, mean over the networks with a reference; None without one."""
 
 
 class Store(Protocol):
-    """Where pictures in work are kept; see `checkpoint.CheckpointStore`."""
+    """Storage for networks in progress; see `checkpoint.CheckpointStore`."""
 
-    def load(self, name: str, fingerprint: int, shapes: Slot) -> Saved | None:
-        """The saved state of a picture, in the form of `shapes`, or None."""
+    def load(self, name: str, fingerprint: int, shapes: Slot) -> SavedNetwork | None:
+        """Returns the saved state of a network, in the form of `shapes`; None if there is none."""
         ...
 
     def is_due(self) -> bool:
-        """Whether it is time to save."""
+        """Returns whether it is time to save."""
         ...
 
-    def save(self, pictures: Sequence[Saved]) -> None:
-        """Saves pictures in work, each whole or not at all."""
+    def save(self, networks: Sequence[SavedNetwork]) -> None:
+        """Saves networks in progress, each completely or not at all."""
         ...
 
 
-class _Work:
-    """A picture in a slot, and what the host keeps of it."""
+class RunHooks(NamedTuple):
+    """The world around a run: its devices, its storage, and its observers."""
 
-    def __init__(self, case: Case, padded: Case):
-        self.case, self.padded = case, padded
-        self.logs: list[dict[str, np.ndarray]] = []
-        self.num_steps = 0
-        self.seconds = 0.0
-        self._clock = time.perf_counter()
+    devices: Sequence[Any] | None = None
+    """Devices to compute on; None for all devices of this process."""
+    store: Store | None = None
+    """Storage for networks in progress; None to store nothing."""
+    on_progress: Callable[[Progress], None] | None = None
+    """Called between chunks."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Called between chunks; True saves the networks in progress and ends the run."""
 
-    def resume(self, saved: Saved) -> None:
-        self.logs = [saved.curve]
-        self.num_steps = int(saved.slot.state.step)
-        self.seconds = saved.seconds
 
-    def lap(self) -> None:
-        """Counts the time since the last call."""
-        now = time.perf_counter()
-        self.seconds += now - self._clock
-        self._clock = now
+class Ending(enum.Enum):
+    """Why a scheduler returned."""
 
-    @property
-    def label(self) -> str:
-        """What to call it, and its checkpoint."""
-        return network_label(self.case.name, self.case.network_index)
+    SERVED = enum.auto()
+    """No case that the program can serve is left near the front of the queue."""
+    STOPPED = enum.auto()
+    """`should_stop` returned True."""
+    FAILED = enum.auto()
+    """The program raised an error, and the state of the slots is lost."""
 
-    @property
-    def curve(self) -> dict[str, np.ndarray]:
-        # What an early checkpoint holds of a run may lack traces: there were none.
-        return {
-            name: np.concatenate([log[name] for log in self.logs if name in log])
-            for name in self.logs[-1]
-        }
+
+class Scheduler:
+    """Serves the cases of one signature, with one compiled program."""
+
+    def __init__(
+        self,
+        queue: CaseQueue,
+        example: Case,
+        signature: Any,
+        config: Config,
+        hooks: RunHooks,
+        *,
+        max_cases: int | None,
+        save_finished: bool,
+    ):
+        """Compiles the program.
+
+        Args:
+          queue: The cases.
+          example: A case of the signature, on its canvas.
+          signature: The signature of the cases that are served.
+          config: The settings.
+          hooks: The world around the run.
+          max_cases: Maximum number of cases; None for unknown.
+          save_finished: Also save finished networks.
+
+        Raises:
+          InputError: If one slot does not fit into memory.
+        """
+        self.signature = signature
+        self._queue, self._config, self._hooks = queue, config, hooks
+        self._save_finished = save_finished
+        self._slots = Slots(example, config, devices=hooks.devices, max_cases=max_cases)
+        self._active: dict[int, ActiveNetwork] = {}
+
+    def run(self) -> Generator[Result, None, Ending]:
+        """Serves cases until none is left, the run is stopped or the program fails.
+
+        If the iterable of cases raises an error, the networks in progress are saved and the error is raised.
+
+        Yields:
+          The results, as networks finish.
+
+        Returns:
+          The reason for the end.
+        """
+        sizer = ChunkSizer(self._config.run.chunk, block_length())
+        while True:
+            try:
+                self._fill()
+            except BaseException:  # an error of the iterable of cases
+                self._save(is_last=True)
+                raise
+            if not self._active:
+                return Ending.STOPPED if self._hooks.should_stop() else Ending.SERVED
+            try:
+                status = self._advance(sizer)
+            except Exception as error:  # most likely out of memory
+                error = without_frames(error)
+                for network in self._active.values():
+                    yield failed_result(network.case, error)
+                return Ending.FAILED
+            if self._hooks.on_progress is not None:
+                self._hooks.on_progress(self._progress(sizer.steps_per_second))
+            for index in [i for i in self._active if not status.is_active[i]]:
+                yield self._finish(index, status)
+            should_stop = self._hooks.should_stop()
+            self._save(is_last=should_stop)
+            if should_stop:
+                for network in self._active.values():
+                    yield network.result(self._slots, status, self._config)
+                return Ending.STOPPED
+
+    def _fill(self) -> None:
+        """Gives free slots to waiting cases; waits for a case only if no network is in progress."""
+        if self._active and not self._config.run.refill:
+            return
+        for index in range(len(self._slots)):
+            if index in self._active:
+                continue
+            queued = self._queue.take(self.signature, wait=not self._active)
+            if queued is None:
+                return
+            network = ActiveNetwork(queued, index)
+            saved = self._load(network)
+            if saved is not None:
+                network.resume(saved)
+            self._slots.put(index, network.padded, saved=None if saved is None else saved.slot)
+            self._active[index] = network
+
+    def _advance(self, sizer: ChunkSizer) -> SlotStatus:
+        """Runs a chunk of steps in all slots and appends it to the logs."""
+        sizer.start()
+        status, logs = self._slots.advance(sizer.count)
+        sizer.update(int(np.max((logs["step"] >= 0).sum(axis=1))))
+        for network in self._active.values():
+            network.append(status, logs)
+        return status
+
+    def _finish(self, index: int, status: SlotStatus) -> Result:
+        """Frees the slot of a finished network and returns its result."""
+        self._slots.clear(index)
+        network = self._active.pop(index)
+        if self._hooks.store is not None and self._save_finished:
+            self._hooks.store.save([network.save(self._slots)])
+        return network.result(self._slots, status, self._config)
+
+    def _load(self, network: ActiveNetwork) -> SavedNetwork | None:
+        if self._hooks.store is None:
+            return None
+        shapes = self._slots.slot_shapes
+        return self._hooks.store.load(network.label, network.fingerprint(), shapes)
+
+    def _save(self, *, is_last: bool) -> None:
+        """Saves the networks in progress if it is time, or for the last time."""
+        store = self._hooks.store
+        networks = [network for network in self._active.values() if network.num_steps > 0]
+        if store is not None and networks and (is_last or store.is_due()):
+            store.save([network.save(self._slots) for network in networks])
+
+    def _progress(self, steps_per_second: float) -> Progress:
+        networks = list(self._active.values())
+        last = [values for n in networks if (values := n.last_values()) is not None]
+        losses = [values["loss"] for values in last]
+        psnrs = [values.get("psnr_mean", values["psnr_average"]) for values in last]
+        psnr = float(np.mean(psnrs)) if last else float("nan")
+        return Progress(
+            names=tuple(network.label for network in networks),
+            steps=tuple(network.num_steps for network in networks),
+            num_steps=self._config.fit.num_steps,
+            steps_per_second=steps_per_second,
+            loss=float(np.mean(losses)) if last else float("nan"),
+            psnr=None if np.isnan(psnr) else psnr,
+        )
 
 
 def restore_each(
     cases: Iterable[Case],
     config: Config,
+    hooks: RunHooks | None = None,
     *,
-    devices: Sequence[Any] | None = None,
     max_cases: int | None = None,
-    store: Store | None = None,
-    keep_finished: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    save_finished: bool = False,
 ) -> Iterator[Result]:
-    """Restores pictures, each with its own network, and yields results as they finish.
+    """Fits a network to each case and yields results as networks finish.
 
     Args:
-      cases: Any number of any shapes, with names of their own; read ahead in a thread, so a generator
-        that loads them need not hold them. Alike pictures should come one after the other.
+      cases: Any number of cases of any shapes, with unique names or network indices. They are read ahead in a
+        thread, so a generator that loads them need not hold them. Put cases of equal shape next to each other:
+        they share a compiled program.
       config: The settings.
-      devices: Where to compute; by default all devices of this process.
-      max_cases: How many cases there are at most, where that is known: no more slots are made.
-      store: Where pictures in work are saved now and then, and looked for before they are started.
-      keep_finished: Save also those that are finished, for whoever waits for others.
-      on_progress: Called between chunks.
-      should_stop: Asked between chunks; True saves what is in work and hands it out as it is.
+      hooks: Devices, storage and observers; by default all devices, and no storage.
+      max_cases: Maximum number of cases, if known: there are no more slots.
+      save_finished: Also save finished networks, for a caller that waits for several networks of an image.
 
     Yields:
-      A result per picture. Its status is `stopped` (by the rule), `done` (all steps), `diverged`,
-      `interrupted`, or `failed` with the `error`; but for the last, `image` is the best answer so far.
-      A picture's result depends on its name, its problem and the config, not on the others.
+      A result for each case; see `restore_many`.
     """
-    slots: Slots | None = None
-    program: Any = None  # the signature of what `slots` serve
-    faults: dict[Any, Exception] = {}
-    with prefetch(cases, should_stop) as take:
-        pending: list[tuple[Case, Case, Any]] = []
-        ended = False
-
-        def look(signature: Any, *, wait: bool) -> tuple[Case, Case] | None:
-            """The next picture that fits the program in hand, if there is one near."""
-            nonlocal ended
-            while True:
-                for i, (case, padded, own) in enumerate(pending):
-                    if signature is None or own == signature:
-                        del pending[i]
-                        return case, padded
-                if ended or len(pending) >= MAX_PREFETCH:
-                    return None
+    hooks = hooks or RunHooks()
+    scheduler: Scheduler | None = None
+    errors: dict[Any, Exception] = {}
+    with read_ahead(cases, hooks.should_stop, config.net.sides_per_octave) as queue:
+        while (first := queue.peek()) is not None:
+            signature = first.signature
+            if signature not in errors and (scheduler is None or scheduler.signature != signature):
+                scheduler = None  # frees its memory before the next one needs it
                 try:
-                    taken = take(wait=wait)
-                except queue.Empty:
-                    return None
-                if taken is None:
-                    ended = True
-                else:
-                    padded = pad_case(taken, config.net.sides_per_octave)
-                    pending.append((taken, padded, _signature(padded)))
-
-        while (first := look(None, wait=True)) is not None:
-            signature = _signature(first[1])
-            if signature != program and signature not in faults:
-                slots = None  # before there are others: they are what takes the memory
-                try:
-                    slots, program = (
-                        Slots(first[1], config, devices=devices, max_cases=max_cases),
+                    scheduler = Scheduler(
+                        queue,
+                        first.padded,
                         signature,
+                        config,
+                        hooks,
+                        max_cases=max_cases,
+                        save_finished=save_finished,
                     )
-                except Exception as error:  # of whatever kind: it is these pictures'
-                    program, faults[signature] = None, _bare(error)
-            if signature in faults or slots is None:
-                yield _failed(first[0], faults[signature])
+                except Exception as error:  # any error concerns the cases of this signature only
+                    errors[signature] = without_frames(error)
+            if signature in errors:
+                queue.take(signature, wait=False)
+                yield failed_result(first.case, errors[signature])
                 continue
-            pending.insert(0, (*first, signature))
-            more = functools.partial(look, signature)
-            end = yield from _run(
-                slots, more, config, store, keep_finished, on_progress, should_stop
-            )
-            if end == "stopped":
+            assert scheduler is not None
+            ending = yield from scheduler.run()
+            if ending is Ending.STOPPED:
                 return
-            if end == "broken":
-                slots = program = None
+            if ending is Ending.FAILED:
+                scheduler = None
 
 
-def _run(
-    slots: Slots,
-    more: Callable[..., tuple[Case, Case] | None],
-    config: Config,
-    store: Store | None,
-    keep_finished: bool,
-    on_progress: Callable[[Progress], None] | None,
-    should_stop: Callable[[], bool],
-) -> Generator[Result, None, str]:
-    """Serves the pictures that `more(wait)` finds; returns `served`, `stopped` or `broken`."""
-    work: dict[int, _Work] = {}
-    pace = ChunkSizer(config.run.chunk, block_length())
-
-    def fill() -> None:
-        if work and not config.run.refill:
-            return
-        for index in range(len(slots)):
-            if index in work:
-                continue
-            found = more(wait=not work)
-            if found is None:
-                return
-            new = _Work(*found)
-            saved = None
-            if store is not None:
-                saved = store.load(new.label, _fingerprint(new.case), slots.slot_shapes)
-            if saved is not None:
-                new.resume(saved)
-            slots.put(index, new.padded, saved=None if saved is None else saved.slot)
-            work[index] = new
-
-    while True:
-        fill()
-        if not work:
-            return "stopped" if should_stop() else "served"
-        try:
-            pace.start()
-            status, logs = slots.advance(pace.count)
-        except Exception as error:  # out of memory, most likely: what was in the slots is lost
-            for item in work.values():
-                yield _failed(item.case, _bare(error))
-            return "broken"
-        made = logs["step"] >= 0
-        pace.update(int(np.max(made.sum(axis=1))))
-        for index, item in work.items():
-            item.lap()
-            item.num_steps = int(status.num_steps[index])
-            log = {name: log[index][made[index]] for name, log in logs.items()}
-            if "trace" in log:  # of samples only: the other steps' are as good as the same
-                log["trace"] = log["trace"][log["sampled"] > 0]
-            item.logs.append(log)
-        if on_progress is not None:
-            on_progress(_progress(work, config, pace))
-        for index in [i for i in work if not status.is_active[i]]:
-            slots.clear(index)
-            item = work.pop(index)
-            if store is not None and keep_finished:
-                store.save([_save(item, slots, index)])
-            yield _result(item, slots, index, status, config)
-        stopping = should_stop()
-        if store is not None and work and (stopping or store.is_due()):
-            store.save([_save(item, slots, index) for index, item in work.items()])
-        if stopping:
-            for index, item in work.items():
-                yield _result(item, slots, index, status, config)
-            return "stopped"
-
-
-def _signature(case: Case) -> Any:
-    """Equal for pictures that one compiled program can serve."""
-    leaves, tree = jax.tree.flatten(case.problem)
-    shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype.name) for leaf in leaves)
-    return case.shape, case.reference is None, tree, shapes
-
-
-def _fingerprint(case: Case) -> int:
-    """A checksum of all numbers of a case."""
-    checksum = zlib.crc32(getattr(case.problem.operator, "digest", "").encode())
-    for leaf in jax.tree.leaves((case.problem, case.reference)):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
-    return checksum
-
-
-def _save(item: _Work, slots: Slots, index: int) -> Saved:
-    fingerprint = _fingerprint(item.case)
-    return Saved(item.label, fingerprint, slots.save(index), item.curve, item.seconds)
-
-
-def _result(item: _Work, slots: Slots, index: int, status: SlotStatus, config: Config) -> Result:
-    case = item.case
-    height, width, _ = case.shape
-    raw = slots.estimate(index)[:height, :width]
-    curve, moments = item.curve, slots.moments(index)
-    traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
-    image, notes = restore_known_values(config.task, case, raw)
-    if status.diverged[index]:
-        ended = Status.DIVERGED
-    elif status.stopped[index]:
-        ended = Status.STOPPED
-    else:
-        ended = Status.INTERRUPTED if status.is_active[index] else Status.DONE
-    return Result(
-        name=case.name,
-        status=ended,
-        image=image,
-        raw=raw,
-        num_steps=int(status.num_steps[index]),
-        stop_step=int(status.stop_step[index]),
-        num_rollbacks=int(status.num_rollbacks[index]),
-        num_params=num_params(slots.slot_shapes.state.params),
-        curve=curve,
-        seconds=item.seconds,
-        compile_seconds=slots.compile_seconds,
-        notes=notes,
-        stops={
-            rule: (int(step[index]), bool(done[index]))
-            for rule, (step, done) in status.stops.items()
-        },
-        held_out=_held_out(slots.held_out(index), case),
-        posterior=None if moments is None else _posterior(moments, traces, case.shape, config),
-        network_index=case.network_index,
-    )
-
-
-def _posterior(
-    moments: Any, traces: np.ndarray, shape: tuple[int, int, int], config: Config
-) -> Posterior:
-    """What one chain has sampled, without the margin of its canvas."""
-    height, width, _ = shape
-    mean, deviation = moments.mean[:height, :width], moments.deviation[:height, :width]
-    count = int(moments.num_samples)
-    return Posterior(
-        mean=mean,
-        std=np.sqrt(deviation / max(count - 1, 1)),
-        chain_means=mean[None],
-        num_samples=count,
-        traces=traces[None],
-        trace_names=trace_names(shape),
-        samples=moments.kept[: num_kept(config.sgld, count, config.fit.num_steps), :height, :width],
-    )
-
-
-def _held_out(held: np.ndarray | None, case: Case) -> np.ndarray | None:
-    """Which measurements were kept back, without the margin of the canvas."""
-    shape = np.shape(case.problem.measurement)
-    if held is None or held.ndim != len(shape):
-        return None
-    return held[tuple(slice(0, size) for size in shape)]
-
-
-def _bare(error: Exception) -> Exception:
-    """An error without its frames, which would keep the slots' memory alive."""
+def without_frames(error: Exception) -> Exception:
+    """Removes the frames of an error, which would keep the memory of the slots alive."""
     error.__context__ = None
     return error.with_traceback(None)
-
-
-def _failed(case: Case, error: Exception) -> Result:
-    nothing = np.zeros((0, 0, case.shape[-1]), np.float32)
-    return Result(
-        case.name,
-        Status.FAILED,
-        nothing,
-        nothing,
-        *(0, 0, 0, 0),
-        {},
-        0.0,
-        0.0,
-        error,
-        network_index=case.network_index,
-    )
-
-
-def _progress(work: dict[int, _Work], config: Config, pace: ChunkSizer) -> Progress:
-    items = list(work.values())
-    last = [
-        {name: item.logs[-1][name][-1] for name in item.logs[-1] if name != "trace"}
-        for item in items
-        if item.logs[-1]["step"].size
-    ]
-    estimates = [log.get("psnr_mean", log["psnr_average"]) for log in last]
-    psnr = float(np.mean(estimates)) if last else float("nan")
-    return Progress(
-        names=tuple(item.label for item in items),
-        steps=tuple(item.num_steps for item in items),
-        num_steps=config.fit.num_steps,
-        steps_per_second=pace.steps_per_second,
-        loss=float(np.mean([log["loss"] for log in last])) if last else float("nan"),
-        psnr=None if np.isnan(psnr) else psnr,
-    )

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dip_jax.base import Array, Case
-from dip_jax.config import Config, RunConfig
+from dip_jax.config import Config, RunConfig, to_json
 from dip_jax.engine.devices import is_cpu
 from dip_jax.engine.estimator import build_algorithm, choose_stopper
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
@@ -134,15 +134,15 @@ class Slots:
     def _compile(self, case: Case, config: Config, per_device: int) -> _Layout:
         # Only these two `run` fields change the compiled program.
         run = RunConfig(chunk=config.run.chunk, slot_mode=config.run.slot_mode)
-        form = (
-            dataclasses.replace(config, run=run),
+        dependencies = (
+            to_json(dataclasses.replace(config, run=run)),
             case.shape,
             jax.tree.map(jax.typeof, self._empty),
             [device.id for device in self.devices],
             per_device,
         )
         program, slot_shapes = build_program(
-            form,
+            dependencies,
             functools.partial(self._trace, case, config),
             functools.partial(self._argument_shapes, per_device),
         )

@@ -1,4 +1,4 @@
-"""Image files in and out; the only room that imports the image libraries."""
+"""Reads and writes image files; the only room that imports the image libraries."""
 
 import lazy_loader
 

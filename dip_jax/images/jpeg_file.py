@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from dip_jax.errors import InputError
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1)}
-"""How many luma rows and columns share one value of chroma."""
+"""Numbers of luma rows and columns per value of chroma."""
 
 # By Exif orientation: whether the file swaps rows and columns, and the direction (1 or -1) in which
 # it stores the rows and columns of the upright image.
@@ -33,7 +33,7 @@ _ORIENTATIONS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-_lock = threading.Lock()  # jpeglib does not promise to be thread-safe
+_lock = threading.Lock()  # jpeglib is not documented as thread-safe
 
 
 class JpegFile(NamedTuple):

@@ -69,6 +69,13 @@ def read_image(
 
     Raises:
       InputError: If the file is missing, damaged, too small, too large or of an unsupported kind.
+
+    Example:
+      >>> import imageio.v3 as iio
+      >>> iio.imwrite("photo.png", np.full((40, 50, 3), 51, np.uint8))
+      >>> image = read_image("photo.png")
+      >>> image.pixels.shape, f"{image.pixels.max():.1f}"
+      ((40, 50, 3), '0.2')
     """
     decoded = decode(Path(path), max_pixels)
     colors, alpha = split_alpha(decoded.values)
@@ -111,7 +118,7 @@ def read_values(
 def read_mask(
     path: str | Path, shape: tuple[int, int], *, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads which pixels of an image are known.
+    """Reads the mask of the known pixels of an image.
 
     Args:
       path: The file: white is known, black is missing.
@@ -123,6 +130,13 @@ def read_mask(
 
     Raises:
       InputError: If the file cannot be read, has another size, or is not a mask.
+
+    Example:
+      >>> import imageio.v3 as iio
+      >>> iio.imwrite("mask.png", np.uint8([[0, 255], [255, 255]]))
+      >>> mask, notes = read_mask("mask.png", (2, 2))
+      >>> mask.tolist()
+      [[0.0, 1.0], [1.0, 1.0]]
     """
     decoded = decode(Path(path), max_pixels)
     colors, alpha = split_alpha(decoded.values)
@@ -189,17 +203,18 @@ def list_images(paths: Sequence[str | Path], *, suffixes: tuple[str, ...] = SUFF
     """Finds the image files of files, folders and glob patterns.
 
     Args:
-      paths: Files, folders or glob patterns. A folder means the images directly in it.
+      paths: Files, folders or glob patterns. A folder means the images directly in it. A leading `~` is the home
+        folder, also where no shell expands it.
       suffixes: Suffixes of the images in a folder or a pattern.
 
     Returns:
-      The files in the order of `paths`, those of a folder or pattern sorted, each only once.
+      The files in the order of `paths`, each only once. Those of a folder or pattern are sorted.
 
     Raises:
       InputError: If a path matches no image.
     """
     found: dict[str, Path] = {}
-    for path in map(Path, paths):
+    for path in (Path(os.path.expanduser(path)) for path in paths):
         matches = [path]
         if not path.is_file():  # checked first, because the name of a file may look like a pattern
             pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)

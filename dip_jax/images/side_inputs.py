@@ -1,4 +1,4 @@
-"""Reading guides, kernels and measurements that are arrays; `read` has images and masks."""
+"""Reading guides, kernels and arrays of measurements; `read` reads images and masks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Writing images: a restored image takes the format, depth and range of the file it came from."""
+"""Writing images: a restored image takes the format, depth and range of its input file."""
 
 import io
 import zlib

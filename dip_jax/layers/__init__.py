@@ -1,4 +1,4 @@
 """Image operations with their own gradients: convolution, padding, resizing, normalization.
 
-This room knows neither networks nor configs.
+This room imports neither networks nor configs.
 """

@@ -31,7 +31,7 @@ from dip_jax.layers.xla_conv import Batching, require_batching, xla_conv
 Lowering = Literal["auto", "winograd", "patches", "xla"]
 PrecisionChoice = Literal["auto", Precision]
 
-# Winograd pays for its transforms from this many pixels and channels on.
+# With fewer pixels or channels, the transforms of Winograd cost more than its products save.
 _WINOGRAD_MIN_PIXELS = 256
 _WINOGRAD_MIN_CHANNELS = 16
 

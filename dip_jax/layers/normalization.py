@@ -2,8 +2,8 @@
 
 The 2018 networks use batch normalization with a batch of one image and never switch to running
 statistics, so each image is normalized by its own mean and variance and there is no state. The
-statistics take one pass over the image and the gradient is written in closed form, because the time
-of these layers is memory traffic.
+statistics take one pass over the image and the gradient is written in closed form, because memory
+traffic determines the time of these layers.
 """
 
 import functools

@@ -2,8 +2,8 @@
 
 `pad` and `fold` are for CPU. They write the array once and then change its borders in place;
 `jnp.pad` would write it once per axis, and the automatic transpose once per side. `pad_fused` is
-for GPUs: their compiler fuses `jnp.pad` into the operation that produces the image, but makes one
-or two kernels of each change in place.
+for GPUs: their compiler fuses `jnp.pad` into the operation that produces the image, but each change
+in place would need one or two kernels.
 """
 
 import typing
@@ -117,7 +117,7 @@ def _put(x: Array, line: Array, index: int, axis: int) -> Array:
 
 
 def _mirrored_indices(n: int, p: int) -> list[tuple[int, int]]:
-    """Pairs of an index in the padding and the index inside that it repeats, for n padded by p."""
+    """Pairs of an index in the padding and the index of its source, for n pixels padded by p."""
     pairs = []
     for k in range(1, p + 1):
         pairs += [(p - k, p + k), (p + n - 1 + k, p + n - 1 - k)]

@@ -1,7 +1,7 @@
 """Convolutions as matrix products with image patches.
 
-The patch of an output pixel has the k * k * C input values that it sums. The gradients reuse the
-products and recompute the patches.
+The patch of an output pixel consists of the k * k * C input values in its sum. The gradients reuse
+the products and recompute the patches.
 """
 
 import functools
@@ -16,7 +16,7 @@ from dip_jax.layers.resize import interleave
 
 
 def image_patches(x: Array, sides: tuple[int, ...], stride: int) -> Array:
-    """Collects, for each output pixel, the input values that it sums.
+    """Collects the input values in the sum of each output pixel.
 
     Args:
       x: Padded image `[H, W, C]`.
@@ -90,8 +90,8 @@ conv_patches.defvjp(_patches_forward, _patches_backward)
 
 
 def _weight_gradient(x: Array, dy: Array) -> Array:
-    """x^T dy, `[n, C], [n, O] -> [C, O]`, in blocks of rows: XLA:CPU is faster at short sums."""
-    if dy.shape[1] < x.shape[1]:  # and faster with the wider factor on the right
+    """x^T dy, `[n, C], [n, O] -> [C, O]`, in blocks of rows, as XLA:CPU computes short sums faster."""
+    if dy.shape[1] < x.shape[1]:  # XLA:CPU is faster with the wider factor on the right
         return _weight_gradient(dy, x).T
     block = 8192
     num_blocks = x.shape[0] // block

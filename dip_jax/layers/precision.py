@@ -4,9 +4,9 @@ Sums are float32 in every precision:
 
 | precision | operands | on a GPU | on a TPU |
 |---|---|---|---|
-| `float32` | float32 | float32 | six bfloat16 products for each |
-| `tf32` | float32 | TensorFloat-32 if available | three |
-| `bfloat16` | bfloat16, and so is the result | bfloat16 | one |
+| `float32` | float32 | float32 | six bfloat16 products for each product |
+| `tf32` | float32 | TensorFloat-32 if available | three bfloat16 products |
+| `bfloat16` | bfloat16, as is the result | bfloat16 | one bfloat16 product |
 
 On CPU, XLA computes `tf32` like `float32`; `emulate` rounds operands as a GPU does.
 

@@ -1,7 +1,7 @@
 """Resizing between the scales of a network: doubling, pooling, and reduction by Lanczos.
 
-Arrays are `[H, W, C]`. Everything is slices and sums; `jax.image.resize` would be a dense matrix
-product.
+Arrays are `[H, W, C]`. All operations are slices and sums; `jax.image.resize` would be a dense
+matrix product.
 """
 
 import functools
@@ -120,7 +120,7 @@ def _block_max_forward(blocks: Array, sides: tuple[int, int]) -> tuple[Array, Ar
         winner = jnp.where(other > best, jnp.int8(k), winner)
         best = jnp.maximum(best, other)
     # The automatic gradient would search for the maximum again. If XLA recomputed the pixels with
-    # other last bits, it would not find it and divide zero by zero.
+    # other last bits, no pixel would equal the maximum, and the gradient would be 0 / 0.
     return best, winner
 
 

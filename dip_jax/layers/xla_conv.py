@@ -98,7 +98,7 @@ def choose_batching(
     """Chooses the batching for one pass of one layer. The rules are reasoned, not measured.
 
     * A kernel of one pixel is a product without patches.
-    * A single image is convolved by the platform.
+    * A single image needs only one ordinary convolution.
     * A product reads and writes patches of k * k times the image. This is cheap if the patches are
       no larger than the result, or if the images are so small that they leave most of the GPU idle.
     * A large GPU computes a result in about 130 tiles of about 128 x 128 at a time, so 128 channels
@@ -247,8 +247,8 @@ def _run(which: Pass, layer: _Layer, *operands: Array) -> Array:
 
     @single.def_vmap
     def batched(num_images: int, in_batched: list[bool], *operands: Array) -> tuple[Array, bool]:
-        # An operand that all images share makes an ordinary convolution of the batch, so there is a
-        # choice only without one. Under an outer `vmap` these are ordinary convolutions.
+        # If all images share an operand, the batch is an ordinary convolution, so there is a choice
+        # only if they share none. An outer `vmap` batches the following convolutions as usual.
         chosen = batching(num_images)
         if all(in_batched) and chosen == "separate":
             images = [convolve(*(v[i] for v in operands)) for i in range(num_images)]

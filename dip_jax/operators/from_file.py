@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def load_operator(text: str, shape: tuple[int, int, int]) -> CustomOperator:
 @functools.cache  # all images of a run share the function, and so the compiled program
 def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
     """The function and the checksum of its file."""
-    path, colon, name = text.rpartition(":")
+    path, colon, name = os.path.expanduser(text).rpartition(":")
     if not colon or not name.isidentifier():
         raise InputError(f"--operator expects path.py:function, got {text!r}.")
     if not Path(path).is_file():

@@ -73,7 +73,7 @@ def draw_contact_sheet(folder: Path, summaries: Sequence[Summary]) -> Image.Imag
             with Image.open(folder / summary["name"] / "sheet.png") as sheet:
                 sheet.thumbnail(_CELL)
                 page.paste(sheet.convert("RGB"), (left, top))
-        except OSError:  # an unreadable sheet must not cost the page
+        except OSError:  # an unreadable sheet must not prevent the page
             draw.text((left, top), "no sheet", "gray", font)
         draw.text((left, top + _CELL[1]), _caption(summary, font), "black", font)
     return page

@@ -94,7 +94,7 @@ def _report_samples(
 def _check_held_out(
     case: Case, result: Result, posterior: Posterior, likelihood: str
 ) -> PredictiveCheck | None:
-    """The check on measurements that no chain saw; None if their distribution is not known."""
+    """The check on held-out measurements; None if their distribution is not known."""
     problem, held_out = case.problem, result.held_out
     if held_out is None or not held_out.any() or likelihood in ("laplace", "interval"):
         return None

@@ -28,8 +28,8 @@ def draw_std(path: Path, std: np.ndarray) -> None:
     """
     levels = 255 * np.sqrt(np.mean(np.square(std, dtype=np.float64), axis=-1))
     finite = levels[np.isfinite(levels)]
-    # A quantile as the upper limit: a few large values must not darken all others. The arrow of the color bar
-    # shows that there are some.
+    # The upper limit is a quantile, so that a few large values do not darken all others. If there are larger
+    # values, the color bar has an arrow.
     top = float(np.quantile(finite, 0.998)) if finite.size else 0.0
     is_clipped = bool(finite.size) and float(finite.max()) > top > 0
     zoom = max(1, round(_MIN_SIDE / max(levels.shape)))

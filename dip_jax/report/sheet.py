@@ -52,7 +52,7 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
 
 
 def degraded_image(case: Case) -> np.ndarray:
-    """The degraded image `[H, W, C]`: the measurement, or the preview where that is no such image."""
+    """The degraded image `[H, W, C]`: the preview, or the measurement if there is no preview."""
     return np.asarray(case.problem.measurement) if case.preview is None else case.preview
 
 

@@ -192,7 +192,7 @@ def point_summary(result: Result) -> PosteriorSummary:
 
 
 def _best(result: Result) -> tuple[float | None, int | None]:
-    """PSNR and step of the best estimate; of several networks only the final PSNR is known."""
+    """PSNR and step of the best estimate; None for several networks, for which only the final PSNR is known."""
     known = result.curve.get("psnr_mean", result.curve["psnr_average"])
     if not np.isfinite(known).any() or len(result.network_curves) > 1:
         return None, None
@@ -218,7 +218,7 @@ def _stops(result: Result) -> dict[str, StopSummary]:
 
 
 def _num_steps(result: Result) -> int:
-    """The steps of all networks together, as `seconds` are the time of all."""
+    """The steps of all networks together, because `seconds` is the time of all networks."""
     return sum(len(curve["step"]) for curve in result.network_curves) or result.num_steps
 
 

@@ -39,9 +39,9 @@ class PosteriorSummary(TypedDict, total=False):
     num_chains: int
     """Number of chains."""
     rhat_max: float | None
-    """Largest R-hat of the traced quantities; None if there are too few samples or a chain does not move."""
+    """Largest R-hat of the traced quantities; None if a chain is constant, or with too few samples."""
     ess_min: float | None
-    """Smallest effective sample size of the traced quantities."""
+    """Smallest effective sample size of the traced quantities; None with too few samples."""
     converged: bool
     """Whether `rhat_max` and `ess_min` meet their limits."""
     std_mean: float | None
@@ -67,7 +67,7 @@ class PosteriorSummary(TypedDict, total=False):
     uce_scaled: float | None
     """`uce` with the scaled standard deviation."""
     num_held_out: int | None
-    """Number of measured values that no chain saw; None if none were held out."""
+    """Number of measured values that were held out from all chains; None if there are none."""
     held_out_z_rms: float | None
     """Root mean square of residual / predicted standard deviation on them; 1 if calibrated."""
     held_out_coverage_90: float | None
@@ -130,7 +130,7 @@ class Summary(PosteriorSummary):
     stops: dict[str, StopSummary]
     """Each stopping rule that was run, by name; empty for sampling."""
     seconds: float | None
-    """Wall time from the first step to the last, s; for several networks the sum."""
+    """Wall time of the restoration, s, also while images share a device; for several networks the sum."""
     seconds_per_step: float | None
     """`seconds` divided by the steps of all networks, s."""
     compile_seconds: float | None

@@ -25,15 +25,15 @@ class DiscrepancyState(NamedTuple):
 
 
 def discrepancy(config: StopConfig) -> Stopper:
-    """The first step at which the misfit of the estimate is that of the noise.
+    """The rule that stops when the misfit of the estimate falls to that of the noise.
 
     Signal: mean |A m - y|^2 / mean v for the running average m, where the noise variance v is
-    noise_std^2, plus A m / peak for photons. Means are over the informative values. It fires at the
-    first step with a signal of at most `discrepancy_factor`; no warm-up is needed, as the threshold
-    means the same at all steps.
+    noise_std^2, plus A m / peak for photons. Means are over the informative values. The rule fires
+    at the first step with a signal of at most `discrepancy_factor`. It needs no warm-up, because
+    the threshold means the same at all steps.
 
-    Needs: the noise level, or photons. Without (NaN or 0) it never fires. It fires too early if the
-    noise is smaller than stated, as for pixels clipped to [0, 1].
+    Needs: the noise level, or photons. Without both (NaN or 0), the rule never fires. It fires too
+    early if the noise is smaller than stated, as for pixels clipped to [0, 1].
 
     Cost: one application of A per step.
 

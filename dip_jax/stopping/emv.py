@@ -22,14 +22,14 @@ class EmvMemory(NamedTuple):
 
 
 def emv(config: StopConfig, *, lag: int) -> Stopper:
-    """The minimum of the exponential moving variance of the outputs.
+    """The rule that stops at the minimum of the exponential moving variance of the outputs.
 
     Signal: v, by the recursion m <- m + a d, v <- (1 - a) (v + a mean(d^2)) with d = x - m before
     the step, for the output x of each step. It falls while the fit converges on the image, and
-    rises when the fit starts on the noise. There is no signal in the first 5 / a outputs, when m
-    still weighs its start by more than 0.5 %.
+    rises when the fit starts on the noise. There is no signal in the first 5 / a outputs, when
+    the first output still has a weight of more than 0.5 % in m.
 
-    Needs: nothing, with the limits of `wmv`.
+    Needs: nothing. The rule has the limits of `wmv`.
 
     Cost: the memory of one image.
 

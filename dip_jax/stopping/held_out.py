@@ -15,7 +15,7 @@ from dip_jax.stopping.minimum import MinimumState, stop_at_minimum
 
 
 def held_out(config: StopConfig, *, lag: int, loss: Callable[[Problem, Array], Array]) -> Stopper:
-    """The minimum of the loss of the estimate on held-out measurements.
+    """The rule that stops at the minimum of the loss of the estimate on held-out measurements.
 
     Signal: loss(y_h, A m) for the running average m, on the fraction `held_out_fraction` of the
     measurements, y_h, that the fit does not see (`draw_held_out`). The network predicts a held-out
@@ -91,8 +91,8 @@ class SamplerHoldOutState(NamedTuple):
 def hold_out_from_sampler(fraction: float) -> Stopper:
     """The rule `fixed`, with measurements held out to check the predictions of a sampler.
 
-    All networks of an image hold out the same measurements; otherwise, one chain would have seen
-    what another predicts.
+    All networks of an image hold out the same measurements; otherwise, a chain would be fitted to
+    measurements that another chain predicts.
 
     Args:
       fraction: Fraction of the informative measurements.

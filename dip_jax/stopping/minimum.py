@@ -1,7 +1,7 @@
 """Rules that stop at the minimum of a signal: when a minimum counts, is confirmed, and is final.
 
-`wmv`, `emv`, `held_out` and `sure` differ only in their signal; `stop_at_minimum` makes a rule of
-it.
+`wmv`, `emv`, `held_out` and `sure` differ only in their signal; `stop_at_minimum` builds a rule from
+a signal.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class MinimumState(NamedTuple):
 
     minimum: Minimum
     memory: Any
-    """What the signal needs to remember: a pytree of arrays."""
+    """Memory of the signal, a pytree of arrays."""
 
     @property
     def done(self) -> Array:
@@ -101,10 +101,10 @@ def start_minimum() -> Minimum:
 def warm_up(shape: tuple[int, ...], *, window: int = 0) -> int:
     """Number of first steps in which no minimum counts: sqrt(H W), and at least two windows.
 
-    The network first settles coarse structure, and the larger the image, the longer. The variance
-    of the outputs dips meanwhile, so `wmv` and `emv` also wait for two windows. An estimate of the
-    risk does not dip, and smooth images are best before step 200, so `held_out` and `sure` do not
-    wait.
+    The network first fits coarse structure, which takes more steps for larger images. The variance
+    of the outputs dips during these steps, so `wmv` and `emv` also wait for two windows. An
+    estimate of the risk does not dip, and smooth images are best before step 200, so `held_out` and
+    `sure` do not wait for windows.
 
     Args:
       shape: Shape of the image, `(H, W, ...)`.
@@ -133,9 +133,9 @@ def track_minimum(
     """Updates a minimum with the signal of one step.
 
     A minimum at step t counts if t is at least `first`. It is confirmed, and final, once no lower
-    signal has followed for max(2 window + lag, patience t) steps; fits have plateaus of two windows
-    and the lag on their way. Steps that the guard rejected and steps without a signal neither lower
-    a minimum nor confirm one.
+    signal has followed for max(2 window + lag, patience t) steps, because the signal of a fit that
+    still improves can be flat for two windows and the lag. Steps that the guard rejected and steps
+    without a signal neither lower a minimum nor confirm one.
 
     Args:
       minimum: The minimum before this step.

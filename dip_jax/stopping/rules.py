@@ -1,7 +1,7 @@
 """The rule that a config selects, and all rules on one fit.
 
 A stopping rule is a `base.Stopper`: pure functions that run inside the compiled chunk. In each step
-it sees the `Info` of the estimator, never the reference, and decides whether the estimate of this
+it gets the `Info` of the estimator, never the reference, and decides whether the estimate of this
 step is the best so far (the caller then keeps it) and whether the fit is done. It may hide part of
 the measurement from the fit.
 """
@@ -101,8 +101,8 @@ def compare_rules(rules: dict[str, Stopper]) -> Stopper:
     """All rules on one fit, for comparison.
 
     All steps run, and the estimate of the default rule is returned. The measurements that
-    `held_out` hides from the fit are hidden from the other rules too. So each rule does what it
-    would do alone on a measurement without these values.
+    `held_out` hides from the fit are hidden from the other rules too. So each rule acts as it
+    would alone on a measurement without these values.
 
     Args:
       rules: The rules by their names, among them the default rule and `held_out`.

@@ -23,17 +23,17 @@ class SureMemory(NamedTuple):
 
 
 def sure(config: StopConfig, *, lag: int, algorithm: Algorithm) -> Stopper:
-    """The minimum of Stein's unbiased risk estimate, with a Monte Carlo divergence.
+    """The rule that stops at the minimum of Stein's unbiased risk estimate.
 
     Signal: R_t = mean |A m - y|^2 - mean v + 2 mean(v b (A m' - A m) / e), e = sure_epsilon
     sqrt(v), over the informative values. Its expectation is that of |A m - A x|^2 for any
     estimator. m' is the estimate of a *twin*, a second fit to y + e b with random signs b, from the
-    same initial weights, code and perturbations; its difference from m gives the divergence of A m.
-    The noise variance v is noise_std^2, plus y / peak for photons, which is the first-order form of
-    the Poisson unbiased risk estimate.
+    same initial weights, code and perturbations. Its difference from m gives a Monte Carlo estimate
+    of the divergence of A m. The noise variance v is noise_std^2, plus y / peak for photons, which
+    is the first-order form of the Poisson unbiased risk estimate.
 
-    Needs: the noise level, or photons. Without (NaN) it never fires. Pixels clipped to [0, 1] have
-    less noise than stated, which overweights the divergence.
+    Needs: the noise level, or photons. Without both (NaN), the rule never fires. Pixels clipped to
+    [0, 1] have less noise than stated, which overweights the divergence.
 
     Cost: twice the time and memory of the fit.
 

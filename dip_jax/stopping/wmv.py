@@ -21,7 +21,7 @@ class WmvMemory(NamedTuple):
 
 
 def wmv(config: StopConfig, *, lag: int) -> Stopper:
-    """The minimum of the windowed moving variance of the outputs.
+    """The rule that stops at the minimum of the windowed moving variance of the outputs.
 
     Signal: VAR_t = mean over pixels p of the variance of x_i[p] over the last W outputs x_i. It
     falls while the fit converges on the image, and rises when the fit starts on the noise.

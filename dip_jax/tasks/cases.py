@@ -173,7 +173,7 @@ def build_operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) ->
 def operator_class(config: TaskConfig) -> type[Operator]:
     """The class of a task's operator, known before an image is read.
 
-    A dejpeg image that is no JPEG file gets `Identity` in place of `Coefficients`.
+    A dejpeg image that is not a JPEG file gets `Identity` in place of `Coefficients`.
 
     Example:
       >>> operator_class(TaskConfig(name="inpaint")).__name__
@@ -204,9 +204,9 @@ def restore_known_values(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Replaces values of an estimate that are known exactly, if `task.paste_known` is set.
 
-    Inpainting and demosaicing without noise: the measured values replace those of the estimate, except saturated
-    ones. dejpeg by intervals: the estimate moves to a nearby image whose coefficients lie in the intervals of the
-    file.
+    For inpainting and demosaicing without noise, the measured values replace those of the estimate, except saturated
+    ones. For dejpeg by intervals, the result is an image near the estimate whose coefficients lie in the intervals of
+    the file.
 
     Args:
       config: The task.
@@ -238,7 +238,7 @@ def restore_known_values(
     is_exact = config.noise == "gaussian" and float(case.problem.noise_std) == 0
     if selects_values and is_exact:
         spread = adjoint(operator, image.shape)
-        # Selected rather than added to the estimate, so that the known values are exact to the bit.
+        # The known values are selected, not added to the estimate, so that they are exact to the bit.
         counts = jnp.ones_like(y) if case.problem.weights is None else case.problem.weights
         image = np.where(np.asarray(spread(counts)) > 0, np.asarray(spread(y)), image)
     return image, ()
@@ -319,7 +319,7 @@ def _check_shape(shape: Shape) -> None:
 
 
 def _known_pixels(mask: np.ndarray | None, shape: Shape) -> np.ndarray:
-    """The mask of an inpainting, float32 `[H, W]`."""
+    """The mask for inpainting, float32 `[H, W]`."""
     if mask is None:
         raise InputError(
             "inpaint needs to know which pixels are missing: give a mask (white = known), or a reference "
@@ -337,7 +337,7 @@ def _known_pixels(mask: np.ndarray | None, shape: Shape) -> np.ndarray:
 
 
 def _blur_kernel(config: TaskConfig, kernel: np.ndarray | None) -> np.ndarray:
-    """The kernel of a deblurring, float32 `[p, q]` with sum 1."""
+    """The kernel for deblurring, float32 `[p, q]` with sum 1."""
     if kernel is not None:
         return check_kernel(kernel, normalize=config.normalize_kernel)
     if config.kernel == "file":
@@ -350,7 +350,7 @@ def _blur_kernel(config: TaskConfig, kernel: np.ndarray | None) -> np.ndarray:
 def _fourier_operator(config: TaskConfig, mask: np.ndarray | None) -> SubsampledFourier:
     if config.sensing == "gaussian":
         raise InputError(
-            "A random matrix is only known to a simulation: give a --reference, or provide the matrix as "
+            "The random matrix is available only in a simulation: give a --reference, or provide a matrix as "
             "--task=custom --operator=path.py:function."
         )
     if mask is None:
@@ -361,7 +361,7 @@ def _fourier_operator(config: TaskConfig, mask: np.ndarray | None) -> Subsampled
 def _check_prediction(
     config: TaskConfig, y: np.ndarray, predicted: jax.ShapeDtypeStruct, shape: Shape
 ) -> None:
-    """Compares the measurement with the shape and type that the operator makes of an image of `shape`."""
+    """Refuses a measurement that differs in shape or type from the result of the operator for an image of `shape`."""
     if y.shape != predicted.shape:
         raise InputError(
             f"{config.name} makes a measurement of shape {predicted.shape} from an image {shape}, got "
@@ -414,7 +414,7 @@ def _weights(config: TaskConfig, y: np.ndarray) -> Array | None:
 def _preview(
     config: TaskConfig, measurement: np.ndarray, problem: Problem, shape: Shape
 ) -> tuple[np.ndarray | None, str]:
-    """The image `[H, W, C]` that shows the measurement, and its label; None for the measurement itself."""
+    """The preview `[H, W, C]`, or None if the measurement itself is shown; and its label."""
     match config.name:
         case "super_resolve":
             return upsample_bicubic(measurement, config.factor, shape), "bicubic"

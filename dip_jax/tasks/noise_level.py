@@ -10,7 +10,9 @@ import numpy as np
 from skimage.restoration import estimate_sigma
 
 from dip_jax.base import Case
-from dip_jax.problem import informative_mask
+from dip_jax.config import Config
+from dip_jax.errors import InputError
+from dip_jax.problem import MIN_NOISE_STD, informative_mask
 
 _MIN_SIDE = 16
 _MIN_BLOCKS = 256
@@ -21,20 +23,20 @@ def estimate_noise_std(case: Case) -> float:
     """Estimates the standard deviation of white Gaussian noise from a measurement alone.
 
     The estimate is median |w| / 0.6745, the mean over channels, for the finest diagonal wavelet coefficients w
-    (scikit-image's `estimate_sigma`): images have little energy there, white noise as much as everywhere. If values
-    are missing, w = (a - b - c + d) / 2 of the blocks of 2 x 2 neighbors that are all known.
+    (scikit-image's `estimate_sigma`). Images have little energy in these coefficients; white noise has the same energy
+    in all. If values are missing, w = (a - b - c + d) / 2 for each block [[a, b], [c, d]] of known neighbors.
 
     Texture counts as noise: for clean photos in scikit-image the estimate is 0.4 to 4.4 gray levels, and 5 to 11 for
-    grass and gravel. Variances add, so texture matters less in strong noise: for 15 gray levels the estimate is 14.6
-    to 16.3 (17 to 20 for grass and gravel), for 25 it is 23 to 28. Values that are clipped to [0, 1] have less noise:
-    for 50 it is 40 to 50. Smooth noise (in denoised, resized or JPEG images) and single bad pixels (salt and pepper)
-    hardly change the estimate.
+    grass and gravel. Variances add, so texture matters less in strong noise: for noise of 15 gray levels the estimate
+    is 14.6 to 16.3 (17 to 20 for grass and gravel), for 25 it is 23 to 28. Clipping to [0, 1] reduces the noise: for 50
+    gray levels the estimate is 40 to 50. Smooth noise (in denoised, resized or JPEG images) and single bad pixels (salt
+    and pepper) hardly change the estimate.
 
     Args:
       case: The case.
 
     Returns:
-      The standard deviation in [0, 1] units. NaN if the measurement is no image (frequencies, sinograms,
+      The standard deviation in [0, 1] units. NaN if the measurement is not an image (frequencies, sinograms,
       coefficients, mosaics), has photon noise, or has too few known neighbors.
 
     References:
@@ -79,6 +81,62 @@ def with_noise_std(case: Case) -> Case:
     problem = case.problem._replace(noise_std=jnp.float32(noise_std))
     note = f"noise estimated: {255 * noise_std:.1f} gray levels"
     return case._replace(problem=problem, notes=(*case.notes, note))
+
+
+def resolve_noise(case: Case, config: Config) -> Case:
+    """Adds the noise level that the settings need to a case, and notes about the consequences.
+
+    Sampling and the stopping rules `discrepancy` and `sure` need the noise level. If it is unknown, it is estimated. A
+    resolved case is returned unchanged.
+
+    Args:
+      case: The case.
+      config: The settings.
+
+    Returns:
+      The case; unchanged if the settings need no noise level.
+
+    Raises:
+      InputError: If sampling needs a noise level that is neither known nor can be estimated.
+    """
+    if config.fit.method == "sgld":
+        counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
+        return case if config.sgld.sampler == "paper" or counts_photons else _for_sampler(case)
+    if config.stop.rule in ("discrepancy", "sure", "all"):
+        return _for_stopping_rule(case, config)
+    return case
+
+
+def _for_sampler(case: Case) -> Case:
+    case = with_noise_std(case)
+    noise_std, has_photons = float(case.problem.noise_std), case.problem.peak is not None
+    if np.isnan(noise_std) and not has_photons:
+        raise InputError(
+            "Sampling needs the noise level, and it cannot be estimated from this measurement; set "
+            "--noise_std=... (of 255)."
+        )
+    if noise_std < MIN_NOISE_STD and not has_photons:
+        return _with_note(
+            case, f"sampled with a noise level of {255 * MIN_NOISE_STD:.2g} gray levels"
+        )
+    return case
+
+
+def _for_stopping_rule(case: Case, config: Config) -> Case:
+    # For these noise models the estimated Gaussian sigma is not the level that the rules need.
+    is_gaussian = config.fit.likelihood not in ("interval", "laplace")
+    if config.task.noise != "salt_and_pepper" and is_gaussian:
+        case = with_noise_std(case)
+    is_noise_free = np.nan_to_num(float(case.problem.noise_std)) == 0
+    rule = config.stop.rule
+    if rule != "all" and is_noise_free and case.problem.peak is None:
+        note = f"the rule {rule} needs a noise level (--noise_std); without one it never fires"
+        return _with_note(case, note)
+    return case
+
+
+def _with_note(case: Case, note: str) -> Case:
+    return case if note in case.notes else case._replace(notes=(*case.notes, note))
 
 
 def _is_image(case: Case) -> bool:

@@ -1,7 +1,8 @@
 """Simulated degradation: from a clean image to a `Case` with its reference.
 
-The operator of the task makes the measurement, with two exceptions. A small image is made by Pillow's Lanczos filter
-in 8 bits, as in 2018, so that the operator does not match the degradation exactly. A JPEG is made by an encoder.
+The operator of the task makes the measurement, with two exceptions. For super-resolution, Pillow's Lanczos filter
+makes the small image in 8 bits, as in 2018, so the operator does not match the degradation exactly. For dejpeg, a JPEG
+encoder makes the file.
 """
 
 import io
@@ -47,7 +48,8 @@ def simulate_case(
     * `salt_and_pepper`: a fraction `salt_fraction` of the pixels becomes black or white.
 
     Without a mask, inpainting keeps a fraction `known_fraction` of the pixels at random, the same for all channels.
-    Compressed sensing likewise keeps this fraction of the frequencies, or makes as many random sums.
+    Compressed sensing keeps the same fraction of the frequencies. With `task.sensing=gaussian`, the number of random
+    sums is this fraction of the number of image values.
 
     Args:
       key: Random key, consumed.
@@ -153,8 +155,8 @@ def _eight_bit_channels(image: np.ndarray) -> list[Image.Image]:
 
 
 def _add_noise(key: Array, config: TaskConfig, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """The measurement with noise, and the `noise_std` that the estimator may know."""
-    if config.name == "dejpeg":  # its error is quantization, not noise
+    """The measurement with noise, and the `noise_std` of its problem; NaN if that has no meaning."""
+    if config.name == "dejpeg":  # a JPEG file has quantization, not noise
         return y, math.nan
     noise_std = config.noise_std
     if noise_std is None:
@@ -177,7 +179,7 @@ def _add_noise(key: Array, config: TaskConfig, y: np.ndarray) -> tuple[np.ndarra
             return y, noise_std
     if not noise_std:
         return y, noise_std
-    # The whole key, and not `first_key`: the noise of earlier versions stays the same.
+    # `key`, not `first_key`, so that the noise is the same as in earlier versions.
     noise = np.asarray(jax.random.normal(key, y.shape))
     if np.iscomplexobj(y):
         noise = (noise + 1j * np.asarray(jax.random.normal(second_key, y.shape))) / math.sqrt(2)

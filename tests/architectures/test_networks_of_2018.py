@@ -9,17 +9,17 @@ import pytest
 from tests.architectures.golden import ENTRIES, SKIP_NAMES, Golden
 
 # By default each network is compared once, by the lowering below; the slow tests compare each by each
-# lowering. XLA's convolution compiles in half the time, and tests/layers compares the lowerings.
+# lowering. XLA's convolution compiles in half the time, and tests/layers compares the lowerings. The
+# networks that are in neither list have the features of those that are.
 LOWERING_BY_DEFAULT = {
-    "skip_noskips_nearest_reflection_64x48": "xla",
-    "skip_maxpool_64x64": "auto",
+    "skip_noskips_nearest_reflection_64x48": "auto",
+    "skip_maxpool_64x64": "xla",
     "skip_kernel5_no1x1_swish_64x64": "xla",
     "skip_mixed_skips_elu_gray_40x56": "xla",
-    "unet_deconv_instance_64x64": "auto",
+    "unet_deconv_instance_64x64": "xla",
     "unet_bilinear_batch_reflection_64x64": "xla",
     "resnet_3blocks_reflection_32x40": "auto",
 }
-# Compared in float64 below. Its features include those of the networks that are in neither.
 TRAINED_BY_DEFAULT = "skip_bilinear_reflection_65x70"
 
 
@@ -57,23 +57,28 @@ def test_weights_of_2018_give_the_output_and_gradients_of_2018(name, lowering):
 
 
 @pytest.mark.parametrize(
-    "name", [slow_unless(name == "skip_mixed_skips_elu_gray_40x56", name) for name in SKIP_NAMES]
+    "name",
+    [slow_unless(name == "skip_noskips_nearest_reflection_64x48", name) for name in SKIP_NAMES],
 )
 def test_winograd_gives_the_output_of_2018_in_float32_too(name):
-    # Its gradients are compared in float64 below: a pre-activation of zero up to rounding may fall on
-    # the other side of the kink, which changes a gradient of these small networks by one percent.
+    # Its gradients are compared in float64: a pre-activation of zero up to rounding may fall on the
+    # other side of the kink, which changes a gradient of these small networks by one percent.
     golden = Golden(name, "winograd", jnp.float32)
     output = jax.jit(golden.net.apply)(golden.params, golden.code)
     np.testing.assert_allclose(output, golden.arrays["output"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "name", [slow_unless(name == TRAINED_BY_DEFAULT, name) for name in ENTRIES]
+    ("name", "lowering"),
+    [
+        *(slow_unless(name == TRAINED_BY_DEFAULT, name, "xla") for name in ENTRIES),
+        *(slow_unless(False, name, "winograd") for name in SKIP_NAMES),
+    ],
 )
-def test_five_steps_of_adam_give_the_losses_of_2018(name, double):
+def test_five_steps_of_adam_give_the_losses_of_2018(name, lowering, double):
     # In float64, like the golden numbers: the first steps of Adam are the sign of the gradient, so in
     # float32 a gradient of zero (of a bias before a normalization) moves a weight by rounding alone.
-    golden = Golden(name, "winograd" if name in SKIP_NAMES else "xla", jnp.float64)
+    golden = Golden(name, lowering, jnp.float64)
     evaluate = jax.jit(jax.value_and_grad(golden.loss, has_aux=True))
     leaves, structure = jax.tree.flatten(golden.params)
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]

@@ -1,4 +1,4 @@
-"""Runs that several tests look at; each is made once."""
+"""Runs that several tests check; each is made once."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """The command in a separate process, with one addition: an image called `diverging` diverges.
 
-Its measurement is NaN, which no file can hold, so the guard undoes every step until it gives up.
+Its measurement is NaN, which no file can hold, so the guard undoes every step until the fit has diverged.
 """
 
 import sys

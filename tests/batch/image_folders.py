@@ -14,7 +14,7 @@ COMPARED = ("restored.png", "metrics.jsonl", "curve.png", "sheet.png")
 
 
 class Run(NamedTuple):
-    """A run that several tests look at."""
+    """A run that several tests check."""
 
     source: Path
     output: Path
@@ -59,7 +59,7 @@ def statuses(output: Path) -> dict[str, str]:
 
 
 def assert_same_files(a: Path, b: Path, names: list[str]) -> None:
-    """Except config.json, which also holds how the run was laid out."""
+    """Asserts equal files, except for config.json, which also has the layout of the run."""
     for name in names:
         for file in COMPARED:
             one, other = ((folder / name / file).read_bytes() for folder in (a, b))
@@ -67,7 +67,7 @@ def assert_same_files(a: Path, b: Path, names: list[str]) -> None:
 
 
 def assert_files_are_complete(folder: Path) -> None:
-    """Every file under its final name can be read."""
+    """Asserts that every file under its final name can be read."""
     for path in folder.rglob("*"):
         if path.name.endswith(".part") or ".dip_jax" in path.parts or not path.is_file():
             continue

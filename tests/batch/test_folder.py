@@ -1,6 +1,6 @@
 """Folders of images as the command restores them: on many devices, and killed and resumed.
 
-The files that a run writes must not depend on how the run was laid out, so these tests compare bytes.
+The output files must not depend on the layout of the run, so these tests compare bytes.
 """
 
 import random
@@ -14,7 +14,7 @@ from dip_jax.report.summary import read_summary
 from tests.batch.command import run, run_python, start, wait_for
 from tests.batch.image_folders import assert_files_are_complete, assert_same_files, statuses
 
-# One worker runs them all, so that the runs that several tests look at are made once.
+# Several tests check the same runs. One worker runs all these tests, so that each run is made once.
 pytestmark = pytest.mark.xdist_group("folder")
 
 

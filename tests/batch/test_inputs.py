@@ -42,22 +42,20 @@ def test_random_numbers_do_not_depend_on_other_images_of_the_stem():
     assert len(set(keys)) == 1
 
 
-def test_an_image_is_not_read_before_its_turn(tmp_path, picture):
-    path = write(tmp_path / "x.png", picture)
+def test_an_image_is_not_read_before_its_turn(tmp_path, image):
+    path = write(tmp_path / "x.png", image)
     (lazy,) = list_inputs(build_config(), InputFiles([tmp_path]))
     assert lazy.shape == (40, 36, 3)
     before = lazy.digest()
     assert lazy.digest() == before
-    write(path, 1 - picture)
+    write(path, 1 - image)
     assert lazy.digest() != before
-    np.testing.assert_allclose(
-        lazy.load().case.problem.measurement, 1 - picture, atol=1 / 255 + 1e-6
-    )
+    np.testing.assert_allclose(lazy.load().case.problem.measurement, 1 - image, atol=1 / 255 + 1e-6)
 
 
-def test_a_single_mask_belongs_to_all_images_and_several_are_matched_by_stem(tmp_path, picture):
+def test_a_single_mask_belongs_to_all_images_and_several_are_matched_by_stem(tmp_path, image):
     config = build_config("inpaint")
-    images = [write(tmp_path / f"{name}.png", picture) for name in ("a", "b")]
+    images = [write(tmp_path / f"{name}.png", image) for name in ("a", "b")]
     masks = [write(tmp_path / "masks" / f"{s}.png", np.eye(40, 36, k)) for k, s in enumerate("ac")]
     one_for_all = list_inputs(config, InputFiles(images, masks=masks[:1]))
     a, b = (np.asarray(lazy.load().case.problem.operator.mask) for lazy in one_for_all)
@@ -68,14 +66,14 @@ def test_a_single_mask_belongs_to_all_images_and_several_are_matched_by_stem(tmp
         matched[1].load()
 
 
-def test_a_name_that_is_not_utf8_is_refused_at_once(tmp_path, picture):
+def test_a_name_that_is_not_utf8_is_refused_at_once(tmp_path, image):
     path = tmp_path / "gr\udcfc.png"
-    write(tmp_path / "x.png", picture)
+    write(tmp_path / "x.png", image)
     try:
         (tmp_path / "x.png").rename(path)
     except (OSError, UnicodeError):
         pytest.skip("this file system takes only UTF-8")
-    with pytest.raises(InputError, match="not UTF-8"):
+    with pytest.raises(InputError, match="file name in UTF-8"):
         list_inputs(build_config(), InputFiles([tmp_path]))
 
 

@@ -1,4 +1,4 @@
-"""A run that is asked to stop."""
+"""A run that gets a request to stop."""
 
 import signal
 import threading
@@ -26,7 +26,7 @@ def test_the_first_signal_is_a_request_and_the_next_one_acts_as_before(signum):
     assert "being saved" in messages[0]
 
 
-def test_handlers_are_restored_when_no_signal_came():
+def test_handlers_are_restored_if_no_signal_arrived():
     previous = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     with interruptible(print) as interrupt:
         assert signal.getsignal(signal.SIGINT) is not previous[0]

@@ -15,30 +15,30 @@ def write(path, image):
     return path
 
 
-def test_a_change_of_the_mask_is_a_change_of_the_image(tmp_path, picture):
-    image = write(tmp_path / "x.png", picture)
+def test_a_change_of_the_mask_is_a_change_of_the_image(tmp_path, image):
+    path = write(tmp_path / "x.png", image)
     mask = write(tmp_path / "mask.png", np.eye(40, 36))
-    (lazy,) = list_inputs(build_config("inpaint"), InputFiles([image], masks=[mask]))
+    (lazy,) = list_inputs(build_config("inpaint"), InputFiles([path], masks=[mask]))
     before = lazy.digest()
     write(mask, np.eye(40, 36, 1))
     assert lazy.digest() != before
 
 
-def test_a_reference_is_matched_by_stem_and_needs_the_shape_of_the_image(tmp_path, picture):
-    images = [write(tmp_path / f"{name}.png", picture) for name in ("a", "b", "c")]
-    write(tmp_path / "clean" / "a.png", picture)
-    write(tmp_path / "clean" / "b.png", picture[:-1])
+def test_a_reference_is_matched_by_stem_and_needs_the_shape_of_the_image(tmp_path, image):
+    images = [write(tmp_path / f"{name}.png", image) for name in ("a", "b", "c")]
+    write(tmp_path / "clean" / "a.png", image)
+    write(tmp_path / "clean" / "b.png", image[:-1])
     files = InputFiles(images, references=[tmp_path / "clean"])
     good, too_small, missing = list_inputs(build_config(), files)
-    np.testing.assert_allclose(good.load().case.reference, picture, atol=1 / 255)
+    np.testing.assert_allclose(good.load().case.reference, image, atol=1 / 255)
     with pytest.raises(InputError, match=r"got \(39, 36, 3\)"):
         too_small.load()
     with pytest.raises(InputError, match="no reference has its stem 'c'"):
         missing.load()
 
 
-def test_a_reference_without_an_input_is_degraded(tmp_path, picture):
-    path = write(tmp_path / "x.png", picture)
+def test_a_reference_without_an_input_is_degraded(tmp_path, image):
+    path = write(tmp_path / "x.png", image)
     (lazy,) = list_inputs(build_config(), InputFiles(references=[path]))
     case = lazy.load().case
     assert 0.05 < np.std(case.problem.measurement - case.reference) < 0.15  # 25 / 255, clipped

@@ -33,7 +33,7 @@ def test_a_contact_sheet_never_overwrites_a_file_that_no_run_wrote(config, finis
     assert (tmp_path / "contact-1.png").read_text() == "mine"
 
 
-def test_images_called_as_files_of_a_run_survive_a_run_into_their_own_folder(config, tmp_path):
+def test_images_named_like_files_of_a_run_survive_a_run_into_their_own_folder(config, tmp_path):
     (name,) = draw_images(tmp_path, 1)
     image = (tmp_path / f"{name}.png").read_bytes()
     names = ["contact-2", "checkpoints", "processes"]
@@ -51,7 +51,7 @@ def test_a_resumed_run_needs_the_same_settings(config, finished_run):
         restore_files(other, finished_run.output, InputFiles([finished_run.source]), resume=True)
 
 
-def test_overwritten_results_do_not_pass_for_results_of_the_new_run(config, finished_run, tmp_path):
+def test_overwritten_results_do_not_count_as_results_of_the_new_run(config, finished_run, tmp_path):
     out, names = tmp_path / "out", finished_run.names
     shutil.copytree(finished_run.output, out)
     other = replace_fields(config, {"fit.num_steps": 5})

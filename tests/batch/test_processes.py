@@ -170,7 +170,7 @@ def test_if_the_folder_is_refused_all_processes_are_refused(tmp_path):
 def test_if_a_process_dies_only_its_images_are_affected(tmp_path):
     source, out, names = tmp_path / "in", tmp_path / "out", draw_images(tmp_path / "in", 8)
     started = start_two(source, out, steps=300)
-    # Process 0 dies, through which the others found each other.
+    # Process 0 dies, although the others found each other through it.
     wait_for(lambda: (out / ".dip_jax/processes/1").exists(), started[0])
     time.sleep(1)
     started[0].kill()

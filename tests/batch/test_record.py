@@ -26,7 +26,7 @@ def test_the_summary_of_the_run_is_saved_periodically(config, tmp_path, monkeypa
     assert names == ["a", "b"]
 
 
-def test_once_the_disk_is_full_every_error_is_one_of_the_disk(config, tmp_path):
+def test_once_the_disk_is_full_every_error_counts_as_a_full_disk(config, tmp_path):
     record = RunRecord(tmp_path, config, saves_summaries=False)
     assert not record.note_disk_full(ValueError("another"))
     assert not record.disk_is_full

@@ -111,7 +111,7 @@ def test_several_rules_have_a_table(capsys, tmp_path):
     assert ["sure", "no", "6", "-", "-"] in rows
 
 
-def test_of_many_images_those_with_errors_are_shown(capsys, tmp_path):
+def test_images_with_errors_are_listed_first(capsys, tmp_path):
     summaries = [{**SUMMARY, "name": str(i)} for i in range(98)]
     summaries += [{**SUMMARY, "name": "stopped early", "status": Status.INTERRUPTED}]
     summaries += [{**SUMMARY, "name": "broken", "status": Status.DIVERGED}]

@@ -27,10 +27,10 @@ def plan_files(config, *inputs):
     return plan_inputs(list_inputs(config, InputFiles(inputs=inputs)), config)
 
 
-def test_a_plan_has_a_line_for_each_canvas_and_writes_nothing(tmp_path, picture, tiny):
+def test_a_plan_has_a_line_for_each_canvas_and_writes_nothing(tmp_path, image, tiny):
     config = build_config(overrides=[*tiny, "fit.num_steps=7", "run.slots=2", "fit.num_seeds=2"])
-    color = write(tmp_path / "a", picture, 3)
-    gray = write(tmp_path / "b", picture[:, :, :1].repeat(2, 1)[..., 0], 1)
+    color = write(tmp_path / "a", image, 3)
+    gray = write(tmp_path / "b", image[:, :, :1].repeat(2, 1)[..., 0], 1)
     (tmp_path / "broken.png").write_bytes(b"no image")
     before = sorted(tmp_path.rglob("*"))
     plans = plan_files(config, color, gray, tmp_path / "broken.png")
@@ -45,9 +45,9 @@ def test_a_plan_has_a_line_for_each_canvas_and_writes_nothing(tmp_path, picture,
 
 
 @pytest.mark.slow
-def test_the_memory_is_that_of_the_compiled_program(tmp_path, picture, tiny):
+def test_the_memory_is_that_of_the_compiled_program(tmp_path, image, tiny):
     config = build_config(overrides=[*tiny, "run.slots=2"])
-    inputs = list_inputs(config, InputFiles(inputs=[write(tmp_path / "a", picture, 1)]))
+    inputs = list_inputs(config, InputFiles(inputs=[write(tmp_path / "a", image, 1)]))
     (plan,) = plan_inputs(inputs, config)
     slots = Slots(inputs[0].load().case._replace(reference=None), config)
     assert plan.bytes_per_slot == pytest.approx(slots.bytes_per_device / 2, rel=0.05)

@@ -62,16 +62,16 @@ def test_loss_average_and_psnr_see_only_the_image():
     image = jax.random.uniform(jax.random.key(0), padded.shape)
     net = Net(lambda key: image, lambda params, code: params + 0 * code, padded.shape, padded.shape)
     fit = build_fit(FitConfig(perturbation=0.0), net)
-    state = fit.init(jax.random.key(0), padded.problem)
-    _, info = fit.step(padded.problem, state)
-    seen = np.asarray(image)[:41, :67]
-    expected = np.mean((seen - np.asarray(plain.problem.measurement)) ** 2)
+    state = jax.jit(fit.init)(jax.random.key(0), padded.problem)
+    _, info = jax.jit(fit.step)(padded.problem, state)
+    visible = np.asarray(image)[:41, :67]
+    expected = np.mean((visible - np.asarray(plain.problem.measurement)) ** 2)
     np.testing.assert_allclose(info.loss, expected, rtol=1e-6)
     assert not np.any(info.image[41:])
     assert not np.any(info.average[:, 67:])
     decibels = psnr(info.image, jnp.asarray(padded.reference), region=padded.problem.region)
     np.testing.assert_allclose(
-        decibels, -10 * np.log10(np.mean((seen - plain.reference) ** 2)), rtol=1e-6
+        decibels, -10 * np.log10(np.mean((visible - plain.reference) ** 2)), rtol=1e-6
     )
 
 
@@ -81,7 +81,8 @@ def test_the_margin_has_no_gradient():
         lambda key: jnp.full(padded.shape, 0.5), lambda p, z: p + 0 * z, padded.shape, padded.shape
     )
     fit = build_fit(FitConfig(perturbation=0.0), net)
-    state, _ = fit.step(padded.problem, fit.init(jax.random.key(0), padded.problem))
+    state = jax.jit(fit.init)(jax.random.key(0), padded.problem)
+    state, _ = jax.jit(fit.step)(padded.problem, state)
     moved = np.asarray(state.params["net"]) != 0.5
     assert moved[:41, :67].all()
     assert not moved[41:].any()
@@ -92,11 +93,11 @@ def test_the_margin_of_a_mask_is_missing():
     mask = (np.random.default_rng(1).random((41, 67, 1)) > 0.5).astype(np.float32)
     padded = pad_case(case(Mask(jnp.asarray(mask))), 4).problem.operator
     image = np.random.default_rng(2).random((48, 80, 3), np.float32)
-    seen = np.asarray(padded(jnp.asarray(image)))
-    np.testing.assert_array_equal(seen[:41, :67], image[:41, :67] * mask)
-    assert not seen[41:].any()
-    assert not seen[:, 67:].any()
-    np.testing.assert_array_equal(adjoint(padded, (48, 80, 3))(jnp.asarray(seen)), seen)
+    visible = np.asarray(padded(jnp.asarray(image)))
+    np.testing.assert_array_equal(visible[:41, :67], image[:41, :67] * mask)
+    assert not visible[41:].any()
+    assert not visible[:, 67:].any()
+    np.testing.assert_array_equal(adjoint(padded, (48, 80, 3))(jnp.asarray(visible)), visible)
 
 
 def test_an_operator_that_is_not_pixelwise_gets_no_canvas():

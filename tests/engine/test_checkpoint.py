@@ -1,153 +1,149 @@
-import numpy as np
 import pytest
 
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
-from dip_jax.keys import image_key, simulation_key
-from dip_jax.presets import build_config
-from dip_jax.tasks.simulate import simulate_case
+from tests.engine.cases import (
+    assert_same_bits,
+    assert_same_result,
+    restore_by_name,
+    simulate,
+    stop_after,
+    tiny_config,
+)
+
+pytestmark = [pytest.mark.xdist_group("fits"), pytest.mark.usefixtures("shared_programs")]
 
 
-def make(picture, name, config):
-    key = simulation_key(image_key(0, name))
-    return simulate_case(key, config.task, name, picture)
+@pytest.fixture
+def messages() -> list[str]:
+    """The messages of the stores of a test."""
+    return []
 
 
-def settings(tiny, *more):
-    return build_config(
-        overrides=[*tiny, "fit.num_steps=22", "run.chunk=4", "stop.window=5", *more]
-    )
+@pytest.fixture
+def open_store(tmp_path, messages):
+    """Opens a store in the same folder each time, `open_store(every_minutes)`."""
+
+    def open_store(every_minutes):
+        return CheckpointStore(
+            tmp_path, every_minutes=every_minutes, keep=2, on_message=messages.append
+        )
+
+    return open_store
 
 
-def store(folder, told=None):
-    tell = (lambda text: None) if told is None else told.append
-    return CheckpointStore(folder, every_minutes=100, keep=2, on_message=tell)
-
-
-def stop_after(chunks):
-    left = [chunks]
-
-    def asked():
-        left[0] -= 1
-        return left[0] <= 0
-
-    return asked
-
-
-@pytest.mark.slow
-def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(picture, tiny, tmp_path):
-    config = settings(tiny, "run.slots=2")
-    names = ["a", "b", "ä/c d"]
-    cases = [make(picture, name, config) for name in names]
-    whole = dict(zip(names, restore(cases, config), strict=True))
-    done, told = {}, []
-    for _ in range(20):
-        waiting = [case for case in cases if case.name not in done]
-        if not waiting:
-            break
-        saved = store(tmp_path / "ck", told)
-        for result in restore_many(waiting, config, store=saved, should_stop=stop_after(4)):
-            if result.status != "interrupted":
-                done[result.name] = result
-        saved.close()
-    assert set(done) == set(names)
-    assert any("going on from step" in text for text in told)
-    for name in names:
-        np.testing.assert_array_equal(done[name].image, whole[name].image)
-        assert done[name].stop_step == whole[name].stop_step
-        for column in whole[name].curve:
-            np.testing.assert_array_equal(done[name].curve[column], whole[name].curve[column])
-
-
-def interrupted(picture, config, folder):
-    saved = store(folder)
-    (result,) = restore_many(
-        [make(picture, "a", config)], config, store=saved, should_stop=stop_after(3)
-    )
+def interrupt(case, config, store):
+    """Ends a run after some chunks, before the case has finished."""
+    (result,) = restore_many([case], config, store=store, **stop_after(3))
+    store.close()
     assert result.status == "interrupted"
-    saved.close()
-    return result
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_another_picture_is_not_taken_up(picture, tiny, tmp_path):
-    config = settings(tiny)
-    interrupted(picture, config, tmp_path)
-    told = []
-    saved = store(tmp_path, told)
-    (result,) = restore_many([make(1 - picture, "a", config)], config, store=saved)
-    assert "changed since its checkpoint" in told[0]
-    (alone,) = restore([make(1 - picture, "a", config)], config)
-    np.testing.assert_array_equal(result.image, alone.image)
+def test_runs_that_are_interrupted_and_resumed_end_with_the_bits_of_a_single_run(
+    image, open_store, messages
+):
+    config = tiny_config("run.slots=2")
+    names = ["a", "b", "ä/c d"]
+    expected = restore_by_name(image, names, config)
+    finished = {}
+    for _ in range(20):
+        cases = [simulate(image, config, name) for name in names if name not in finished]
+        if not cases:
+            break
+        store = open_store(every_minutes=100)
+        for result in restore_many(cases, config, store=store, **stop_after(2)):
+            if result.status != "interrupted":
+                finished[result.name] = result
+        store.close()
+    assert set(finished) == set(names)
+    for name in names:
+        assert any(text.startswith(f"{name}: resumed from step") for text in messages)
+        assert_same_result(finished[name], expected[name])
 
 
-@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_damaged_checkpoint_costs_time_but_not_the_picture(picture, tiny, tmp_path, number):
-    config = settings(tiny)
-    saved = CheckpointStore(tmp_path, every_minutes=0, keep=2)
-    list(restore_many([make(picture, "a", config)], config, store=saved, should_stop=stop_after(4)))
-    saved.close()
-    (of_the_picture,) = tmp_path.iterdir()
-    steps = sorted((int(path.name) for path in of_the_picture.iterdir()), reverse=True)
+def test_a_checkpoint_of_another_image_is_not_resumed(image, open_store, messages):
+    config = tiny_config()
+    interrupt(simulate(image, config), config, open_store(every_minutes=100))
+    other = simulate(1 - image, config)
+    (result,) = restore_many([other], config, store=open_store(every_minutes=100))
+    assert messages == ["a: changed since its last checkpoint; starting anew"]
+    (alone,) = restore([other], config)
+    assert_same_bits(result.image, alone.image)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_damaged_checkpoints_do_not_change_the_result(
+    image, open_store, messages, tmp_path, number
+):
+    config = tiny_config()
+    case = simulate(image, config)
+    interrupt(case, config, open_store(every_minutes=0))
+    (folder,) = tmp_path.iterdir()
+    steps = sorted((int(path.name) for path in folder.iterdir()), reverse=True)
+    assert len(steps) == 2
     for step in steps[:number]:
-        for path in (of_the_picture / str(step)).rglob("*"):
+        for path in (folder / str(step)).rglob("*"):
             if path.is_file() and path.stat().st_size > 1000:
                 path.write_bytes(path.read_bytes()[:100])
-    told = []
-    (result,) = restore_many([make(picture, "a", config)], config, store=store(tmp_path, told))
-    assert sum("cannot be read" in text for text in told) == number
-    assert ("going on from step" in told[-1]) == (number == 1)
-    (alone,) = restore([make(picture, "a", config)], config)
-    np.testing.assert_array_equal(result.image, alone.image)
+    (result,) = restore_many([case], config, store=open_store(every_minutes=100))
+    assert len(messages) == 2
+    for i in range(number):
+        assert messages[i].startswith(f"a: the checkpoint of step {steps[i]} cannot be read")
+    assert ("resumed from step" in messages[1]) == (number == 1)
+    (alone,) = restore([case], config)
+    assert_same_result(result, alone)
 
 
-def test_only_the_newest_checkpoints_stay_and_nothing_half_written(picture, tiny, tmp_path):
-    config = settings(tiny)
-    saved = CheckpointStore(tmp_path, every_minutes=0, keep=2)
-    list(restore_many([make(picture, "a", config)], config, store=saved))
-    saved.close()
-    (of_the_picture,) = tmp_path.iterdir()
-    assert len(list(of_the_picture.iterdir())) == 2
-    assert all(path.name.isdigit() for path in of_the_picture.iterdir())
-    saved.remove("a")
-    assert not of_the_picture.exists()
+def test_only_the_newest_checkpoints_are_kept_and_all_are_complete(image, open_store, tmp_path):
+    config = tiny_config()
+    store = open_store(every_minutes=0)
+    list(restore_many([simulate(image, config)], config, store=store))
+    store.close()
+    (folder,) = tmp_path.iterdir()
+    assert len(list(folder.iterdir())) == 2
+    assert all(path.name.isdigit() for path in folder.iterdir())
+    store.remove("a")
+    assert not folder.exists()
 
 
-def test_a_checkpoint_is_due_after_its_minutes(tmp_path, monkeypatch):
+def test_a_save_is_due_after_the_set_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dip_jax.engine.checkpoint.time.monotonic", lambda: now[0])
-    saved = CheckpointStore(tmp_path, every_minutes=2, keep=1)
-    assert not saved.is_due()
+    store = CheckpointStore(tmp_path, every_minutes=2, keep=1)
+    assert not store.is_due()
     now[0] = 119
-    assert not saved.is_due()
+    assert not store.is_due()
     now[0] = 120
-    assert saved.is_due()
+    assert store.is_due()
+    assert not store.is_due()
 
 
-@pytest.mark.slow
-def test_a_picture_that_cannot_be_saved_costs_neither_the_others_nor_the_run(
-    picture, tiny, tmp_path, monkeypatch
+def test_if_one_network_cannot_be_saved_the_others_are_saved_and_the_run_continues(
+    image, open_store, messages, tmp_path, monkeypatch
 ):
-    config = settings(tiny, "run.slots=2")
-    told = []
-    saved = CheckpointStore(tmp_path, every_minutes=0, keep=2, on_message=told.append)
-    real = CheckpointStore._save
+    config = tiny_config("run.slots=2")
+    store = open_store(every_minutes=0)
+    save = CheckpointStore._save
 
-    def stale(self, picture):
-        if picture.name == "a":
+    def fail_for_a(self, saved):
+        if saved.name == "a":
             raise OSError(116, "Stale file handle")
-        real(self, picture)
+        save(self, saved)
 
-    monkeypatch.setattr(CheckpointStore, "_save", stale)
-    cases = [make(picture, name, config) for name in "ab"]
-    run = list(restore_many(cases, config, store=saved))
-    assert {result.status for result in run} == {"done"}
-    assert any("a: could not be saved" in text for text in told)
+    monkeypatch.setattr(CheckpointStore, "_save", fail_for_a)
+    cases = [simulate(image, config, name) for name in "ab"]
+    results = list(restore_many(cases, config, store=store))
+    assert {result.status for result in results} == {"done"}
+    assert any("a: could not be saved" in text for text in messages)
     assert len(list(tmp_path.iterdir())) == 1
 
-    def full(self, picture):
+
+def test_a_full_disk_ends_the_run(image, open_store, monkeypatch):
+    config = tiny_config()
+
+    def fail(self, saved):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(CheckpointStore, "_save", full)
+    monkeypatch.setattr(CheckpointStore, "_save", fail)
     with pytest.raises(OSError, match="No space"):
-        list(restore_many(cases, config, store=saved))
+        list(restore_many([simulate(image, config)], config, store=open_store(every_minutes=0)))

@@ -1,76 +1,71 @@
-"""Several networks for one picture: chains and seeds."""
+"""Several networks of one image: chains and seeds."""
 
 import json
 
 import imageio.v3 as iio
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dip_jax.base import Case, Problem, Status
 from dip_jax.engine.checkpoint import CheckpointStore
-from dip_jax.engine.restore import merge, restore, restore_many, with_noise
+from dip_jax.engine.merge import merge
+from dip_jax.engine.restore import restore, restore_many
 from dip_jax.engine.scheduler import restore_each
 from dip_jax.errors import InputError
-from dip_jax.keys import image_key, simulation_key
-from dip_jax.posterior.pooling import outliers
+from dip_jax.operators.basic import Identity
 from dip_jax.presets import build_config
-from dip_jax.tasks.simulate import simulate_case
-from tests.conftest import TINY
+from tests.conftest import TINY, smooth_image
+from tests.engine.cases import simulate, stop_after, tiny_config
 
-# One worker has them all: the chains that several tests look at are sampled once.
-pytestmark = pytest.mark.xdist_group("ensemble")
+# Several tests check the same chains. One worker runs all these tests, so that they are sampled once.
+pytestmark = [pytest.mark.xdist_group("chains"), pytest.mark.usefixtures("shared_programs")]
 
-SAMPLES = (
-    "fit.method=sgld",
-    "fit.num_steps=30",
+NUM_STEPS = 30
+SAMPLING = (
+    *TINY,
     "run.chunk=10",
     "sgld.burn_in=10",
     "sgld.thin=1",
+    "sgld.keep_samples=3",
     "sgld.point_estimate=False",
 )
 
 
-def make(picture, config, name="a"):
-    key = simulation_key(image_key(0, name))
-    return simulate_case(key, config.task, name, picture)
+def sampling_config(*overrides):
+    fields = ("fit.method=sgld", f"fit.num_steps={NUM_STEPS}")
+    return build_config(overrides=[*SAMPLING, *fields, *overrides])
 
 
 @pytest.fixture(scope="module")
-def chains():
-    """A picture, its settings, its result by two chains, and each chain's own."""
-    rows, columns = np.mgrid[0:40, 0:36] / 40
-    picture = np.stack([rows, columns, 1 - rows], axis=-1).astype(np.float32)
-    config = build_config(overrides=[*TINY, *SAMPLES, "sgld.keep_samples=3"])
-    case = make(picture, config)
+def chains(shared_programs):
+    """A case, its settings, its result by two chains, and the result of each chain."""
+    config = sampling_config()
+    case = simulate(smooth_image(), config)
     alone = list(restore_each((case._replace(network_index=m) for m in range(2)), config))
     return case, config, merge(case, alone, config), alone
 
 
-def test_chains_differ_and_the_first_is_the_one_alone(chains):
+def test_chains_differ_and_the_first_is_that_of_a_single_chain(chains):
     case, _, merged, (first, second) = chains
     assert np.abs(first.raw - second.raw).max() > 1e-3
-    config = build_config(overrides=[*TINY, *SAMPLES, "sgld.keep_samples=3", "sgld.num_chains=1"])
-    (single,) = restore([case], config)
+    (single,) = restore([case], sampling_config("sgld.num_chains=1"))
     np.testing.assert_array_equal(single.raw, first.raw)
     np.testing.assert_array_equal(single.posterior.std, first.posterior.std)
     assert merged.posterior.chain_means.shape == (2, *case.shape)
 
 
-def test_chains_together_have_the_moments_of_all_their_samples(chains):
+def test_merged_chains_have_the_moments_of_all_their_samples(chains):
     case, _, merged, alone = chains
     posterior = merged.posterior
-    # the traces hold every sample of some pixels: numpy's moments of them are those of the image
+    # The traces hold every sample of some pixels, so NumPy's moments of them are those of the image.
     assert posterior.traces.shape[:2] == (2, 19)
     assert posterior.num_samples == 38
-    for name, values in zip(
-        posterior.trace_names[:-3], posterior.traces.transpose(2, 0, 1), strict=False
-    ):
-        row, column, channel = (int(part) for part in name[2:-1].split(","))
-        np.testing.assert_allclose(
-            posterior.mean[row, column, channel], values.mean(), rtol=1e-5, atol=1e-6
-        )
-        np.testing.assert_allclose(
-            posterior.std[row, column, channel], values.std(ddof=1), rtol=1e-3, atol=1e-6
-        )
+    traces = posterior.traces.transpose(2, 0, 1)
+    for name, values in zip(posterior.trace_names[:-3], traces, strict=False):
+        pixel = tuple(int(part) for part in name[2:-1].split(","))
+        np.testing.assert_allclose(posterior.mean[pixel], values.mean(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(posterior.std[pixel], values.std(ddof=1), rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(merged.image, posterior.mean)
     assert posterior.samples.shape == (6, *case.shape)
     assert np.isfinite(merged.curve["psnr_mean"]).all()
@@ -78,113 +73,77 @@ def test_chains_together_have_the_moments_of_all_their_samples(chains):
     assert [result.network_index for result in alone] == [0, 1]
 
 
-def test_what_the_chains_did_not_see_is_the_same_for_all(chains):
+def test_all_chains_hold_out_the_same_measurements(chains):
     _, _, merged, (first, second) = chains
     np.testing.assert_array_equal(first.held_out, second.held_out)
     assert merged.held_out.shape == (40, 36, 3)
-    # a hundredth of the pixels, all channels of each
+    # A hundredth of the pixels, each with all of its channels.
     assert merged.held_out.any(axis=-1).sum() == 14
     assert merged.held_out.sum() == 3 * 14
 
 
-def test_chains_go_on_bit_for_bit_also_when_one_was_finished_already(chains, tmp_path):
+def test_interrupted_chains_are_resumed_with_the_same_bits_even_if_one_has_finished(
+    chains, tmp_path
+):
     case, config, merged, _ = chains
-    results, told = [], []
-    for stops in (4, 2, 100):
-        left = [stops]
-
-        def stop(left=left):
-            left[0] -= 1
-            return left[0] <= 0
-
-        store = CheckpointStore(tmp_path / "ck", every_minutes=0, keep=2, on_message=told.append)
-        results = list(restore_many([case], config, store=store, should_stop=stop))
+    statuses, messages = [], []
+    for num_chunks in (4, 2, 100):
+        store = CheckpointStore(
+            tmp_path / "checkpoints", every_minutes=0, keep=2, on_message=messages.append
+        )
+        (result,) = restore_many([case], config, store=store, **stop_after(num_chunks))
         store.close()
-    (result,) = results
-    assert result.status == "done"
-    assert "a: going on from step 30" in told
-    assert any(text.startswith("a, network 2: going on from step") for text in told)
+        statuses.append(result.status)
+    assert statuses == ["interrupted", "interrupted", "done"]
+    assert "a: resumed from step 30" in messages
+    assert any(text.startswith("a, network 2: resumed from step") for text in messages)
     np.testing.assert_array_equal(result.image, merged.image)
     np.testing.assert_array_equal(result.posterior.std, merged.posterior.std)
     np.testing.assert_array_equal(result.posterior.traces, merged.posterior.traces)
 
 
-def test_an_answer_unlike_the_others_is_found_without_a_reference():
-    rng = np.random.default_rng(0)
-    estimates = 0.5 + 0.01 * rng.standard_normal((5, 8, 8, 3))
-    assert outliers(estimates) == []
-    estimates[3] += 0.1
-    assert outliers(estimates) == [3]
-    assert outliers(estimates[2:4]) == []
-
-
-def test_seeds_are_averaged_and_outliers_named(chains):
-    case, _, _, alone = chains
-    config = build_config(overrides=[*TINY, "fit.num_seeds=4"])
-    images = [0.5 + 0.01 * np.random.default_rng(m).random(case.shape) for m in range(4)]
-    images[2] = images[2] + 0.2
-    results = [
-        alone[0]._replace(network_index=m, raw=images[m].astype(np.float32), posterior=None)
-        for m in range(4)
-    ]
-    merged = merge(case, results, config)
-    np.testing.assert_allclose(merged.raw, np.mean([images[m] for m in (0, 1, 3)], axis=0), 1e-5)
-    assert merged.notes == ("network 3 is unlike the others and is left out of the mean",)
-    spread = np.std([images[m] for m in (0, 1, 3)], axis=0, ddof=1)
-    np.testing.assert_allclose(merged.posterior.std, spread, rtol=1e-3, atol=1e-6)
-    diverged = [*results[:2], results[2]._replace(status="diverged"), results[3]]
-    assert merge(case, diverged, config).notes == ("network 3 diverged and is left out",)
-    cut = [results[0], results[1]._replace(status="interrupted", raw=0 * results[1].raw)]
-    kept = merge(case, cut, config)
-    assert kept.status == "interrupted"
-    np.testing.assert_array_equal(kept.raw, results[0].raw)
-    failed = [*results[:3], results[3]._replace(status="failed", error=ValueError("no"))]
-    assert merge(case, failed, config).status == "failed"
-
-
-def test_chains_of_unequal_length_are_weighted_by_their_samples(chains):
-    case, config, _, (first, second) = chains
-    short = second.posterior._replace(
-        num_samples=5,
-        traces=second.posterior.traces[:, :5],
-        mean=second.posterior.traces[0, :5, 0].mean() + 0 * second.posterior.mean,
-        chain_means=second.posterior.traces[0, :5, 0].mean() + 0 * second.posterior.chain_means,
-        std=second.posterior.traces[0, :5, 0].std(ddof=1) + 0 * second.posterior.std,
-    )
-    merged = merge(case, [first, second._replace(posterior=short)], config)
-    row, column, channel = (int(n) for n in merged.posterior.trace_names[0][2:-1].split(","))
-    values = np.concatenate([first.posterior.traces[0, :, 0], short.traces[0, :, 0]])
-    here = row, column, channel
-    np.testing.assert_allclose(merged.posterior.mean[here], values.mean(), rtol=1e-5)
-    np.testing.assert_allclose(merged.posterior.std[here], values.std(ddof=1), rtol=1e-3)
-
-
-def test_sampling_needs_a_noise_level_and_estimates_it_where_it_can(picture):
-    config = build_config(overrides=[*SAMPLES])
-    case = make(picture, config)
-    assert with_noise(case, config) is case
-    unknown = case._replace(problem=case.problem._replace(noise_std=np.float32(np.nan)))
-    estimated = with_noise(unknown, config)
-    assert abs(float(estimated.problem.noise_std) * 255 - 25) < 3
-    assert any("noise" in note for note in estimated.notes)
-    exact = with_noise(unknown._replace(problem=case.problem._replace(noise_std=0.0)), config)
-    assert float(exact.problem.noise_std) == 0  # known pixels are still put back
-    assert any("1 gray level" in note for note in exact.notes)
-    ct = build_config("ct", overrides=["task.num_angles=8", *SAMPLES])
-    blind = make(picture[:36, :36], ct)
-    blind = blind._replace(problem=blind.problem._replace(noise_std=np.float32(np.nan)))
+def test_sampling_without_a_noise_level_is_refused():
+    coefficients = Problem(Identity(), jnp.ones(108), np.float32(np.nan))
     with pytest.raises(InputError, match="noise level"):
-        with_noise(blind, ct)
+        restore([Case("a", coefficients, (6, 6, 3))], sampling_config())
 
 
-def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tmp_path):
+def test_two_cases_of_one_name_are_refused(image):
+    config = tiny_config()
+    with pytest.raises(InputError, match="Expected unique names of cases"):
+        restore([simulate(image, config)] * 2, config)
+
+
+def test_an_error_of_a_case_is_raised_by_restore_and_returned_by_restore_many(image, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", fail)
+    config = tiny_config("fit.num_seeds=2")
+    cases = [simulate(image, config, name) for name in "ab"]
+    results = list(restore_many(cases, config))
+    assert [(result.name, result.status) for result in results] == [
+        ("a", Status.FAILED),
+        ("b", Status.FAILED),
+    ]
+    assert all("no memory" in str(result.error) for result in results)
+    with pytest.raises(RuntimeError, match="no memory"):
+        restore(cases, config)
+
+
+def quick_flags(num_steps, overrides):
+    return [f"--num_steps={num_steps}", *(f"--set={value}" for value in overrides)]
+
+
+def test_the_command_samples_and_reports_that_the_chains_have_not_converged(run, image, tmp_path):
     photo, out = tmp_path / "photo.png", tmp_path / "out"
-    iio.imwrite(photo, np.rint(picture * 255).astype(np.uint8))
-    # without the fit to compare with: it would compile another program
-    fields = (*TINY, "run.chunk=15", "sgld.thin=1", "sgld.point_estimate=False")
-    quick = [f"--set={value}" for value in fields]
+    iio.imwrite(photo, np.rint(image * 255).astype(np.uint8))
+    # These settings are those of `chains`, so that the program is compiled once.
     status, _, errors = run(
-        f"--reference={photo}", f"--output={out}", "--method=sgld", "--num_steps=30", *quick
+        f"--reference={photo}",
+        f"--output={out}",
+        "--method=sgld",
+        *quick_flags(NUM_STEPS, SAMPLING),
     )
     assert status == 0
     names = {path.name for path in (out / "photo").iterdir()}
@@ -198,20 +157,21 @@ def test_the_command_samples_and_says_that_it_has_not_converged(run, picture, tm
     assert "not converged" in errors
     assert summary["num_held_out"] == 42
     assert summary["held_out_z_rms"] > 0
+    std = np.load(out / "photo" / "std.npy")
     low, high = np.load(out / "photo" / "interval.npy")
-    np.testing.assert_allclose(
-        (high - low) / 2, 1.6449 * np.load(out / "photo" / "std.npy"), rtol=1e-3, atol=1e-7
-    )
-    assert np.load(out / "photo" / "std.npy").shape == (40, 36, 3)
+    np.testing.assert_allclose((high - low) / 2, 1.6449 * std, rtol=1e-3, atol=1e-7)
+    assert std.shape == (40, 36, 3)
 
 
 @pytest.mark.slow
-def test_the_command_averages_seeds(run, picture, tmp_path):
+def test_the_command_averages_seeds(run, image, tmp_path):
     photo, out = tmp_path / "photo.png", tmp_path / "out"
-    iio.imwrite(photo, np.rint(picture * 255).astype(np.uint8))
-    quick = [f"--set={value}" for value in (*TINY, "run.chunk=15")]
+    iio.imwrite(photo, np.rint(image * 255).astype(np.uint8))
     status, *_ = run(
-        f"--reference={photo}", f"--output={out}", "--num_seeds=3", "--num_steps=10", *quick
+        f"--reference={photo}",
+        f"--output={out}",
+        "--num_seeds=3",
+        *quick_flags(10, (*TINY, "run.chunk=15")),
     )
     assert status == 0
     assert {path.name for path in (out / "photo").iterdir()} >= {"median.png", "std.png"}
@@ -220,15 +180,18 @@ def test_the_command_averages_seeds(run, picture, tmp_path):
     assert summary["psnr"] > np.mean(summary["psnr_seeds"])
 
 
-def test_flags_of_samples_and_seeds_are_not_mixed(run, tmp_path):
-    for flags, words in (
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
         (["--num_chains=3"], "--method=sgld"),
         (["--num_seeds=3", "--method=sgld"], "--num_chains"),
         (["--method=sgld", "--num_steps=20", "--set=sgld.burn_in=30"], "sgld.burn_in"),
         (["--method=sgld", "--stop=wmv"], "--stop"),
         (["--method=sgld", "--set=sgld.sampler=csgld", "--set=sgld.explore_fraction=1"], "csgld"),
         (["--method=sgld", "--set=sgld.gamma=True"], "sgld.freeze"),
-    ):
-        status, _, errors = run("--input=x.png", f"--output={tmp_path}", *flags)
-        assert status == 2
-        assert words in errors
+    ],
+)
+def test_flags_of_chains_and_of_seeds_cannot_be_mixed(run, tmp_path, flags, name):
+    status, _, errors = run("--input=x.png", f"--output={tmp_path}", *flags)
+    assert status == 2
+    assert name in errors

@@ -67,7 +67,7 @@ def encoded(mode="RGB", **options):
         (lambda: b"GIF89a" * 50, "it is not one"),
     ],
 )
-def test_another_kind_of_file_is_refused_with_a_way_out(tmp_path, data, words):
+def test_another_kind_of_file_is_refused_with_a_remedy(tmp_path, data, words):
     path = tmp_path / "a.jpg"
     path.write_bytes(data())
     with pytest.raises(InputError, match=rf"a\.jpg: expected .*{words}.*task\.jpeg=decoded"):

@@ -159,25 +159,25 @@ def test_a_mask_may_be_small_but_not_too_large(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
-def test_the_header_gives_the_shape_that_reading_gives(tmp_path, picture, mode):
+def test_the_header_gives_the_shape_that_reading_gives(tmp_path, image, mode):
     path = tmp_path / "x.png"
-    Image.fromarray((picture * 255).astype(np.uint8)).convert(mode).save(path)
+    Image.fromarray((image * 255).astype(np.uint8)).convert(mode).save(path)
     assert peek_shape(path) == read_image(path).pixels.shape
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3), (40, 50, 4)])
-def test_the_header_of_a_tiff_gives_it_too(tmp_path, shape):
+def test_the_header_of_a_tiff_gives_the_shape_too(tmp_path, shape):
     path = tmp_path / "x.tif"
     photometric = "rgb" if len(shape) == 3 else "minisblack"
     tifffile.imwrite(path, np.zeros(shape, np.uint16), photometric=photometric)
     assert peek_shape(path) == read_image(path).pixels.shape
 
 
-def test_the_header_of_a_rotated_image_gives_the_upright_shape(tmp_path, picture):
+def test_the_header_of_a_rotated_image_gives_the_upright_shape(tmp_path, image):
     path = tmp_path / "x.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray((picture * 255).astype(np.uint8)).save(path, exif=exif)
+    Image.fromarray((image * 255).astype(np.uint8)).save(path, exif=exif)
     assert peek_shape(path) == read_image(path).pixels.shape == (36, 40, 3)
 
 
@@ -233,3 +233,9 @@ def test_a_path_that_matches_no_image_is_refused_by_name(folder, path):
     with pytest.raises(InputError) as caught:
         list_images([folder, folder / path])
     assert str(caught.value).startswith(str(folder / path))
+
+
+def test_a_tilde_is_the_home_folder_where_no_shell_expands_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    assert list_images(["~/a.png"]) == list_images(["~"]) == [tmp_path / "a.png"]

@@ -46,15 +46,15 @@ def test_a_missing_file_or_one_that_is_not_an_array_is_refused(tmp_path):
         read_array(tmp_path / "none.npy")
 
 
-def test_a_gray_guide_is_repeated_to_three_channels(tmp_path, picture):
-    iio.imwrite(tmp_path / "g.png", to_uint8(picture[..., 0]))
+def test_a_gray_guide_is_repeated_to_three_channels(tmp_path, image):
+    iio.imwrite(tmp_path / "g.png", to_uint8(image[..., 0]))
     guide, _ = read_guide(tmp_path / "g.png", (40, 36))
     assert guide.shape == (40, 36, 3)
-    np.testing.assert_allclose(guide, np.repeat(picture[..., :1], 3, -1), atol=1 / 255)
+    np.testing.assert_allclose(guide, np.repeat(image[..., :1], 3, -1), atol=1 / 255)
 
 
-def test_a_guide_of_another_size_is_refused_with_both_sizes(tmp_path, picture):
-    iio.imwrite(tmp_path / "g.png", to_uint8(picture))
+def test_a_guide_of_another_size_is_refused_with_both_sizes(tmp_path, image):
+    iio.imwrite(tmp_path / "g.png", to_uint8(image))
     with pytest.raises(InputError, match=r"36 x 41 .* 36 x 40"):
         read_guide(tmp_path / "g.png", (41, 36))
 

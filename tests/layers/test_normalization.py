@@ -1,3 +1,5 @@
+"""Normalization and its gradients agree with the plain formula."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from dip_jax.layers.normalization import ACTIVATIONS, normalize, normalize_group
 
 
 def plain(x, scale, bias, activation):
-    """The formula, in two passes, left to automatic differentiation."""
+    """The formula in two passes, for automatic differentiation."""
     mean = x.mean((0, 1), keepdims=True)
     var = ((x - mean) ** 2).mean((0, 1), keepdims=True)
     y = (x - mean) / jnp.sqrt(var + 1e-5)
@@ -27,14 +29,14 @@ def test_values_and_gradients_are_those_of_the_plain_formula(activation, double)
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-8)
 
 
-def test_each_channel_comes_out_with_its_scale_and_bias():
+def test_each_channel_has_its_scale_and_bias():
     x = jax.random.normal(jax.random.key(0), (32, 32, 3)) * 5 + 1
     y = normalize(x, jnp.array([0.5, 1.0, 2.0]), jnp.array([0.0, -1.0, 3.0]), "none")
     np.testing.assert_allclose(y.std((0, 1)), [0.5, 1, 2], rtol=1e-4)
     np.testing.assert_allclose(y.mean((0, 1)), [0, -1, 3], atol=1e-5)
 
 
-def test_a_constant_channel_is_its_bias_and_not_nan():
+def test_a_constant_channel_becomes_its_bias_and_not_nan():
     x = jnp.full((8, 8, 1), 3.3)
     y, transpose = jax.vjp(lambda v: normalize(v, jnp.ones(1), jnp.full(1, 0.25), "none"), x)
     # the rounding of the mean, times 1 / sqrt(1e-5)
@@ -57,7 +59,7 @@ def test_activations_are_the_named_functions(name, value, expected):
     np.testing.assert_allclose(ACTIVATIONS[name](jnp.float32(value)), expected, rtol=1e-6)
 
 
-def test_groups_are_normalized_as_numpy_would():
+def test_groups_are_normalized_as_by_numpy():
     rng = np.random.default_rng(0)
     x = rng.normal(2, 3, (6, 5, 12)).astype(np.float32)
     scale, bias = rng.normal(size=(2, 12)).astype(np.float32)

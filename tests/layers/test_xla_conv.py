@@ -1,3 +1,5 @@
+"""XLA's convolution: every batching computes it, by the operations that the batching promises."""
+
 import functools
 
 import jax
@@ -5,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
-from scipy import signal
 
 from dip_jax.layers.xla_conv import choose_batching, xla_conv
+from tests.layers.reference import convolve_valid, draw
 
-WAYS = ("grouped", "separate", "product")
+BATCHINGS = ("grouped", "separate", "product")
 CASES = [
     # height, width, sides of the kernel, stride
     (6, 7, (3, 3), 1),
@@ -21,29 +23,12 @@ CASES = [
 ]
 
 
-def draw(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
-
-
 def arrays(case, images=2, inputs=3, outputs=4):
-    """Images, kernels and cotangents, each with its batch."""
+    """Batches of images, kernels and cotangents."""
     height, width, sides, stride = case
     size = ((n - side) // stride + 1 for n, side in zip((height, width), sides, strict=True))
     x, kernel = draw(0, images, height, width, inputs), draw(1, images, *sides, inputs, outputs)
     return tuple(jnp.float32(v) for v in (x, kernel, draw(2, images, *size, outputs)))
-
-
-def direct(x, kernel, stride):
-    """The definition, by scipy, in float64: one correlation for each pair of channels."""
-    x, kernel = np.float64(x), np.float64(kernel)
-    y = [
-        sum(
-            signal.correlate2d(x[..., c], kernel[..., c, o], mode="valid")
-            for c in range(kernel.shape[2])
-        )
-        for o in range(kernel.shape[3])
-    ]
-    return np.stack(y, axis=-1)[::stride, ::stride]
 
 
 def three_passes(stride, x, kernel, dy, **settings):
@@ -52,7 +37,7 @@ def three_passes(stride, x, kernel, dy, **settings):
 
 
 def equations(jaxpr, name):
-    """All equations of that name, also those of inner programs."""
+    """All equations of a primitive, including those of inner programs."""
     found = []
     for equation in jaxpr.eqns:
         found += [equation] if equation.primitive.name == name else []
@@ -63,25 +48,27 @@ def equations(jaxpr, name):
 
 
 def traced(batched, case, **settings):
-    """The program of a batch's three passes; `batched` says of image, kernel and cotangent which are."""
+    """The program of the three passes; `batched` has a flag each for image, kernel and cotangent."""
     x, kernel, dy = arrays(case, images=3, **settings.pop("channels", {}))
-    given = [v if b else v[0] for v, b in zip((x, kernel, dy), batched, strict=True)]
+    operands = [v if b else v[0] for v, b in zip((x, kernel, dy), batched, strict=True)]
     f = functools.partial(three_passes, case[3], **settings)
-    return jax.make_jaxpr(jax.vmap(f, [0 if b else None for b in batched]))(*given).jaxpr
+    return jax.make_jaxpr(jax.vmap(f, [0 if b else None for b in batched]))(*operands).jaxpr
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("batching", BATCHINGS)
 @pytest.mark.parametrize("case", CASES)
-def test_every_way_is_the_convolution_of_scipy_and_its_transposes(case, way):
+def test_every_batching_is_the_convolution_of_scipy_with_its_transposes(case, batching):
     x, kernel, dy = arrays(case)
-    f = functools.partial(three_passes, case[3], batching=way, precision="float32")
+    f = functools.partial(three_passes, case[3], batching=batching, precision="float32")
     y, dx, dkernel = jax.jit(jax.vmap(f))(x, kernel, dy)
     other_x, other_kernel = draw(3, *x.shape), draw(4, *kernel.shape)
     for i in range(2):
-        np.testing.assert_allclose(y[i], direct(x[i], kernel[i], case[3]), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            y[i], convolve_valid(x[i], kernel[i], case[3]), rtol=1e-5, atol=1e-5
+        )
         # It is linear in both: <conv(x', k), dy> = <x', dx> and <conv(x, k'), dy> = <k', dk>.
-        along_x = np.sum(direct(other_x[i], kernel[i], case[3]) * dy[i])
-        along_kernel = np.sum(direct(x[i], other_kernel[i], case[3]) * dy[i])
+        along_x = np.sum(convolve_valid(other_x[i], kernel[i], case[3]) * dy[i])
+        along_kernel = np.sum(convolve_valid(x[i], other_kernel[i], case[3]) * dy[i])
         np.testing.assert_allclose(np.sum(other_x[i] * dx[i]), along_x, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(
             np.sum(other_kernel[i] * dkernel[i]), along_kernel, rtol=1e-4, atol=1e-4
@@ -93,27 +80,27 @@ def test_every_way_is_the_convolution_of_scipy_and_its_transposes(case, way):
     [(1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)],
     ids=lambda b: "".join("xkd"[i] for i in range(3) if b[i]),
 )
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_way_changes_rounding_only_whatever_is_batched(stride, batched):
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_the_batching_changes_only_rounding_whichever_operands_are_batched(stride, batched):
     case = (6, 7, (3, 3), stride)
-    given = [v if b else v[0] for v, b in zip(arrays(case), batched, strict=True)]
+    operands = [v if b else v[0] for v, b in zip(arrays(case), batched, strict=True)]
     axes = [0 if b else None for b in batched]
 
-    def each_way(*given):
-        ways = (*WAYS, "auto")
-        return {way: three_passes(stride, *given, batching=way) for way in ways}
+    def by_each_batching(*operands):
+        names = (*BATCHINGS, "auto")
+        return {name: three_passes(stride, *operands, batching=name) for name in names}
 
-    results = jax.jit(jax.vmap(each_way, axes))(*given)
-    for way in WAYS:
-        for a, b in zip(results[way], results["auto"], strict=True):
+    results = jax.jit(jax.vmap(by_each_batching, axes))(*operands)
+    for batching in BATCHINGS:
+        for a, b in zip(results[batching], results["auto"], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_one_image_alone_may_be_forced_either_way():
+def test_a_single_image_may_use_any_batching():
     x, kernel, dy = (v[0] for v in arrays(CASES[0]))
     expected = three_passes(1, x, kernel, dy)
-    for way in WAYS:
-        for a, b in zip(three_passes(1, x, kernel, dy, batching=way), expected, strict=True):
+    for batching in BATCHINGS:
+        for a, b in zip(three_passes(1, x, kernel, dy, batching=batching), expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -121,7 +108,7 @@ def test_grouped_is_one_convolution_with_a_group_for_each_image():
     program = traced((1, 1, 1), CASES[0], batching="grouped")
     found = equations(program, "conv_general_dilated")
     groups = [(e.params["feature_group_count"], e.params["batch_group_count"]) for e in found]
-    # Forward, then the gradients for image and kernel; the last as cuDNN knows it.
+    # Forward, then the gradients for image and kernel, the last in the form of cuDNN.
     assert sorted(groups) == [(1, 3), (3, 1), (3, 1)]
     assert not equations(program, "dot_general")
 
@@ -142,25 +129,25 @@ def test_product_is_one_matrix_product_and_no_convolution():
     assert not equations(program, "conv_general_dilated")
 
 
-def test_the_choice_is_made_for_each_pass_where_nobody_makes_it():
-    # Patches of one channel are small, those of the many that the gradient for the image needs are not.
+def test_the_default_batching_is_chosen_for_each_pass():
+    # Patches of one channel are small; those of the gradient for the image have nine channels.
     program = traced((1, 1, 1), (36, 36, (3, 3), 1), channels={"inputs": 1, "outputs": 9})
     assert len(equations(program, "dot_general")) == 2
     assert len(equations(program, "conv_general_dilated")) == 1
 
 
 def test_images_that_share_a_kernel_are_an_ordinary_batch():
-    # The kernel's gradient is a sum over that image alone, so there the images do not share it.
+    # Only the gradient for the kernel is computed for each image.
     program = traced((1, 0, 0), CASES[0], batching="separate")
     assert len(equations(program, "conv_general_dilated")) == 3
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("batching", BATCHINGS)
 @pytest.mark.parametrize(
     ("precision", "level"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")]
 )
-def test_every_product_has_the_precision_that_was_asked_for(precision, level, way):
-    program = traced((1, 1, 1), CASES[0], batching=way, precision=precision)
+def test_every_product_has_the_requested_precision(precision, level, batching):
+    program = traced((1, 1, 1), CASES[0], batching=batching, precision=precision)
     found = equations(program, "conv_general_dilated") + equations(program, "dot_general")
     operand = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
     assert found
@@ -169,40 +156,40 @@ def test_every_product_has_the_precision_that_was_asked_for(precision, level, wa
         assert all(v.aval.dtype == operand for v in equation.invars)
 
 
-def in_both_precisions(given, way):
+def in_both_precisions(operands, batching):
     return [
-        jax.jit(jax.vmap(functools.partial(three_passes, 1, batching=way, precision=precision)))(
-            *given
-        )
+        jax.jit(
+            jax.vmap(functools.partial(three_passes, 1, batching=batching, precision=precision))
+        )(*operands)
         for precision in ("bfloat16", "float32")
     ]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_bfloat16_rounds_and_the_kernels_gradient_is_float32(way):
-    given = arrays(CASES[0], inputs=5, outputs=6)
-    narrow, wide = in_both_precisions(given, way)
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_bfloat16_rounds_and_the_gradient_for_the_kernel_is_float32(batching):
+    operands = arrays(CASES[0], inputs=5, outputs=6)
+    narrow, wide = in_both_precisions(operands, batching)
     assert [v.dtype for v in narrow] == [jnp.bfloat16, jnp.float32, jnp.float32]
     assert [v.shape for v in narrow] == [v.shape for v in wide]
     for a, b in zip(narrow, wide, strict=True):
         error = np.linalg.norm(np.float32(a) - b) / np.linalg.norm(b)
-        assert 0 < error < 2**-7  # the operands' and the result's: 2^-9 each
+        assert 0 < error < 2**-7  # 2^-9 each for the operands and the result
 
 
 def test_bfloat16_of_small_whole_numbers_is_exact():
-    # Products and sums that bfloat16 holds: zeros that fill up channels must add nothing.
-    given = [jnp.sign(v) for v in arrays(CASES[0], inputs=5, outputs=6)]
-    for way in WAYS:
-        for a, b in zip(*in_both_precisions(given, way), strict=True):
+    # bfloat16 holds these products and sums exactly; the zeros that fill up channels add nothing.
+    operands = [jnp.sign(v) for v in arrays(CASES[0], inputs=5, outputs=6)]
+    for batching in BATCHINGS:
+        for a, b in zip(*in_both_precisions(operands, batching), strict=True):
             np.testing.assert_array_equal(np.float32(a), b)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_bfloat16_works_on_multiples_of_eight_channels(way):
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_bfloat16_operands_have_a_multiple_of_eight_channels(batching):
     program = traced(
         (1, 1, 1),
         CASES[2],
-        batching=way,
+        batching=batching,
         precision="bfloat16",
         channels={"inputs": 12, "outputs": 3},
     )
@@ -212,29 +199,29 @@ def test_bfloat16_works_on_multiples_of_eight_channels(way):
     assert all(size % 8 == 0 for size in sizes)
 
 
-def test_an_image_of_another_type_is_brought_to_the_kernels():
+def test_an_image_is_converted_to_the_type_of_the_kernel():
     x, kernel, dy = (v[0] for v in arrays(CASES[0]))
     y, dx, dkernel = three_passes(1, x.astype(jnp.bfloat16), kernel, dy)
     assert [v.dtype for v in (y, dx, dkernel)] == [jnp.float32, jnp.bfloat16, jnp.float32]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_batch_of_batches_is_that_of_single_images(way):
-    given = arrays(CASES[1], images=4)
-    run = functools.partial(three_passes, 2, batching=way)
-    flat = jax.jit(jax.vmap(run))(*given)
-    folded = [v.reshape(2, 2, *v.shape[1:]) for v in given]
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_a_batch_of_batches_is_that_of_single_images(batching):
+    operands = arrays(CASES[1], images=4)
+    run = functools.partial(three_passes, 2, batching=batching)
+    flat = jax.jit(jax.vmap(run))(*operands)
+    folded = [v.reshape(2, 2, *v.shape[1:]) for v in operands]
     nested = jax.jit(jax.vmap(jax.vmap(run), in_axes=1, out_axes=1))(*folded)
     for a, b in zip(nested, flat, strict=True):
         np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", [*WAYS, "auto"])
-def test_it_fits_into_a_program_of_loops_shards_and_recomputation(way):
+@pytest.mark.parametrize("batching", [*BATCHINGS, "auto"])
+def test_it_works_in_a_program_of_loops_shards_and_recomputation(batching):
     x, kernel, _ = arrays(CASES[0])
 
     def loss(kernel, x):
-        f = jax.checkpoint(functools.partial(xla_conv, stride=1, batching=way))
+        f = jax.checkpoint(functools.partial(xla_conv, stride=1, batching=batching))
         return jnp.sum(f(x, kernel) ** 2)
 
     def fit(x, kernel):
@@ -250,8 +237,8 @@ def test_it_fits_into_a_program_of_loops_shards_and_recomputation(way):
     np.testing.assert_allclose(jax.jit(run)(x, kernel), jnp.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_gradients_can_be_differentiated_again(way):
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_gradients_can_be_differentiated_again(batching):
     x, kernel, _ = arrays(CASES[1])
 
     def steepness(kernel, x, f):
@@ -267,7 +254,7 @@ def test_gradients_can_be_differentiated_again(way):
             x[None], kernel, (2, 2), "VALID", dimension_numbers=dims
         )[0]
 
-    ours = functools.partial(xla_conv, stride=2, batching=way)
+    ours = functools.partial(xla_conv, stride=2, batching=batching)
     a, b = (
         jax.jit(jax.vmap(functools.partial(jax.grad(steepness), f=f)))(kernel, x)
         for f in (ours, plain)
@@ -292,8 +279,8 @@ def test_gradients_can_be_differentiated_again(way):
         ("input", 64, (3, 3), (128, 128), 2, 8, "separate"),
     ],
 )
-def test_the_table_follows_its_reasons(which, side, sides, channels, stride, images, expected):
-    way = choose_batching(
+def test_the_choice_follows_its_rules(which, side, sides, channels, stride, images, expected):
+    batching = choose_batching(
         which,
         num_pixels=side * side,
         sides=sides,
@@ -301,10 +288,10 @@ def test_the_table_follows_its_reasons(which, side, sides, channels, stride, ima
         stride=stride,
         num_images=images,
     )
-    assert way == expected
+    assert batching == expected
 
 
 @pytest.mark.parametrize("wrong", [{"precision": "float16"}, {"batching": "loop"}])
-def test_it_says_what_it_expected(wrong):
+def test_it_names_what_it_expects(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         xla_conv(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 1)), 1, **wrong)

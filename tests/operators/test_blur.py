@@ -157,7 +157,7 @@ def test_impossible_kernels_are_refused(make, words):
         (np.array([[1.0, -1.0]]), "got 0, which cannot be scaled"),
     ],
 )
-def test_an_array_that_is_no_kernel_is_refused(kernel, words, normalize):
+def test_an_array_that_is_not_a_kernel_is_refused(kernel, words, normalize):
     with pytest.raises(InputError, match=words):
         check_kernel(kernel, normalize=normalize)
 
@@ -167,7 +167,7 @@ def test_a_kernel_that_changes_the_brightness_is_refused_with_its_sum_and_a_reme
         check_kernel(np.ones((3, 3)))
 
 
-def test_a_kernel_is_normalized_when_asked():
+def test_a_kernel_is_normalized_on_request():
     kernel = check_kernel(np.full((3, 3), 255, np.uint8), normalize=True)
     np.testing.assert_allclose(kernel, 1 / 9, rtol=1e-6)
     assert kernel.dtype == np.float32

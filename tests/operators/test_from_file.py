@@ -66,23 +66,23 @@ def test_the_same_function_is_the_same_operator_so_images_share_a_program(file):
         ("two words", "path.py:function"),
     ],
 )
-def test_an_operator_that_breaks_its_contract_is_refused(file, picture, name, words):
+def test_an_operator_that_breaks_its_contract_is_refused(file, image, name, words):
     task = TaskConfig(name="custom", operator=f"{file}:{name}", image_shape=SHAPE)
     with pytest.raises(InputError, match=words):
-        build_case(task, "x", picture)
+        build_case(task, "x", image)
 
 
-def test_a_measurement_of_another_shape_is_refused_with_both_shapes(file, picture):
+def test_a_measurement_of_another_shape_is_refused_with_both_shapes(file, image):
     task = TaskConfig(name="custom", operator=f"{file}:halve", image_shape=SHAPE)
     with pytest.raises(InputError, match=r"\(20, 36, 3\).*\(40, 36, 3\)"):
-        build_case(task, "x", picture)
+        build_case(task, "x", image)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [("f", "path.py:function"), ("no.py:f", "no file"), ("here.txt:f", "Python file")],
 )
-def test_a_path_that_is_no_python_file_is_refused(tmp_path, monkeypatch, text, words):
+def test_a_path_that_is_not_a_python_file_is_refused(tmp_path, monkeypatch, text, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.txt").write_text("")
     with pytest.raises(InputError, match=words):
@@ -95,7 +95,7 @@ def test_a_file_that_raises_is_refused_with_its_error(tmp_path):
         load_operator(f"{tmp_path / 'bad.py'}:f", SHAPE)
 
 
-def test_a_pixelwise_function_declares_it_and_passes_the_check(tmp_path):
+def test_a_function_that_declares_itself_pixelwise_passes_the_check(tmp_path):
     path = tmp_path / "curve.py"
     path.write_text("def curve(image):\n    return image**2\ncurve.is_pixelwise = True\n")
     operator = load_operator(f"{path}:curve", SHAPE)
@@ -104,8 +104,8 @@ def test_a_pixelwise_function_declares_it_and_passes_the_check(tmp_path):
     assert operator.pad(12, 9) == operator
 
 
-def test_a_wrong_claim_to_be_pixelwise_is_refused(tmp_path, picture):
+def test_a_wrong_claim_to_be_pixelwise_is_refused(tmp_path, image):
     path = tmp_path / "shift.py"
     path.write_text("def shift(image):\n    return image[::-1]\nshift.is_pixelwise = True\n")
     with pytest.raises(InputError, match=r"other pixels change a measured value by \d"):
-        build_case(TaskConfig(name="custom", operator=f"{path}:shift"), "x", picture)
+        build_case(TaskConfig(name="custom", operator=f"{path}:shift"), "x", image)

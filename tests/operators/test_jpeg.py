@@ -17,6 +17,10 @@ from dip_jax.operators.jpeg_intervals import project
 from tests.images.jpeg_files import SUBSAMPLING_NAMES, astronaut, save
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @jax.jit
 def apply(operator, image):
     return operator(image)
@@ -44,7 +48,7 @@ def test_the_coefficients_of_luma_are_scipys_cosine_transform():
     np.testing.assert_allclose(found, expected.ravel(), atol=2e-6)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (33, 47), (40, 22)])
+@pytest.mark.parametrize("size", [slow((16, 16)), (33, 47), slow((40, 22))])
 @pytest.mark.parametrize(
     ("subsampling", "channels"), [("4:4:4", 1), *[(name, 3) for name in SUBSAMPLING_NAMES]]
 )
@@ -91,7 +95,7 @@ def test_a_quality_outside_1_to_100_is_refused(quality):
         standard_tables(quality)
 
 
-@pytest.mark.parametrize("quality", [10, 50, 90])
+@pytest.mark.parametrize("quality", [slow(10), 50, slow(90)])
 @pytest.mark.parametrize(
     ("subsampling", "channels"), [("4:4:4", 1), *[(name, 3) for name in SUBSAMPLING_NAMES]]
 )

@@ -55,7 +55,7 @@ def test_a_rotated_file_describes_the_upright_image(tmp_path, orientation):
     assert file.shape == decoded.shape
     assert matching_fraction(file, decoded) > MIN_MATCHING_FRACTION
     assert fraction_kept(file, decoded) > 0.99
-    if orientation == 6:  # how a telephone held upright stores
+    if orientation == 6:  # as a phone stores an upright photo
         assert fraction_kept(file, project(file, decoded)) > 0.999
 
 

@@ -17,7 +17,7 @@ def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).random(shape), jnp.float32)
 
 
-def test_pixelwise_operators_declare_it_in_their_class():
+def test_pixelwise_operators_are_declared_so_by_their_class():
     assert all(map(is_pixelwise, (Identity, Mask, Gray, Bayer)))
     others = (
         Blur,
@@ -31,7 +31,7 @@ def test_pixelwise_operators_declare_it_in_their_class():
     assert not any(map(is_pixelwise, others))
 
 
-def test_an_object_may_declare_it_for_itself():
+def test_an_object_may_declare_itself_pixelwise():
     assert is_pixelwise(CustomOperator(jnp.sqrt, False, is_pixelwise=True))
     assert not is_pixelwise(CustomOperator(jnp.sqrt, False))
 

@@ -52,7 +52,7 @@ def test_independent_samples_have_converged():
     assert found.message.startswith("converged: R-hat is at most 1.0")
 
 
-def test_r_hat_is_the_textbooks_also_for_chains_that_disagree():
+def test_r_hat_is_that_of_the_textbook_also_for_chains_that_disagree():
     traces = independent()
     traces[2, :, 3] += 0.03  # another mean
     traces[0, :, 5] = 0.5 + 4 * (traces[0, :, 5] - 0.5)  # another spread

@@ -68,7 +68,14 @@ def test_a_smooth_code_has_the_input_kernel(input_std):
     assert np.all(np.abs(kernel - gp.input_kernel(np.arange(11), input_std)) < 5 * error + 1e-3)
 
 
-@pytest.mark.parametrize(("input_std", "depth"), [(2.0, 1), (0.0, 2), (10.0, 2)])
+@pytest.mark.parametrize(
+    ("input_std", "depth"),
+    [
+        pytest.param(2.0, 1, marks=pytest.mark.slow),
+        (0.0, 2),
+        pytest.param(10.0, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_random_networks_have_the_kernel_of_the_recursion(input_std, depth):
     net = gp.conv_relu_net(128, depth=depth, width=64, channels=16)
     signals = gp.prior_images(

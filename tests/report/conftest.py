@@ -1,4 +1,4 @@
-"""A small case and results of it that no network made."""
+"""A small case, and synthetic results for it."""
 
 from unittest import mock
 
@@ -145,7 +145,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def assert_texts_do_not_overlap(figure: Figure) -> None:
-    """Every text lies inside the figure, and no two of them overlap."""
+    """Asserts that every text lies inside the figure, and that no two overlap."""
     boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure)]
     width, height = figure.canvas.get_width_height()
     for i, (text, box) in enumerate(boxes):

@@ -40,7 +40,7 @@ def test_each_sheet_is_shown_in_its_cell(tmp_path):
         np.testing.assert_array_equal(cell, np.broadcast_to(color, cell.shape))
 
 
-def test_a_sheet_that_cannot_be_read_does_not_cost_the_page(tmp_path):
+def test_a_sheet_that_cannot_be_read_does_not_prevent_the_page(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sheet.png").write_text("not an image")
     page = np.asarray(draw_contact_sheet(tmp_path, summaries_of("missing", "broken")))
@@ -54,7 +54,7 @@ def test_a_long_name_is_shortened_to_the_width_of_its_cell(tmp_path):
     caption = page[8 + 180 : 8 + 180 + 16]
     ink = np.flatnonzero((caption < 255).any(axis=(0, 2)))
     assert not ((ink >= 408) & (ink < 416)).any()  # the gap between the cells
-    # The PSNR stays whole: it is what a short name has at its end, too.
+    # The PSNR is not shortened: it ends the caption as it does after a short name.
     short = np.asarray(draw_contact_sheet(tmp_path, [{**summary, "name": "W", "psnr": 27.125}]))
     width = round(ImageFont.load_default(12).getlength("27.12 dB"))
     tails = []

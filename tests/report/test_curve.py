@@ -53,7 +53,7 @@ def test_a_rule_without_a_signal_yet_is_not_drawn(figure_of, case, result):
     assert "signal of wmv" not in lines(figure_of(draw_curve, case, result._replace(curve=curve)))
 
 
-def test_a_name_with_dollars_is_only_a_name(tmp_path, case, result):
+def test_dollars_in_a_name_have_no_meaning(tmp_path, case, result):
     draw_curve(tmp_path / "curve.png", case, result._replace(name="cost $5 \\frac $6"))
     with Image.open(tmp_path / "curve.png") as drawn:
         assert drawn.size == (935, 616)

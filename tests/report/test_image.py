@@ -23,7 +23,7 @@ def template(case) -> StoredImage:
     return StoredImage(case.reference)
 
 
-def test_a_fit_leaves_six_files(tmp_path, case, result, template):
+def test_a_fit_has_six_files(tmp_path, case, result, template):
     summary = report_image(tmp_path / "x" / "photo", case, result, FIT, template, digest="abc")
     folder = tmp_path / "x" / "photo"
     assert {path.name for path in folder.iterdir()} == FILES

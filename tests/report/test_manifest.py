@@ -12,7 +12,7 @@ def test_a_folder_without_a_record_has_no_recorded_files(tmp_path):
     assert list(tmp_path.iterdir()) == []  # asking writes nothing
 
 
-def test_what_was_recorded_is_read_again_in_order(tmp_path):
+def test_recorded_names_are_read_again_in_order(tmp_path):
     Manifest(tmp_path).add(["b.png", "a.png"])
     Manifest(tmp_path).add(["c.png", "a.png"])
     manifest = Manifest(tmp_path)

@@ -20,7 +20,7 @@ def names(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_samples_leave_their_deviation_interval_traces_and_calibration(
+def test_samples_have_files_of_deviation_interval_traces_and_calibration(
     tmp_path, case, sampled, template
 ):
     summary, notes = report_posterior(tmp_path, case, sampled, SGLD, template)
@@ -55,7 +55,7 @@ def test_laplace_noise_is_not_checked_against_a_normal_prediction(
     assert summary["num_held_out"] is None
 
 
-def test_seeds_leave_their_deviation_and_their_median(tmp_path, case, seeds, template):
+def test_seeds_have_files_of_deviation_and_median(tmp_path, case, seeds, template):
     summary, notes = report_posterior(tmp_path, case, seeds, FIT, template)
     assert names(tmp_path) == {"std.npy", "std.png", "median.png"}
     median = np.median(seeds.posterior.chain_means, axis=0)

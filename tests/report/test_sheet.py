@@ -10,7 +10,7 @@ from dip_jax.report.sheet import degraded_image, draw_sheet
 from tests.report.conftest import assert_texts_do_not_overlap, texts
 
 
-def test_the_degraded_image_is_the_measurement_or_what_stands_for_it(case):
+def test_the_degraded_image_is_the_measurement_or_its_preview(case):
     np.testing.assert_array_equal(degraded_image(case), case.problem.measurement)
     preview = np.zeros(case.shape, np.float32)
     assert degraded_image(case._replace(preview=preview)) is preview

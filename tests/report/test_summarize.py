@@ -104,7 +104,7 @@ def test_without_a_reference_nothing_is_measured(case, result):
     assert summary["stops"]["wmv"]["psnr"] is summary["stops"]["wmv"]["gap"] is None
 
 
-def test_a_perfect_image_and_a_lost_one_are_json_too(case, result):
+def test_a_perfect_image_and_one_of_nans_are_json_too(case, result):
     for image in (case.reference, np.full_like(case.reference, np.nan)):
         losses = np.full_like(result.curve["loss"], np.nan)
         ended = result._replace(image=image, raw=image, curve={**result.curve, "loss": losses})

@@ -12,7 +12,7 @@ def approach(y, noise, num):
     return [y + (2 - t / 10) * noise for t in range(num)]
 
 
-def test_it_fires_when_the_misfit_is_that_of_the_noise():
+def test_the_rule_fires_when_the_misfit_is_that_of_the_noise():
     noise = np.random.default_rng(0).normal(0, 0.1, SHAPE)
     level = np.sqrt(np.mean(noise**2))
     problem = build_problem(noise_std=jnp.float32(level * (1 + 1e-5)))
@@ -80,7 +80,7 @@ def test_photon_noise_suffices_if_the_read_out_noise_is_unknown():
 
 
 @pytest.mark.parametrize("noise_std", [np.nan, 0.0])
-def test_without_a_known_noise_level_it_never_fires(noise_std):
+def test_without_a_known_noise_level_the_rule_never_fires(noise_std):
     states, improved = feed(
         StopConfig(rule="discrepancy"), [0.0] * 3, problem=build_problem(noise_std=noise_std)
     )

@@ -40,7 +40,7 @@ def test_only_informative_pixels_are_held_out():
     np.testing.assert_array_equal(rule.view(state, problem).weights, np.asarray(region) - mask)
 
 
-def test_a_measurement_that_is_no_image_is_held_out_by_the_value():
+def test_a_measurement_that_is_not_an_image_is_held_out_by_the_value():
     class Sums:
         is_linear = True
 

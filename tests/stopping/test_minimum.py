@@ -53,7 +53,7 @@ def test_a_confirmed_minimum_is_final(rule):
     assert not any(improved[-31:])
 
 
-def test_a_rejected_step_is_no_minimum():
+def test_a_rejected_step_is_not_a_minimum():
     estimates = [np.full(SHAPE, abs(t - 50) / 100 + 0.1) for t in range(150)]
     estimates[40] = np.zeros(SHAPE)
     config = StopConfig(rule="held_out", window=10, patience=0.5)

@@ -21,7 +21,7 @@ from tests.stopping.toy_fits import (
 )
 
 
-def test_a_rule_that_needs_the_estimator_asks_for_it():
+def test_a_rule_that_needs_the_estimator_is_refused_without_one():
     with pytest.raises(InputError, match="algorithm"):
         build_stopper(StopConfig(rule="sure"))
 
@@ -29,7 +29,7 @@ def test_a_rule_that_needs_the_estimator_asks_for_it():
 RULES = ("fixed", "wmv", "emv", "discrepancy", "sure", "held_out")
 
 
-def test_each_rule_among_all_does_what_it_does_alone():
+def test_each_rule_among_all_acts_as_it_does_alone():
     rng = np.random.default_rng(0)
     y = jnp.asarray(rng.normal(0, 0.2, SHAPE), jnp.float32)
     problem = build_problem(measurement=y)
@@ -80,7 +80,7 @@ def test_a_rule_runs_under_vmap(rule):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slot_mode", ["map", "vmap"])
-def test_a_run_reports_all_rules(picture, tiny, slot_mode):
+def test_a_run_reports_all_rules(image, tiny, slot_mode):
     config = build_config(
         overrides=[
             *tiny,
@@ -93,9 +93,7 @@ def test_a_run_reports_all_rules(picture, tiny, slot_mode):
             "net.sides_per_octave=4",
         ]
     )
-    cases = [
-        simulate_case(image_key(0, name), config.task, name, picture[:39, :35]) for name in "ab"
-    ]
+    cases = [simulate_case(image_key(0, name), config.task, name, image[:39, :35]) for name in "ab"]
     for result in restore(cases, config):
         assert set(result.stops) == set(RULES)
         assert result.num_steps == 25

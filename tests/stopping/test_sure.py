@@ -185,7 +185,7 @@ def test_without_a_noise_level_or_with_a_diverged_twin_there_is_no_signal(reason
     assert states[-1].minimum.estimate_step == 99
 
 
-def test_it_stops_at_its_minimum():
+def test_the_rule_stops_at_the_minimum_of_the_risk():
     # The best factor a is 1 - s^2 / mean y^2.
     y = np.random.default_rng(0).normal(0, 0.2, (50, 60, 1)).astype(np.float32)
     a = np.linspace(0, 1.2, 200)

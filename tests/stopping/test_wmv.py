@@ -48,7 +48,7 @@ def test_a_rollback_empties_the_window():
 
 
 def test_no_minimum_is_confirmed_while_the_window_refills():
-    # The outputs calm down steadily; a rollback comes whenever the window is nearly full.
+    # The spread of the outputs falls steadily; whenever the window is nearly full, a rollback follows.
     images = np.array([(-1.0) ** t * (1 - t / 400) for t in range(300)])
     accepted = [t < 60 or t % 9 != 0 for t in range(300)]
     states, _ = feed(StopConfig(rule="wmv", window=10, patience=0.1), images, accepted=accepted)

@@ -13,8 +13,8 @@ from dip_jax.tasks.cases import build_case, operator_class, restore_known_values
 from dip_jax.tasks.simulate import simulate_case
 
 
-def hole(picture):
-    mask = np.ones(picture.shape[:2], np.float32)
+def hole(image):
+    mask = np.ones(image.shape[:2], np.float32)
     mask[5:9, 5:9] = 0
     return mask
 
@@ -23,46 +23,46 @@ def test_every_task_has_a_preset_of_its_name():
     assert set(DEFAULT_PRESETS) == set(TASKS)
 
 
-def test_missing_pixels_do_not_affect_the_case(picture):
-    altered = picture.copy()
+def test_missing_pixels_do_not_affect_the_case(image):
+    altered = image.copy()
     altered[5:9, 5:9] = 0.123
     task = TaskConfig(name="inpaint")
-    a, b = (build_case(task, "x", image, mask=hole(picture)) for image in (picture, altered))
+    a, b = (build_case(task, "x", y, mask=hole(image)) for y in (image, altered))
     np.testing.assert_array_equal(a.problem.measurement, b.problem.measurement)
 
 
-def test_known_pixels_are_restored_exactly_and_missing_ones_kept(picture):
-    task, mask = TaskConfig(name="inpaint"), hole(picture)
-    case = build_case(task, "x", picture, mask=mask)
-    estimate = np.full_like(picture, 0.25)
+def test_known_pixels_are_restored_exactly_and_missing_ones_kept(image):
+    task, mask = TaskConfig(name="inpaint"), hole(image)
+    case = build_case(task, "x", image, mask=mask)
+    estimate = np.full_like(image, 0.25)
     pasted, _ = restore_known_values(task, case, estimate)
-    np.testing.assert_array_equal(pasted[mask > 0], picture[mask > 0])
+    np.testing.assert_array_equal(pasted[mask > 0], image[mask > 0])
     assert (pasted[5:9, 5:9] == 0.25).all()
 
 
-def test_noisy_pixels_are_not_restored_nor_without_paste_known(picture):
-    estimate = np.full_like(picture, 0.25)
+def test_noisy_pixels_are_not_restored_nor_without_paste_known(image):
+    estimate = np.full_like(image, 0.25)
     for fields in ({"noise_std": 0.1}, {"paste_known": False}):
         task = TaskConfig(name="inpaint", **fields)
-        case = build_case(task, "x", picture, mask=hole(picture))
+        case = build_case(task, "x", image, mask=hole(image))
         np.testing.assert_array_equal(restore_known_values(task, case, estimate)[0], estimate)
-    case = build_case(TaskConfig(), "x", picture)
+    case = build_case(TaskConfig(), "x", image)
     np.testing.assert_array_equal(restore_known_values(TaskConfig(), case, estimate)[0], estimate)
 
 
 @pytest.mark.parametrize("noise", ["poisson", "poisson_gauss", "salt_and_pepper"])
-def test_noisy_pixels_of_a_simulation_are_not_restored(picture, noise):
+def test_noisy_pixels_of_a_simulation_are_not_restored(image, noise):
     task = TaskConfig(name="inpaint", noise=noise)
-    case = simulate_case(jax.random.key(0), task, "x", picture)
-    np.testing.assert_array_equal(restore_known_values(task, case, picture)[0], picture)
+    case = simulate_case(jax.random.key(0), task, "x", image)
+    np.testing.assert_array_equal(restore_known_values(task, case, image)[0], image)
 
 
-def test_saturated_values_are_not_restored(picture):
+def test_saturated_values_are_not_restored(image):
     task = TaskConfig(name="demosaic", saturation=0.7)
-    case = simulate_case(jax.random.key(0), task, "x", picture)
+    case = simulate_case(jax.random.key(0), task, "x", image)
     saturated = np.asarray(case.problem.measurement) >= 0.7
     assert saturated.any()
-    estimate, _ = restore_known_values(task, case, np.full_like(picture, 0.25))
+    estimate, _ = restore_known_values(task, case, np.full_like(image, 0.25))
     again = np.asarray(case.problem.operator(jnp.asarray(estimate)))
     assert (again[saturated] == 0.25).all()
     np.testing.assert_array_equal(
@@ -70,37 +70,37 @@ def test_saturated_values_are_not_restored(picture):
     )
 
 
-def test_the_values_of_a_mosaic_are_restored(picture):
+def test_the_values_of_a_mosaic_are_restored(image):
     task = TaskConfig(name="demosaic", pattern="GBRG")
-    case = simulate_case(jax.random.key(0), task, "x", picture)
-    assert case.shape == picture.shape
-    pasted, _ = restore_known_values(task, case, np.zeros_like(picture))
+    case = simulate_case(jax.random.key(0), task, "x", image)
+    assert case.shape == image.shape
+    pasted, _ = restore_known_values(task, case, np.zeros_like(image))
     operator = case.problem.operator
     np.testing.assert_array_equal(operator(jnp.asarray(pasted)), case.problem.measurement)
-    assert np.count_nonzero(pasted) == picture[..., 0].size
+    assert np.count_nonzero(pasted) == image[..., 0].size
 
 
-def test_an_image_to_super_resolve_is_the_factor_times_larger(picture):
-    case = build_case(TaskConfig(name="super_resolve", factor=3), "x", picture[:20, :15])
+def test_an_image_to_super_resolve_is_the_factor_times_larger(image):
+    case = build_case(TaskConfig(name="super_resolve", factor=3), "x", image[:20, :15])
     assert case.shape == (60, 45, 3)
     assert case.preview.shape == (60, 45, 3)
     assert case.preview_name == "bicubic"
 
 
-def test_the_guide_of_a_flash_pair_is_the_code(picture):
-    guide = picture[::-1]
-    case = build_case(TaskConfig(name="flash"), "x", picture, guide=guide)
+def test_the_guide_of_a_flash_pair_is_the_code(image):
+    guide = image[::-1]
+    case = build_case(TaskConfig(name="flash"), "x", image, guide=guide)
     np.testing.assert_array_equal(case.problem.code_image, guide)
-    np.testing.assert_array_equal(case.problem.measurement, picture)
+    np.testing.assert_array_equal(case.problem.measurement, image)
 
 
-def test_saturated_values_get_no_weight(picture):
-    picture = picture.copy()
-    picture[3, 4] = 1.0
-    case = build_case(TaskConfig(saturation=1.0), "x", picture)
+def test_saturated_values_get_no_weight(image):
+    image = image.copy()
+    image[3, 4] = 1.0
+    case = build_case(TaskConfig(saturation=1.0), "x", image)
     weights = np.asarray(case.problem.weights)
     assert (weights[3, 4] == 0).all()
-    np.testing.assert_array_equal(weights, picture < 1)
+    np.testing.assert_array_equal(weights, image < 1)
 
 
 def test_a_sinogram_determines_the_size_of_its_image():
@@ -119,16 +119,16 @@ def test_a_sinogram_in_another_unit_gets_a_note():
         assert all(words in note for words, note in zip(expected, notes, strict=True))
 
 
-def test_a_complex_measurement_of_the_images_size_is_shown_by_its_adjoint(picture):
-    operator = SubsampledFourier(jnp.ones(picture.shape[:2]))
-    y = np.fft.fft2(picture, axes=(0, 1), norm="ortho")
-    task = TaskConfig(name="custom", operator="-", image_shape=picture.shape)
+def test_a_complex_measurement_of_the_images_size_is_shown_by_its_adjoint(image):
+    operator = SubsampledFourier(jnp.ones(image.shape[:2]))
+    y = np.fft.fft2(image, axes=(0, 1), norm="ortho")
+    task = TaskConfig(name="custom", operator="-", image_shape=image.shape)
     case = build_case(task, "x", y, operator=operator)
-    np.testing.assert_allclose(case.preview, picture / picture.max(), atol=1e-4)
+    np.testing.assert_allclose(case.preview, image / image.max(), atol=1e-4)
 
 
-def test_measured_frequencies_are_those_of_the_mask(picture):
-    y = np.fft.fft2(picture[..., 0], norm="ortho")
+def test_measured_frequencies_are_those_of_the_mask(image):
+    y = np.fft.fft2(image[..., 0], norm="ortho")
     mask = np.random.default_rng(0).random(y.shape) < 0.5
     case = build_case(TaskConfig(name="compressed_sensing"), "x", y, mask=mask)
     assert case.shape == (40, 36, 1)
@@ -148,82 +148,83 @@ def test_measured_frequencies_are_those_of_the_mask(picture):
     ],
     ids=lambda fields: "-".join(fields.values()),
 )
-def test_the_class_of_the_operator_is_known_before_the_case(picture, fields):
-    image = picture[:36, :, :1] if fields["name"] in ("ct", "compressed_sensing") else picture
-    guide = {"guide": picture} if fields["name"] == "flash" else {}
+def test_the_class_of_the_operator_is_known_before_the_case(image, fields):
+    is_gray = fields["name"] in ("ct", "compressed_sensing")
+    reference = image[:36, :, :1] if is_gray else image
+    guide = {"guide": image} if fields["name"] == "flash" else {}
     task = TaskConfig(known_fraction=0.1, num_angles=4, **fields)
-    case = simulate_case(jax.random.key(0), task, "x", image, **guide)
+    case = simulate_case(jax.random.key(0), task, "x", reference, **guide)
     assert type(case.problem.operator) is operator_class(task)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p), "mask"),
-        (lambda p: build_case(TaskConfig(), "x", p, mask=hole(p)), "belongs to inpaint"),
-        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=np.ones((3, 3))), "size"),
-        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=hole(p) + 1), "no missing"),
-        (lambda p: build_case(TaskConfig(name="inpaint"), "x", p, mask=0 * hole(p)), "no known"),
-        (lambda p: build_case(TaskConfig(), "x", p[:20]), "33"),
-        (lambda p: build_case(TaskConfig(), "x", p[..., 0]), r"\[H, W"),
-        (lambda p: build_case(TaskConfig(), "x", p * np.nan), "finite"),
-        (lambda p: build_case(TaskConfig(name="flash"), "x", p), "--guide"),
-        (lambda p: build_case(TaskConfig(name="flash"), "x", p, guide=p[1:]), "size"),
-        (lambda p: build_case(TaskConfig(name="demosaic"), "x", p), "one channel, got 3"),
+        (lambda y: build_case(TaskConfig(name="inpaint"), "x", y), "mask"),
+        (lambda y: build_case(TaskConfig(), "x", y, mask=hole(y)), "belongs to inpaint"),
+        (lambda y: build_case(TaskConfig(name="inpaint"), "x", y, mask=np.ones((3, 3))), "size"),
+        (lambda y: build_case(TaskConfig(name="inpaint"), "x", y, mask=hole(y) + 1), "no missing"),
+        (lambda y: build_case(TaskConfig(name="inpaint"), "x", y, mask=0 * hole(y)), "no known"),
+        (lambda y: build_case(TaskConfig(), "x", y[:20]), "33"),
+        (lambda y: build_case(TaskConfig(), "x", y[..., 0]), r"\[H, W"),
+        (lambda y: build_case(TaskConfig(), "x", y * np.nan), "finite"),
+        (lambda y: build_case(TaskConfig(name="flash"), "x", y), "--guide"),
+        (lambda y: build_case(TaskConfig(name="flash"), "x", y, guide=y[1:]), "size"),
+        (lambda y: build_case(TaskConfig(name="demosaic"), "x", y), "one channel, got 3"),
         (
-            lambda p: build_case(
-                TaskConfig(name="deblur"), "x", p, kernel=np.full((3, 3), 0.2, np.float32)
+            lambda y: build_case(
+                TaskConfig(name="deblur"), "x", y, kernel=np.full((3, 3), 0.2, np.float32)
             ),
             "1.8",
         ),
         (
-            lambda p: build_case(
-                TaskConfig(name="deblur"), "x", p, kernel=np.full((99, 3), 1 / 297, np.float32)
+            lambda y: build_case(
+                TaskConfig(name="deblur"), "x", y, kernel=np.full((99, 3), 1 / 297, np.float32)
             ),
             "99",
         ),
-        (lambda p: build_case(TaskConfig(name="deblur", kernel="file"), "x", p), "--kernel"),
+        (lambda y: build_case(TaskConfig(name="deblur", kernel="file"), "x", y), "--kernel"),
         (
-            lambda p: build_case(TaskConfig(name="ct", num_angles=8), "x", np.zeros((57, 7))),
+            lambda y: build_case(TaskConfig(name="ct", num_angles=8), "x", np.zeros((57, 7))),
             "8 angles.*57, 7",
         ),
         (
-            lambda p: build_case(TaskConfig(name="ct", num_angles=7), "x", np.zeros((59, 7))),
+            lambda y: build_case(TaskConfig(name="ct", num_angles=7), "x", np.zeros((59, 7))),
             "got 59",
         ),
         (
-            lambda p: build_case(
+            lambda y: build_case(
                 TaskConfig(name="compressed_sensing", image_shape=(40, 40, 1)),
                 "x",
-                p[..., 0],
+                y[..., 0],
                 mask=np.ones((40, 40)),
             ),
             r"\(40, 40, 1\)",
         ),
         (
-            lambda p: build_case(TaskConfig(name="compressed_sensing"), "x", p[..., 0]),
+            lambda y: build_case(TaskConfig(name="compressed_sensing"), "x", y[..., 0]),
             "which frequencies",
         ),
         (
-            lambda p: build_case(
-                TaskConfig(name="compressed_sensing", sensing="gaussian"), "x", p[..., 0]
+            lambda y: build_case(
+                TaskConfig(name="compressed_sensing", sensing="gaussian"), "x", y[..., 0]
             ),
-            "only known to a simulation",
+            "only in a simulation",
         ),
-        (lambda p: build_case(TaskConfig(saturation=0.001), "x", p), "0.001"),
-        (lambda p: build_case(TaskConfig(name="custom", operator="no.py:f"), "x", p), "no file"),
+        (lambda y: build_case(TaskConfig(saturation=0.001), "x", y), "0.001"),
+        (lambda y: build_case(TaskConfig(name="custom", operator="no.py:f"), "x", y), "no file"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(picture, call, words):
+def test_inputs_that_do_not_fit_are_refused(image, call, words):
     with pytest.raises(InputError, match=words):
-        call(picture)
+        call(image)
 
 
-def test_an_operator_can_be_passed_as_an_object(picture):
-    matrix = np.random.default_rng(0).standard_normal((50, picture.size)).astype(np.float32)
+def test_an_operator_can_be_passed_as_an_object(image):
+    matrix = np.random.default_rng(0).standard_normal((50, image.size)).astype(np.float32)
     operator = RandomMatrix(jnp.asarray(matrix))
-    y = np.asarray(operator(jnp.asarray(picture)))
-    task = TaskConfig(name="custom", operator="-", image_shape=picture.shape)
+    y = np.asarray(operator(jnp.asarray(image)))
+    task = TaskConfig(name="custom", operator="-", image_shape=image.shape)
     case = build_case(task, "x", y, operator=operator)
-    back = np.asarray(adjoint(operator, picture.shape)(jnp.asarray(y)))
+    back = np.asarray(adjoint(operator, image.shape)(jnp.asarray(y)))
     np.testing.assert_allclose(case.preview, back / np.abs(back).max(), rtol=1e-4, atol=1e-6)

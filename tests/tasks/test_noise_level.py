@@ -4,12 +4,14 @@ import pytest
 from skimage import data
 
 from dip_jax.base import Case, Problem
+from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.operators.bayer import Bayer
 from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import SubsampledFourier
-from dip_jax.tasks.noise_level import estimate_noise_std, with_noise_std
+from dip_jax.presets import build_config
+from dip_jax.tasks.noise_level import estimate_noise_std, resolve_noise, with_noise_std
 
 
 def clean(channels=3):
@@ -109,3 +111,43 @@ def test_the_case_gets_the_estimate_and_a_note():
 def test_a_known_noise_level_stays():
     noisy_case = case(noisy(25 / 255), noise_std=jnp.float32(0))
     assert with_noise_std(noisy_case) is noisy_case
+
+
+SAMPLING = build_config(overrides=["fit.method=sgld"])
+
+
+def test_sampling_estimates_an_unknown_noise_level_and_keeps_a_known_one():
+    unknown = case(noisy(25 / 255))
+    resolved = resolve_noise(unknown, SAMPLING)
+    assert abs(float(resolved.problem.noise_std) * 255 - 25) < 3
+    assert any("noise" in note for note in resolved.notes)
+    assert resolve_noise(resolved, SAMPLING) is resolved
+
+
+def test_sampling_without_noise_keeps_the_exact_measurement_and_adds_a_note():
+    exact = resolve_noise(case(clean(), noise_std=jnp.float32(0)), SAMPLING)
+    assert float(exact.problem.noise_std) == 0  # so known pixels can still be restored
+    assert any("1 gray level" in note for note in exact.notes)
+    assert resolve_noise(exact, SAMPLING) is exact
+
+
+def test_sampling_needs_a_noise_level_except_for_photons():
+    cases = without_estimate()
+    with pytest.raises(InputError, match="noise level"):
+        resolve_noise(cases["sinogram"], SAMPLING)
+    assert resolve_noise(cases["photons"], SAMPLING) is cases["photons"]
+
+
+@pytest.mark.parametrize("rule", ["discrepancy", "sure", "all", "held_out"])
+def test_only_some_stopping_rules_estimate_an_unknown_noise_level(rule):
+    unknown = case(noisy(25 / 255))
+    resolved = resolve_noise(unknown, build_config(overrides=[f"stop.rule={rule}"]))
+    assert np.isnan(float(resolved.problem.noise_std)) == (rule == "held_out")
+    assert len(resolved.notes) == (rule != "held_out")
+
+
+def test_a_stopping_rule_that_never_fires_without_noise_adds_a_note():
+    config = build_config(overrides=["stop.rule=discrepancy"])
+    exact = resolve_noise(case(clean(), noise_std=jnp.float32(0)), config)
+    assert any("never fires" in note for note in exact.notes)
+    assert resolve_noise(exact, config) is exact

@@ -24,8 +24,8 @@ def test_simulated_noise_has_the_requested_level():
     assert float(case.problem.noise_std) == pytest.approx(0.1)
 
 
-def test_the_default_noise_is_25_gray_levels_and_is_clipped(picture):
-    case = simulate(picture)
+def test_the_default_noise_is_25_gray_levels_and_is_clipped(image):
+    case = simulate(image)
     assert float(case.problem.noise_std) == pytest.approx(25 / 255)
     measurement = np.asarray(case.problem.measurement)
     assert measurement.min() >= 0
@@ -57,11 +57,11 @@ def test_salt_and_pepper_hit_the_requested_fraction_of_pixels_in_all_channels():
     assert abs((y[hit] == 1).mean() - 0.5) < 5 * 0.5 / np.sqrt(hit.sum())
 
 
-def test_a_problem_holds_no_ground_truth(picture):
-    case = simulate(picture)
+def test_a_problem_holds_no_ground_truth(image):
+    case = simulate(image)
     for leaf in jax.tree.leaves(case.problem):
-        assert np.shape(leaf) != picture.shape or not np.allclose(leaf, picture)
-    np.testing.assert_array_equal(case.reference, picture)
+        assert np.shape(leaf) != image.shape or not np.allclose(leaf, image)
+    np.testing.assert_array_equal(case.reference, image)
 
 
 def test_a_random_mask_keeps_the_requested_fraction_of_pixels_in_all_channels():
@@ -73,38 +73,38 @@ def test_a_random_mask_keeps_the_requested_fraction_of_pixels_in_all_channels():
     assert float(case.problem.noise_std) == 0
 
 
-def test_a_small_image_is_that_of_pillows_lanczos_filter_in_8_bits(picture):
-    stored = np.rint(picture * 255).astype(np.uint8)
+def test_a_small_image_is_that_of_pillows_lanczos_filter_in_8_bits(image):
+    stored = np.rint(image * 255).astype(np.uint8)
     small = Image.fromarray(stored).resize((9, 10), Image.Resampling.LANCZOS)
-    case = simulate(picture, name="super_resolve", factor=4)
+    case = simulate(image, name="super_resolve", factor=4)
     np.testing.assert_allclose(case.problem.measurement, np.asarray(small) / 255, atol=1e-6)
 
 
-def test_a_factor_that_does_not_divide_the_sides_loses_no_pixel(picture):
-    case = simulate(picture, name="super_resolve", factor=7)
+def test_a_factor_that_does_not_divide_the_sides_loses_no_pixel(image):
+    case = simulate(image, name="super_resolve", factor=7)
     assert case.problem.measurement.shape == (6, 6, 3)
-    assert case.shape == case.reference.shape == case.preview.shape == picture.shape
+    assert case.shape == case.reference.shape == case.preview.shape == image.shape
 
 
-def test_a_blurred_image_is_that_of_scipy(picture):
-    case = simulate(picture, name="deblur", kernel_std=1.2, noise_std=0.0)
-    expected = ndimage.gaussian_filter(picture, (1.2, 1.2, 0), mode="mirror")
+def test_a_blurred_image_is_that_of_scipy(image):
+    case = simulate(image, name="deblur", kernel_std=1.2, noise_std=0.0)
+    expected = ndimage.gaussian_filter(image, (1.2, 1.2, 0), mode="mirror")
     np.testing.assert_allclose(case.problem.measurement, expected, atol=1e-4)
 
 
-def test_a_compressed_image_is_that_of_pillow_and_its_coefficients_are_known(picture):
-    case = simulate(picture, name="dejpeg", quality=30)
+def test_a_compressed_image_is_that_of_pillow_and_its_coefficients_are_known(image):
+    case = simulate(image, name="dejpeg", quality=30)
     operator, y = case.problem.operator, np.asarray(case.problem.measurement)
-    beyond = np.abs(np.asarray(operator(picture)) - y) - np.asarray(case.problem.tolerance)
+    beyond = np.abs(np.asarray(operator(image)) - y) - np.asarray(case.problem.tolerance)
     # the image itself lies within the intervals, up to the rounding of its encoder
     assert np.mean(beyond > 2 / 255) < 1e-3
-    decoded = simulate(picture, name="dejpeg", quality=30, jpeg="decoded")
+    decoded = simulate(image, name="dejpeg", quality=30, jpeg="decoded")
     assert decoded.problem.tolerance is None
     np.testing.assert_array_equal(decoded.problem.measurement, case.preview)
 
 
-def test_random_frequencies_and_random_sums_have_the_requested_fraction(picture):
-    gray = picture[..., :1]
+def test_random_frequencies_and_random_sums_have_the_requested_fraction(image):
+    gray = image[..., :1]
     fourier = simulate(gray, name="compressed_sensing", known_fraction=0.25)
     assert int(np.asarray(fourier.problem.operator.mask).sum()) == round(0.25 * gray.size)
     assert fourier.problem.measurement.dtype == np.complex64
@@ -113,15 +113,15 @@ def test_random_frequencies_and_random_sums_have_the_requested_fraction(picture)
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"flash", "custom"}))
-def test_every_task_has_a_measurement_of_its_operators_shape_and_a_preview(task, picture):
-    picture = picture[:36, :, :1] if task == "ct" else picture
-    case = simulate(picture, name=task, noise_std=0.01)
-    predicted = jax.eval_shape(case.problem.operator, picture)
+def test_every_task_has_a_measurement_of_its_operators_shape_and_a_preview(task, image):
+    image = image[:36, :, :1] if task == "ct" else image
+    case = simulate(image, name=task, noise_std=0.01)
+    predicted = jax.eval_shape(case.problem.operator, image)
     assert predicted.shape == case.problem.measurement.shape
     if case.preview is None:
-        assert case.problem.measurement.shape == picture.shape
+        assert case.problem.measurement.shape == image.shape
     else:
-        assert case.preview.shape == picture.shape
+        assert case.preview.shape == image.shape
 
 
 @pytest.mark.parametrize(

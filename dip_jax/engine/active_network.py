@@ -1,0 +1,199 @@
+"""A network in a slot: its case, its log on the host, and the result that it becomes."""
+
+import time
+import zlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dip_jax.base import Case, Posterior, Result, Status, network_label
+from dip_jax.config import Config
+from dip_jax.engine.case_queue import QueuedCase
+from dip_jax.engine.slots import Slots
+from dip_jax.engine.step_loop import Slot, SlotStatus
+from dip_jax.nets import num_params
+from dip_jax.posterior.moments import Moments, num_kept, trace_names
+from dip_jax.tasks.cases import restore_known_values
+
+
+class SavedNetwork(NamedTuple):
+    """A network in progress as a checkpoint stores it: NumPy arrays only."""
+
+    name: str
+    """The label of the network, see `network_label`."""
+    fingerprint: int
+    """Checksum of the case; a state is never continued for another case."""
+    slot: Slot
+    """The state of the slot."""
+    curve: dict[str, np.ndarray]
+    """The logged values of all steps so far."""
+    seconds: float
+    """Time in a slot so far, s."""
+
+
+class ActiveNetwork:
+    """A network in a slot, and its log on the host."""
+
+    def __init__(self, queued: QueuedCase, index: int):
+        """Starts with an empty log and a running clock.
+
+        Args:
+          queued: The case of the network.
+          index: The slot.
+        """
+        self.case, self.padded, self.index = queued.case, queued.padded, index
+        self.label = network_label(self.case.name, self.case.network_index)
+        self.num_steps = 0
+        self._logs: list[dict[str, np.ndarray]] = []
+        self._seconds = 0.0
+        self._clock = time.perf_counter()
+
+    def fingerprint(self) -> int:
+        """Returns a checksum of all numbers of the case."""
+        problem = self.case.problem
+        checksum = zlib.crc32(getattr(problem.operator, "digest", "").encode())
+        for leaf in jax.tree.leaves((problem, self.case.reference)):
+            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        return checksum
+
+    def resume(self, saved: SavedNetwork) -> None:
+        """Continues the log of a saved network."""
+        self._logs = [saved.curve]
+        self.num_steps = int(saved.slot.state.step)
+        self._seconds = saved.seconds
+
+    def append(self, status: SlotStatus, logs: dict[str, np.ndarray]) -> None:
+        """Appends the steps of a chunk to the log.
+
+        Args:
+          status: The status of all slots after the chunk.
+          logs: The logs of all slots, `[slots, steps, ...]`; steps that a slot did not make have the number -1.
+        """
+        now = time.perf_counter()
+        self._seconds += now - self._clock
+        self._clock = now
+        self.num_steps = int(status.num_steps[self.index])
+        is_made = logs["step"][self.index] >= 0
+        log = {name: values[self.index][is_made] for name, values in logs.items()}
+        if "trace" in log:  # the other steps repeat the trace of the last sample
+            log["trace"] = log["trace"][log["sampled"] > 0]
+        self._logs.append(log)
+
+    def last_values(self) -> dict[str, float] | None:
+        """Returns the logged values of the last step; None if the last chunk made no step."""
+        log = self._logs[-1]
+        if not log["step"].size:
+            return None
+        return {name: values[-1] for name, values in log.items() if name != "trace"}
+
+    def save(self, slots: Slots) -> SavedNetwork:
+        """Returns the network as a checkpoint stores it."""
+        state = slots.save(self.index)
+        return SavedNetwork(self.label, self.fingerprint(), state, self._curve(), self._seconds)
+
+    def result(self, slots: Slots, status: SlotStatus, config: Config) -> Result:
+        """Returns the result that the network has reached.
+
+        Args:
+          slots: The slots; that of the network must still hold its state.
+          status: The status of all slots after the last chunk.
+          config: The settings.
+        """
+        case, index = self.case, self.index
+        height, width, _ = case.shape
+        estimate = slots.estimate(index)[:height, :width]
+        curve, moments = self._curve(), slots.moments(index)
+        traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
+        image, notes = restore_known_values(config.task, case, estimate)
+        return Result(
+            name=case.name,
+            status=_status(status, index),
+            image=image,
+            raw=estimate,
+            num_steps=int(status.num_steps[index]),
+            stop_step=int(status.stop_step[index]),
+            num_rollbacks=int(status.num_rollbacks[index]),
+            num_params=num_params(slots.slot_shapes.state.params),
+            curve=curve,
+            seconds=self._seconds,
+            compile_seconds=slots.compile_seconds,
+            notes=notes,
+            stops={
+                rule: (int(step[index]), bool(has_fired[index]))
+                for rule, (step, has_fired) in status.stops.items()
+            },
+            held_out=_crop_held_out(slots.held_out(index), case),
+            posterior=None if moments is None else _posterior(moments, traces, case.shape, config),
+            network_index=case.network_index,
+        )
+
+    def _curve(self) -> dict[str, np.ndarray]:
+        # A checkpoint from before the first sample has no traces.
+        return {
+            name: np.concatenate([log[name] for log in self._logs if name in log])
+            for name in self._logs[-1]
+        }
+
+
+def failed_result(case: Case, error: Exception) -> Result:
+    """Returns the result of a case that could not be fitted.
+
+    Args:
+      case: The case.
+      error: The reason.
+    """
+    no_image = np.zeros((0, 0, case.shape[-1]), np.float32)
+    return Result(
+        name=case.name,
+        status=Status.FAILED,
+        image=no_image,
+        raw=no_image,
+        num_steps=0,
+        stop_step=0,
+        num_rollbacks=0,
+        num_params=0,
+        curve={},
+        seconds=0.0,
+        compile_seconds=0.0,
+        error=error,
+        network_index=case.network_index,
+    )
+
+
+def _status(status: SlotStatus, index: int) -> Status:
+    if status.diverged[index]:
+        return Status.DIVERGED
+    if status.stopped[index]:
+        return Status.STOPPED
+    return Status.INTERRUPTED if status.is_active[index] else Status.DONE
+
+
+def _posterior(
+    moments: Moments, traces: np.ndarray, shape: tuple[int, int, int], config: Config
+) -> Posterior:
+    """Returns the samples of one chain, without the margin of its canvas."""
+    height, width, _ = shape
+    mean, deviation, samples = (
+        np.asarray(array)[..., :height, :width, :]
+        for array in (moments.mean, moments.deviation, moments.kept)
+    )
+    num_samples = int(moments.num_samples)
+    kept = num_kept(config.sgld, num_samples, config.fit.num_steps)
+    return Posterior(
+        mean=mean,
+        std=np.sqrt(deviation / max(num_samples - 1, 1)),
+        chain_means=mean[None],
+        num_samples=num_samples,
+        traces=traces[None],
+        trace_names=trace_names(shape),
+        samples=samples[:kept],
+    )
+
+
+def _crop_held_out(held_out: np.ndarray | None, case: Case) -> np.ndarray | None:
+    """Returns which measurements were held out, without the margin of the canvas."""
+    shape = np.shape(case.problem.measurement)
+    if held_out is None or held_out.ndim != len(shape):
+        return None
+    return held_out[tuple(slice(0, size) for size in shape)]

@@ -1,0 +1,97 @@
+"""One result from the results of several networks of an image: chains of a sampler, or seeds of a fit."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dip_jax.base import Case, Posterior, Result, Status
+from dip_jax.config import Config
+from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
+from dip_jax.tasks.cases import restore_known_values
+
+# The status of the merged result is the first of these that a network has.
+_STATUS_ORDER = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
+
+
+def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
+    """Returns the result of several networks of one image.
+
+    For chains, the estimate is the mean of all samples, and their variance is the sum of the variance within and
+    between chains. For seeds, it is the mean of the estimates without outliers. Diverged networks are left out
+    unless all diverged, and interrupted ones if others have finished.
+
+    Args:
+      case: The case of the image.
+      results: A result for each network; at least one.
+      config: The settings.
+
+    Returns:
+      The merged result; the first failed one if a network failed.
+    """
+    results = sorted(results, key=lambda result: result.network_index)
+    for result in results:
+        if result.error is not None:
+            return result
+    selection = _select(results)
+    pool = _pool_chains if config.fit.method == "sgld" else _pool_seeds
+    posterior, estimate, pool_notes = pool(selection.results)
+    image, notes = restore_known_values(config.task, case, estimate)
+    statuses = [result.status for result in selection.results]
+    status = next(s for s in _STATUS_ORDER if s in statuses)
+    stop_steps = [result.stop_step for result in selection.results]
+    return selection.results[0]._replace(
+        status=status if selection.is_complete else Status.INTERRUPTED,
+        image=image,
+        raw=estimate,
+        num_steps=max(result.num_steps for result in results),
+        stop_step=round(float(np.median(stop_steps))),
+        num_rollbacks=sum(result.num_rollbacks for result in results),
+        seconds=sum(result.seconds for result in results),
+        notes=(*notes, *selection.notes, *pool_notes),
+        posterior=posterior,
+        network_curves=tuple(result.curve for result in results),
+    )
+
+
+class _Selection(NamedTuple):
+    """The networks of which an image is made."""
+
+    results: list[Result]
+    is_complete: bool
+    """Whether no interrupted network was left out."""
+    notes: list[str]
+
+
+def _select(results: Sequence[Result]) -> _Selection:
+    sound = [result for result in results if result.status != Status.DIVERGED] or list(results)
+    notes = [
+        f"network {result.network_index + 1} diverged and is left out"
+        for result in results
+        if len(sound) < len(results) and result.status == Status.DIVERGED
+    ]
+    finished = [result for result in sound if result.status != Status.INTERRUPTED]
+    num_interrupted = len(sound) - len(finished)
+    if not finished or not num_interrupted:
+        return _Selection(sound, num_interrupted == 0, notes)
+    plural = "networks were" if num_interrupted > 1 else "network was"
+    notes.append(f"{num_interrupted} {plural} interrupted and left out")
+    return _Selection(finished, False, notes)
+
+
+def _pool_chains(results: Sequence[Result]) -> tuple[Posterior, np.ndarray, list[str]]:
+    posterior = pool_chains([r.posterior for r in results if r.posterior is not None])
+    if posterior.num_samples:
+        return posterior, posterior.mean, []
+    return posterior, np.mean([result.raw for result in results], axis=0), []
+
+
+def _pool_seeds(results: Sequence[Result]) -> tuple[Posterior, np.ndarray, list[str]]:
+    estimates = np.stack([result.raw for result in results])
+    excluded = outliers(estimates)
+    notes = [
+        f"network {results[i].network_index + 1} differs from the others and is left out of the mean"
+        for i in excluded
+    ]
+    posterior = pool_seeds(np.delete(estimates, excluded, axis=0), estimates)
+    return posterior, posterior.mean, notes
