@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -128,7 +129,7 @@ _FAILED, _MISTAKE, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What one call of the command asks for; made without JAX, so that mistakes are answered at once."""
+    """The request of one call of the command; made without JAX, so that mistakes are reported at once."""
 
     mode: Literal["demo", "plan", "compare", "restore"]
     configs: dict[str, Config]
@@ -153,6 +154,7 @@ class Request:
 
 def main() -> int:
     """Runs the command; returns the exit status."""
+    _prepare_process()
     try:
         rest = FLAGS(sys.argv)[1:]
         if FLAGS.help:
@@ -176,6 +178,10 @@ def main() -> int:
     except (flags.Error, InputError) as error:
         print(f"dip_jax: {error}", file=sys.stderr)
         return _MISTAKE
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until the process ends
+        print("dip_jax: standard output was closed; the files are complete.", file=sys.stderr)
+        return _FAILED
     except OSError as error:  # a full disk, or a folder that was removed
         print(f"dip_jax: {error}; files written before are complete.", file=sys.stderr)
         return _FAILED
@@ -184,6 +190,17 @@ def main() -> int:
     if status == _INTERRUPTED:
         print("dip_jax: interrupted; files written before are complete.", file=sys.stderr)
     return status
+
+
+def _prepare_process() -> None:
+    """Makes the process independent of an environment that is meant for other programs."""
+    os.environ["MPLBACKEND"] = "agg"  # notebooks set one that only their own kernel has
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):  # a name may not be in the encoding of the stream
+            stream.reconfigure(errors="backslashreplace")
 
 
 def resolve_flags() -> Request:
@@ -196,7 +213,7 @@ def resolve_flags() -> Request:
     given = frozenset(
         name for name, value in values.items() if value not in (None, []) and value is not False
     )
-    mode = _choose_mode(given)
+    mode, output = _choose_mode(given), Path(os.path.expanduser(FLAGS.output))
     return Request(
         mode=mode,
         configs=_build_configs("demo" if mode == "demo" else FLAGS.preset),
@@ -214,7 +231,7 @@ def resolve_flags() -> Request:
             "num_processes": FLAGS.num_processes,
             "process_id": FLAGS.process_id,
         },
-        output=Path(FLAGS.output) / "demo" if mode == "demo" else Path(FLAGS.output),
+        output=output / "demo" if mode == "demo" else output,
         overwrite=FLAGS.overwrite,
         resume=FLAGS.resume,
         cpu_devices=FLAGS.cpu_devices,
@@ -228,7 +245,7 @@ def _choose_mode(given: frozenset[str]) -> Literal["demo", "plan", "compare", "r
         return "plan"
     if "compare" in given:
         return "compare"
-    # Without images and without a task the command shows what it does.
+    # Without images and without a task, the command runs the demo.
     is_demo = FLAGS.preset == "demo" or not given & {"task", "preset", "operator"}
     return "demo" if is_demo and not given & {"input", "reference"} else "restore"
 
@@ -312,11 +329,14 @@ def dispatch(request: Request) -> "list[Summary]":
     from dip_jax.batch.processes import ProcessOptions
     from dip_jax.cli import compare, console, demo, plan
     from dip_jax.engine import program_cache
+    from dip_jax.engine.devices import require_platform
 
     if request.keep_compiled:
         program_cache.keep_compiled()
     if request.cpu_devices is not None:
         jax.config.update("jax_num_cpu_devices", request.cpu_devices)
+    if not request.processes["distributed"]:  # processes meet before they use a device
+        require_platform()
     config, output, files = request.config, request.output, InputFiles(**request.files)
     if request.mode == "plan":
         start_seconds = plan.seconds_since_start()

@@ -1,5 +1,6 @@
-"""Memory: what a program needs, what there is, and what was used."""
+"""Memory that a program needs, that is available, and that was used."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +13,11 @@ from dip_jax.errors import InputError
 
 
 def program_bytes(analysis: Any) -> int:
-    """Bytes that the program needs on a device, as the compiler counts them."""
+    """Returns the bytes that a program needs on a device.
+
+    Args:
+      analysis: The memory analysis of the compiler.
+    """
     return (
         analysis.temp_size_in_bytes
         + analysis.argument_size_in_bytes
@@ -22,26 +27,58 @@ def program_bytes(analysis: Any) -> int:
 
 
 def available_bytes(config: Config) -> float:
-    """What a program may use of a device: `run.max_memory`, or what is free on CPU, all of it elsewhere."""
+    """Returns the bytes that a program may use on a device.
+
+    This is `run.max_memory` if set. By default it is the free memory on CPU, and the whole memory elsewhere.
+    """
     if config.run.max_memory is not None:
         return config.run.max_memory * 1e9
     if is_cpu():
-        return psutil.virtual_memory().available
+        return min(psutil.virtual_memory().available, container_bytes())
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
 
 
+def container_bytes(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Returns the bytes that the container of this process may still use; infinity without a limit.
+
+    Args:
+      root: The control group of the container, version 2 or 1.
+
+    References:
+      Control Group v2 and Memory Resource Controller, in the documentation of the Linux kernel.
+    """
+    for folder, limit, usage, cache in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            total, used = (int((folder / name).read_text()) for name in (limit, usage))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # no such group, or the limit is "max"
+            continue
+        return max(0, total - used + int(stat.get(cache, 0)))  # cached files can be dropped
+    return np.inf
+
+
 def too_large(needed: float, available: float, shape: tuple[int, ...], number: int) -> InputError:
-    """What to tell a user whose `number` pictures of `shape` do not fit; both amounts in bytes."""
+    """Returns the error for images that do not fit into memory.
+
+    Args:
+      needed: Bytes that they need.
+      available: Bytes that are available.
+      shape: Height, width and channels of an image.
+      number: Number of images.
+    """
     return InputError(
-        f"{number} picture{'s' * (number > 1)} of {shape[1]} x {shape[0]} would need about "
+        f"{number} image{'s' * (number > 1)} of {shape[1]} x {shape[0]} would need about "
         f"{needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available; use a smaller "
-        "picture, fewer channels (--preset=denoise_small or --set net.channels_down=...), fewer slots "
-        "(--slots), or say that there is more (--set run.max_memory=GB)."
+        "image, fewer channels (--preset=denoise_small or --set net.channels_down=...), fewer slots "
+        "(--slots), or raise the limit (--set run.max_memory=GB)."
     )
 
 
 def peak_bytes() -> int:
-    """The most memory in use so far: of the process on CPU, of the fullest device elsewhere."""
+    """Returns the peak of the bytes in use: of the process on CPU, of the fullest device elsewhere."""
     if is_cpu():
         try:
             import resource

@@ -1,0 +1,39 @@
+"""Memory that is available to the process."""
+
+import numpy as np
+import pytest
+
+from dip_jax.engine import memory
+from dip_jax.presets import build_config
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "cache"),
+    [
+        (".", ("memory.max", "memory.current"), "inactive_file"),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),
+    ],
+)
+def test_the_limit_of_a_container_counts_without_its_cached_files(tmp_path, folder, names, cache):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name, text in (
+        *zip(names, ("1000\n", "700\n"), strict=True),
+        ("memory.stat", f"{cache} 50\n"),
+    ):
+        (tmp_path / folder / name).write_text(text)
+    assert memory.container_bytes(tmp_path) == 350
+
+
+def test_a_container_without_a_limit_has_no_bound(tmp_path):
+    assert memory.container_bytes(tmp_path) == np.inf
+    for name, text in (("memory.max", "max\n"), ("memory.current", "7\n"), ("memory.stat", "")):
+        (tmp_path / name).write_text(text)
+    assert memory.container_bytes(tmp_path) == np.inf
+
+
+def test_the_smaller_of_host_and_container_is_available(monkeypatch):
+    monkeypatch.setattr(memory, "container_bytes", lambda: 123)
+    assert memory.available_bytes(build_config()) == 123
+    monkeypatch.setattr(memory, "container_bytes", lambda: np.inf)
+    assert 123 < memory.available_bytes(build_config()) < np.inf
+    assert memory.available_bytes(build_config(overrides=["run.max_memory=2"])) == 2e9
