@@ -14,6 +14,7 @@ from dip_jax.errors import InputError
 from dip_jax.images.decode import SUFFIXES
 from dip_jax.images.read import MAX_PIXELS, list_images, peek_shape
 from dip_jax.images.side_inputs import ARRAY_SUFFIX
+from dip_jax.report.manifest import RecordedFiles, is_image_file, is_run_file
 
 
 class InputFiles(NamedTuple):
@@ -68,6 +69,7 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
     paths = list_images(
         list(files.inputs or files.references),
         suffixes=(*SUFFIXES, ARRAY_SUFFIX) if takes_arrays else SUFFIXES,
+        exclude=RecordedFiles(),
     )
     references = _by_stem(files.references) if is_degraded else {}
     side_inputs = {
@@ -98,8 +100,10 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     """Names images by their stems, which are made unique.
 
     Images of equal stem also get the folders in which their paths differ (`a/photo`, `b/photo`), and
-    within one folder their suffixes (`png/photo`, `jpg/photo`). The last part is always the stem: the
-    random numbers of an image follow from it, so they do not depend on the other images.
+    within one folder their suffixes (`png/photo`, `jpg/photo`). Stems that differ only in case are numbered
+    (`case-1/Photo`, `case-2/photo`), because some file systems do not distinguish them. A name that a run needs for
+    a file of its own gets the folder `images` (`images/index.html`). The last part is always the stem: the random
+    numbers of an image follow from it, so they do not depend on the other images.
 
     Args:
       paths: The files of the images.
@@ -116,26 +120,38 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     """
     by_stem: dict[str, list[Path]] = {}
     for path in paths:
-        by_stem.setdefault(path.stem, []).append(path)
-    names = {}
-    for path in paths:
-        namesakes = by_stem[path.stem]
-        if len(namesakes) == 1:
-            names[path.stem] = path
-            continue
-        folders = [os.path.dirname(os.path.abspath(namesake)) for namesake in namesakes]
-        folder = os.path.dirname(os.path.abspath(path))
-        prefix = Path(os.path.relpath(folder, os.path.commonpath(folders)))
-        if folders.count(folder) > 1:
-            prefix /= path.suffix[1:]
-        names[(prefix / path.stem).as_posix()] = path
-    if len(names) < len(paths):
-        stem = next(stem for stem, namesakes in by_stem.items() if len(namesakes) > 2)
+        by_stem.setdefault(path.stem.casefold(), []).append(path)
+    names = {_avoid_run_files(_name(path, by_stem[path.stem.casefold()])): path for path in paths}
+    if len({name.casefold() for name in names}) < len(paths):
+        stem = next(group[0].stem for group in by_stem.values() if len(group) > 1)
         raise InputError(
             f"The images with the stem {stem!r} cannot be told apart by their folders and suffixes; "
             "rename one, or restore them in separate runs."
         )
     return names
+
+
+def _name(path: Path, namesakes: Sequence[Path]) -> str:
+    """The name of an image among those whose stems differ at most in case."""
+    if len(namesakes) == 1:
+        return path.stem
+    folders = [os.path.dirname(os.path.abspath(namesake)) for namesake in namesakes]
+    folder = os.path.dirname(os.path.abspath(path))
+    prefix = Path(os.path.relpath(folder, os.path.commonpath(folders)))
+    neighbors = [p for p, f in zip(namesakes, folders, strict=True) if f == folder]
+    if len({p.suffix.casefold() for p in neighbors}) > 1:
+        prefix /= path.suffix[1:]
+    same = sorted(p.name for p in neighbors if p.suffix.casefold() == path.suffix.casefold())
+    if len(same) > 1:
+        prefix /= f"case-{same.index(path.name) + 1}"
+    return (prefix / path.stem).as_posix()
+
+
+def _avoid_run_files(name: str) -> str:
+    """Puts an image into the folder `images` if a part of its name may be a file of a run or of another image."""
+    first, *others = name.split("/")
+    is_taken = is_run_file(first) or any(is_image_file(part) for part in others)
+    return f"images/{name}" if is_taken else name
 
 
 def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:

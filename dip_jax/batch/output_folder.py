@@ -10,12 +10,12 @@ from pathlib import Path
 from dip_jax.config import Config, from_json, to_json
 from dip_jax.errors import InputError
 from dip_jax.images.atomic import write_text
-from dip_jax.report.contact_sheets import require_free_contact_sheets
-from dip_jax.report.manifest import STATE_FOLDER
+from dip_jax.report.contact_sheets import contact_sheet_names
+from dip_jax.report.manifest import STATE_FOLDER, Manifest, is_image_file
 from dip_jax.report.summary import remove_summary
 
 # Files that a run writes into its folder, in addition to the folders of the images.
-_RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html", "contact-1.png")
+_RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html")
 
 
 def checkpoint_folder(folder: Path) -> Path:
@@ -50,12 +50,13 @@ def prepare_folder(
 
     Raises:
       InputError: If the folder cannot be written; if it holds another run, and neither `overwrite` nor
-        `resume` is set; if it holds a run of other settings that is to be resumed; or if a contact sheet
-        would overwrite a file that no run wrote.
+        `resume` is set; if it holds a run of other settings that is to be resumed; or if a file that no run
+        wrote has the name of a file of the run.
     """
-    require_free_contact_sheets(folder, len(names))
     _require_writable(folder)
+    _require_free_names(folder, names)
     _require_permission(folder, names, config, overwrite=overwrite, resume=resume)
+    Manifest(folder).add(_RUN_FILES)
     path, text = folder / "config.json", to_json(config)
     if not path.exists() or path.read_text() != text:
         write_text(path, text)
@@ -64,7 +65,7 @@ def prepare_folder(
         shutil.rmtree(checkpoint_folder(folder), ignore_errors=True)
         for name in names:
             with contextlib.suppress(OSError):
-                remove_summary(folder / name)
+                remove_summary(folder, name)
     if not resume or process == 0:
         shutil.rmtree(heartbeat_folder(folder), ignore_errors=True)
 
@@ -91,11 +92,26 @@ def _require_writable(folder: Path) -> None:
         ) from None
 
 
+def _require_free_names(folder: Path, names: Sequence[str]) -> None:
+    run_files = {*_RUN_FILES, *contact_sheet_names(len(names))}
+    taken = Manifest(folder).unrecorded(lambda name: name.casefold() in run_files)
+    for name in names:
+        taken += Manifest(folder, name).unrecorded(is_image_file)
+    state = folder / STATE_FOLDER
+    if state.is_symlink() or state.is_file():
+        taken.append(state)
+    if taken:
+        raise InputError(
+            f"{taken[0]} was not written by dip_jax, and the run needs its name: move it, or choose another "
+            "--output."
+        )
+
+
 def _require_permission(
     folder: Path, names: Sequence[str], config: Config, *, overwrite: bool, resume: bool
 ) -> None:
     path = folder / "config.json"
-    is_taken = any((folder / name).exists() for name in (*_RUN_FILES, *names))
+    is_taken = any((folder / name).exists() for name in (*_RUN_FILES, "contact-1.png", *names))
     # Checked after `is_taken`, because another process may start in between.
     if path.exists() and resume:
         difference = _first_difference(from_json(path.read_text()), config)

@@ -68,7 +68,7 @@ class Reader:
                 )
             unfinished.append(lazy)
             with contextlib.suppress(OSError):  # a stale summary would mark the image as finished
-                remove_summary(self._folder / lazy.name)
+                remove_summary(self._folder, lazy.name)
         return sorted(unfinished, key=self._canvas)
 
     def cases(self, inputs: Sequence[LazyInput]) -> Iterator[Case]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dip_jax.config import Config
 from dip_jax.errors import is_disk_full
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.summarize import failure_summary
 from dip_jax.report.summary import Summary, write_run_summary, write_summary
 
@@ -61,7 +62,7 @@ class RunRecord:
         """Adds an image that could not be restored, and writes its summary."""
         summary = failure_summary(name, self._config, error)
         with contextlib.suppress(OSError):
-            write_summary(self._folder / name, summary)
+            write_summary(Manifest(self._folder, name), summary)
         self.add(summary)
 
     def summaries(self) -> dict[str, Summary]:

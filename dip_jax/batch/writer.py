@@ -71,9 +71,9 @@ class ResultWriter:
             if result.error is not None:
                 self._record.fail(result.name, describe_error(result.error))
                 return
-            folder, case = self._folder / result.name, loaded.case
+            case = loaded.case
             summary = report_image(
-                folder, case, result, self._config, loaded.template, digest=digest
+                self._folder, case, result, self._config, loaded.template, digest=digest
             )
             new_notes = summary["notes"][len(case.notes) :]  # the reader reported those of the case
             for note in new_notes:

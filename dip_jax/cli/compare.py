@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +18,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dip_jax.base import Case, Status
 from dip_jax.batch.folder import restore_files
-from dip_jax.batch.inputs import InputFiles, list_inputs
+from dip_jax.batch.inputs import InputFiles, LazyInput, list_inputs
 from dip_jax.batch.processes import SINGLE_PROCESS, ProcessOptions
 from dip_jax.batch.progress import FolderProgress
 from dip_jax.config import Config
 from dip_jax.errors import InputError
 from dip_jax.images.read import read_image
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
 from dip_jax.report.sheet import degraded_image
 from dip_jax.report.summary import Summary
@@ -73,6 +74,8 @@ def compare_files(
     output = Path(os.path.expanduser(output))
     if not files.inputs:
         _require_same_degradation(configs)
+    inputs = list_inputs(next(iter(configs.values())), files)
+    _require_free_figures(output, inputs)
     summaries: list[Summary] = []
     for label, config in configs.items():
         run_summaries = restore_files(
@@ -88,18 +91,31 @@ def compare_files(
         summaries += [{**summary, "variant": label} for summary in run_summaries]
         if any(summary["status"] == Status.INTERRUPTED for summary in run_summaries):
             return summaries
-    for lazy in list_inputs(next(iter(configs.values())), files):
+    for lazy in inputs:
         restored = [s for s in summaries if s["name"] == lazy.name and s["status"].is_finished]
         # A fit that diverged has no PSNR, and is shown only if no other fit has one.
         drawn = [s for s in restored if s["psnr"] is not None] or restored
         if drawn:
             figure = _draw_comparison(drawn, output, lazy.load().case)
-            save_png(output / f"comparison-{lazy.name.replace('/', '-')}.png", figure)
+            save_png(Manifest(output).path(_figure_name(lazy)), figure)
     return summaries
 
 
 def _run_folder(output: Path, label: str) -> Path:
     return output / label.replace(" ", "_")
+
+
+def _figure_name(lazy: LazyInput) -> str:
+    return f"comparison-{lazy.name.replace('/', '-')}.png"
+
+
+def _require_free_figures(output: Path, inputs: Sequence[LazyInput]) -> None:
+    names = {_figure_name(lazy).casefold() for lazy in inputs}
+    for path in Manifest(output).unrecorded(lambda name: name.casefold() in names):
+        raise InputError(
+            f"{path} was not written by dip_jax, and a figure needs its name: move it, or choose another "
+            "--output."
+        )
 
 
 def _require_same_degradation(configs: dict[str, Config]) -> None:
@@ -118,9 +134,10 @@ def _draw_comparison(summaries: Sequence[Summary], output: Path, case: Case) -> 
     panels = [_Panel(case.preview_name, degraded_image(case))]
     for summary in summaries:
         label, psnr = summary["variant"], summary["psnr"]
-        (path,) = (_run_folder(output, label) / summary["name"]).glob("restored.*")
+        run = _run_folder(output, label)
+        (name,) = (n for n in Manifest(run, summary["name"]) if PurePath(n).stem == "restored")
         title = label if psnr is None else f"{label}\n{psnr:.2f} dB"
-        panels.append(_Panel(title, read_image(path).pixels))
+        panels.append(_Panel(title, read_image(run / name).pixels))
     if case.reference is not None:
         panels.append(_Panel("reference", case.reference))
     layout = ConstrainedLayoutEngine(h_pad=0.1)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-_SUFFIX = ".part"
+_SUFFIX = ".dip_jax-part"  # no other program writes such files
 
 
 def write(path: Path, writer: Callable[[BinaryIO], object], *, durable: bool = False) -> None:
@@ -54,5 +54,5 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Removes temporary files that a killed process left in `folder`."""
-    for part in folder.glob(f".*{_SUFFIX}"):
+    for part in folder.glob(f".*{_SUFFIX}"):  # nothing, if the folder does not exist
         part.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ channels. `StoredImage` keeps the depth, range, alpha and color profile of its f
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,16 +199,23 @@ def peek_shape(path: str | Path) -> tuple[int, int, int] | None:
     return (width, height, channels) if orientation in (5, 6, 7, 8) else (height, width, channels)
 
 
-def list_images(paths: Sequence[str | Path], *, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+def list_images(
+    paths: Sequence[str | Path],
+    *,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    exclude: Container[Path] = (),
+) -> list[Path]:
     """Finds the image files of files, folders and glob patterns.
 
     Args:
       paths: Files, folders or glob patterns. A folder means the images directly in it. A leading `~` is the home
         folder, also where no shell expands it.
       suffixes: Suffixes of the images in a folder or a pattern.
+      exclude: Files of a folder or a pattern to leave out.
 
     Returns:
-      The files in the order of `paths`, each only once. Those of a folder or pattern are sorted.
+      The files in the order of `paths`, each only once, also if links lead to it again. Those of a folder or
+      pattern are sorted.
 
     Raises:
       InputError: If a path matches no image.
@@ -220,11 +227,17 @@ def list_images(paths: Sequence[str | Path], *, suffixes: tuple[str, ...] = SUFF
             pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)
             names = map(Path, sorted(glob.glob(pattern, recursive=True)))
             matches = [name for name in names if name.suffix.lower() in suffixes and name.is_file()]
+            num_matches = len(matches)
+            matches = [name for name in matches if name not in exclude]
+            if num_matches and not matches:
+                raise InputError(
+                    f"{path}: all {num_matches} images are output of dip_jax; name the files to restore them"
+                )
         if not matches:
             raise InputError(
                 f"{path}: expected an image, a folder or a pattern, but no image matches "
                 f"({', '.join(suffixes)}); check the path"
             )
         for match in matches:
-            found.setdefault(os.path.abspath(match), match)
+            found.setdefault(os.path.realpath(match), match)
     return list(found.values())

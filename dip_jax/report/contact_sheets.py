@@ -6,7 +6,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dip_jax.errors import InputError
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
 from dip_jax.report.summary import Summary
@@ -27,21 +26,6 @@ def contact_sheet_names(num_images: int) -> list[str]:
     return [f"contact-{page + 1}.png" for page in range(num_pages)]
 
 
-def require_free_contact_sheets(folder: Path, num_images: int) -> None:
-    """Refuses an output folder in which other files have the names of the contact sheets.
-
-    Raises:
-      InputError: If a contact sheet would overwrite a file that no run wrote.
-    """
-    manifest = Manifest(folder)
-    for name in contact_sheet_names(num_images):
-        if (folder / name).exists() and name not in manifest:
-            raise InputError(
-                f"{folder / name} was not written by dip_jax, and a contact sheet would overwrite it: move it, "
-                "or choose another --output."
-            )
-
-
 def write_contact_sheets(folder: Path, summaries: Sequence[Summary]) -> None:
     """Writes as many pages as needed, and removes the surplus pages of an earlier run.
 
@@ -53,11 +37,10 @@ def write_contact_sheets(folder: Path, summaries: Sequence[Summary]) -> None:
     for name in list(manifest):
         if re.fullmatch(r"contact-\d+\.png", name) and name not in names:
             manifest.remove(name)
-    manifest.add(names)
     per_page = _COLUMNS * _ROWS
     for number, name in enumerate(names):
         page = draw_contact_sheet(folder, summaries[number * per_page : (number + 1) * per_page])
-        save_png(folder / name, page)
+        save_png(manifest.path(name), page)
 
 
 def draw_contact_sheet(folder: Path, summaries: Sequence[Summary]) -> Image.Image:

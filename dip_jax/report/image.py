@@ -13,6 +13,7 @@ from dip_jax.images.atomic import remove_parts, write_text
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.report.curve import draw_curve
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior import report_posterior
 from dip_jax.report.sheet import draw_sheet
 from dip_jax.report.summarize import summarize
@@ -22,7 +23,7 @@ _LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 
 
 def report_image(
-    folder: Path,
+    output: Path,
     case: Case,
     result: Result,
     config: Config,
@@ -33,7 +34,8 @@ def report_image(
     """Writes all files of one restored image.
 
     Args:
-      folder: The folder of the image; files of an earlier run in it are replaced.
+      output: The output folder of the run. The folder of the image in it has the name of the case; files of an
+        earlier run in it are replaced, and all other files are kept.
       case: The case that was restored.
       result: Its result; the status is not `failed`.
       config: The settings.
@@ -45,21 +47,20 @@ def report_image(
       posterior, in this order.
 
     Raises:
-      OSError: If a file cannot be written.
+      OSError: If a file cannot be written, or a file that no run wrote has its name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_summary(folder)
-    remove_parts(folder)
-    for earlier in folder.glob("restored.*"):  # it may have had another file type
-        earlier.unlink(missing_ok=True)
-    write_image(folder / f"restored{template.suffix}", result.image, template)
-    write_text(folder / "config.json", to_json(config))
-    write_text(folder / "metrics.jsonl", _metrics_lines(result))
-    draw_curve(folder / "curve.png", case, result)
-    draw_sheet(folder / "sheet.png", case, result)
-    posterior, notes = report_posterior(folder, case, result, config, template)
+    remove_summary(output, case.name)
+    remove_parts(output / case.name)
+    files = Manifest(output, case.name)
+    write_image(files.path(f"restored{template.suffix}"), result.image, template)
+    write_text(files.path("config.json"), to_json(config))
+    write_text(files.path("metrics.jsonl"), _metrics_lines(result))
+    draw_curve(files.path("curve.png"), case, result)
+    draw_sheet(files.path("sheet.png"), case, result)
+    posterior, notes = report_posterior(files, case, result, config, template)
+    files.remove_others()
     summary = summarize(case, result, config, digest=digest, posterior=posterior, notes=notes)
-    write_summary(folder, summary)
+    write_summary(files, summary)
     return summary
 
 

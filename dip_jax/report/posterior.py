@@ -4,9 +4,6 @@ Both have a standard deviation. Samples also have a 90 % interval, traces with t
 calibration: against the reference, and against measurements that were held out.
 """
 
-import contextlib
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
@@ -21,21 +18,21 @@ from dip_jax.posterior.calibration import calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import diagnose
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
 from dip_jax.problem import noise_variance
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_traces
 from dip_jax.report.summarize import point_summary, posterior_summary, seeds_summary
 from dip_jax.report.summary import PosteriorSummary
 
 _LEVEL = 0.9  # of interval.npy
-_FILES = ("std.*", "interval.npy", "traces.png", "calibration.png", "median.*", "samples/*")
 
 
 def report_posterior(
-    folder: Path, case: Case, result: Result, config: Config, template: StoredImage
+    files: Manifest, case: Case, result: Result, config: Config, template: StoredImage
 ) -> tuple[PosteriorSummary, list[str]]:
-    """Writes the files of a posterior, and removes those of an earlier run.
+    """Writes the files of a posterior.
 
     Args:
-      folder: The folder of the image.
+      files: The record of the image.
       case: The case that was restored.
       result: Its result.
       config: The settings.
@@ -47,24 +44,23 @@ def report_posterior(
     Raises:
       OSError: If a file cannot be written.
     """
-    _remove_files(folder)
     posterior = result.posterior
     if posterior is None:
         return {}, []
     is_fit = config.fit.method == "fit"
     if posterior.num_samples < 2:
         return {}, [f"too few {'estimates' if is_fit else 'samples'} for a standard deviation"]
-    write_array(folder / "std.npy", posterior.std)
-    draw_std(folder / "std.png", posterior.std)
+    write_array(files.path("std.npy"), posterior.std)
+    draw_std(files.path("std.png"), posterior.std)
     if is_fit:
         median = np.median(posterior.chain_means, axis=0)
-        write_image(folder / f"median{template.suffix}", median, template)
+        write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
-    return _report_samples(folder, case, result, posterior, config.fit.likelihood, template)
+    return _report_samples(files, case, result, posterior, config.fit.likelihood, template)
 
 
 def _report_samples(
-    folder: Path,
+    files: Manifest,
     case: Case,
     result: Result,
     posterior: Posterior,
@@ -73,17 +69,16 @@ def _report_samples(
 ) -> tuple[PosteriorSummary, list[str]]:
     half_width = stats.norm.ppf((1 + _LEVEL) / 2) * posterior.std
     interval = np.stack([posterior.mean - half_width, posterior.mean + half_width])
-    write_array(folder / "interval.npy", interval)
+    write_array(files.path("interval.npy"), interval)
     diagnosis = diagnose(posterior.traces, posterior.trace_names)
-    draw_traces(folder / "traces.png", posterior, diagnosis)
+    draw_traces(files.path("traces.png"), posterior, diagnosis)
     calibration = scaled = None
     if case.reference is not None:
         calibration = calibrate(posterior.mean, posterior.std, case.reference)
         scaled = calibrate_scaled(posterior.mean, posterior.std, case.reference)
-        draw_calibration(folder / "calibration.png", calibration, scaled)
+        draw_calibration(files.path("calibration.png"), calibration, scaled)
     for number, sample in enumerate(posterior.samples, start=1):
-        (folder / "samples").mkdir(exist_ok=True)
-        write_image(folder / "samples" / f"{number:04d}{template.suffix}", sample, template)
+        write_image(files.path(f"samples/{number:04d}{template.suffix}"), sample, template)
     check = _check_held_out(case, result, posterior, likelihood)
     notes = [] if diagnosis.converged else [diagnosis.message]
     notes += [check.message] if check is not None else []
@@ -109,11 +104,3 @@ def _check_held_out(
     return check_prediction(
         np.asarray(mean), np.asarray(std), np.asarray(problem.measurement), noise_std, held_out
     )
-
-
-def _remove_files(folder: Path) -> None:
-    for pattern in _FILES:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (folder / "samples").rmdir()

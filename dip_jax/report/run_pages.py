@@ -11,6 +11,7 @@ import jinja2
 
 from dip_jax.images.atomic import write_text
 from dip_jax.report.contact_sheets import write_contact_sheets
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.summary import Summary, write_run_summary
 
 _COLUMNS = (
@@ -79,10 +80,11 @@ def write_pages(folder: Path, summaries: Sequence[Summary]) -> None:
       OSError: If a file cannot be written.
     """
     write_run_summary(folder, summaries)
-    write_text(folder / "summary.csv", _csv(summaries))
+    files = Manifest(folder)
+    write_text(files.path("summary.csv"), _csv(summaries))
     counts = collections.Counter(summary["status"] for summary in summaries)
     images = [{**summary, "path": quote(summary["name"])} for summary in summaries]
-    write_text(folder / "index.html", _PAGE.render(images=images, counts=counts))
+    write_text(files.path("index.html"), _PAGE.render(images=images, counts=counts))
     write_contact_sheets(folder, [summary for summary in summaries if not summary["error"]])
 
 

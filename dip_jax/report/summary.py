@@ -10,6 +10,7 @@ from typing import NotRequired, TypedDict, cast
 
 from dip_jax.base import Status
 from dip_jax.images.atomic import write_text
+from dip_jax.report.manifest import Manifest
 
 _FILE = "summary.json"
 
@@ -155,20 +156,29 @@ class Summary(PosteriorSummary):
     """Label of the config, where one run compares several; not written to files."""
 
 
-def write_summary(folder: Path, summary: Summary) -> None:
-    """Writes the summary of one image into its `folder`, which is created if necessary."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, summary)
+def write_summary(files: Manifest, summary: Summary) -> None:
+    """Writes the summary of one image.
+
+    Args:
+      files: The record of the image.
+      summary: The summary.
+    """
+    _write(files, summary)
 
 
-def write_run_summary(folder: Path, summaries: Sequence[Summary]) -> None:
-    """Writes the summaries of all images into the output `folder` of a run."""
-    _write(folder, list(summaries))
+def write_run_summary(output: Path, summaries: Sequence[Summary]) -> None:
+    """Writes the summaries of all images into the output folder of a run."""
+    _write(Manifest(output), list(summaries))
 
 
-def remove_summary(folder: Path) -> None:
-    """Removes the summary of an image, so that its `folder` no longer counts as complete."""
-    (folder / _FILE).unlink(missing_ok=True)
+def remove_summary(output: Path, name: str) -> None:
+    """Removes the summary of an image, so that its folder no longer counts as complete.
+
+    Args:
+      output: The output folder of the run.
+      name: The name of the image.
+    """
+    Manifest(output, name).remove(f"{name}/{_FILE}")
 
 
 def read_summary(folder: Path) -> Summary | None:
@@ -182,5 +192,5 @@ def read_summary(folder: Path) -> Summary | None:
         return None
 
 
-def _write(folder: Path, content: object) -> None:
-    write_text(folder / _FILE, json.dumps(content, indent=2) + "\n")
+def _write(files: Manifest, content: object) -> None:
+    write_text(files.path(_FILE), json.dumps(content, indent=2) + "\n")

@@ -27,7 +27,7 @@ def test_a_folder_with_a_corrupt_and_a_diverging_image_is_restored_except_for_th
     assert "corrupt: failed: " in process.stdout
     assert "cut short" in read_summary(output / "corrupt")["error"]
     assert read_summary(output / "diverging")["num_rollbacks"] >= 10
-    assert [path.name for path in (output / ".dip_jax").iterdir()] == ["manifest.json"]
+    assert [path.name for path in (output / ".dip_jax").iterdir()] == ["manifest"]
 
 
 def test_the_page_and_the_table_of_the_run_have_every_image(many):

@@ -31,6 +31,21 @@ def test_an_image_in_the_common_folder_keeps_its_plain_name():
     assert list(unique_names([Path("/a/x.png"), Path("/a/b/x.png")])) == ["x", "b/x"]
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["Photo.png", "photo.png"], ["case-1/Photo", "case-2/photo"]),
+        (["photo.PNG", "photo.png"], ["case-1/photo", "case-2/photo"]),
+        (["a/Photo.png", "photo.jpg"], ["a/Photo", "photo"]),
+        (["index.html.png", "Contact-3.png.png"], ["images/index.html", "images/Contact-3.png"]),
+        ([".dip_jax.png", "restored.png"], ["images/.dip_jax", "restored"]),
+        (["samples.png", "a/samples.png"], ["samples", "images/a/samples"]),
+    ],
+)
+def test_names_meet_neither_each_other_nor_files_of_a_run(paths, names):
+    assert list(unique_names([Path(path) for path in paths])) == names
+
+
 def test_images_that_cannot_be_told_apart_are_refused_not_dropped():
     paths = [Path(p) for p in ("/a/p.png", "/a/p.jpg", "/a/png/p.png")]
     with pytest.raises(InputError, match="'p' cannot be told apart"):

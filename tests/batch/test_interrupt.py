@@ -68,4 +68,4 @@ def test_a_terminated_run_ends_with_75_and_is_resumed_bit_for_bit(many, tmp_path
     assert resumed.returncode == 0, resumed.stderr
     assert "from step" in resumed.stderr
     assert_same_files(output, tmp_path / "out", names)
-    assert [path.name for path in (tmp_path / "out/.dip_jax").iterdir()] == ["manifest.json"]
+    assert [path.name for path in (tmp_path / "out/.dip_jax").iterdir()] == ["manifest"]

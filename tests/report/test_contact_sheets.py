@@ -1,15 +1,12 @@
 """The pages with the small sheets of all images."""
 
 import numpy as np
-import pytest
 from PIL import Image, ImageFont
 
-from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 from dip_jax.report.contact_sheets import (
     contact_sheet_names,
     draw_contact_sheet,
-    require_free_contact_sheets,
     write_contact_sheets,
 )
 from dip_jax.report.manifest import Manifest
@@ -74,12 +71,3 @@ def test_surplus_pages_of_an_earlier_run_are_removed_by_its_record(tmp_path):
     assert (tmp_path / "contact-7.png").read_text() == "mine"
     write_contact_sheets(tmp_path, summaries[:1])  # a run may overwrite its own sheet
     assert list(Manifest(tmp_path)) == ["contact-1.png"]
-
-
-def test_a_folder_with_a_foreign_contact_sheet_is_refused(tmp_path):
-    (tmp_path / "contact-2.png").write_text("mine")
-    require_free_contact_sheets(tmp_path, 36)  # one page
-    with pytest.raises(InputError, match=r"contact-2.png was not written by dip_jax"):
-        require_free_contact_sheets(tmp_path, 37)
-    Manifest(tmp_path).add(["contact-2.png"])
-    require_free_contact_sheets(tmp_path, 37)

@@ -24,7 +24,7 @@ def template(case) -> StoredImage:
 
 
 def test_a_fit_has_six_files(tmp_path, case, result, template):
-    summary = report_image(tmp_path / "x" / "photo", case, result, FIT, template, digest="abc")
+    summary = report_image(tmp_path / "x", case, result, FIT, template, digest="abc")
     folder = tmp_path / "x" / "photo"
     assert {path.name for path in folder.iterdir()} == FILES
     assert read_summary(folder) == summary
@@ -41,16 +41,18 @@ def test_the_notes_of_a_posterior_come_last(tmp_path, case, sampled, template):
     assert "held-out measurements" in summary["notes"][-1]
     assert summary["num_chains"] == 2
     assert FILES | {"std.png", "traces.png", "calibration.png"} <= {
-        path.name for path in tmp_path.iterdir()
+        path.name for path in (tmp_path / "photo").iterdir()
     }
 
 
 def test_files_of_an_earlier_run_are_replaced(tmp_path, case, result, sampled, template):
     report_image(tmp_path, case, sampled, SGLD, template._replace(suffix=".tif"))
-    (tmp_path / ".restored.tif.0.part").write_text("left by a killed process")
-    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "photo/.restored.tif.0.dip_jax-part").write_text("left by a killed process")
+    mine = {"mine.txt", "restored.psd", "std.csv"}
+    for name in mine:
+        (tmp_path / "photo" / name).write_text("mine")
     report_image(tmp_path, case, result, FIT, template)
-    assert {path.name for path in tmp_path.iterdir()} == FILES | {"mine.txt"}
+    assert {path.name for path in (tmp_path / "photo").iterdir()} == FILES | mine
 
 
 def test_a_folder_whose_writing_failed_has_no_summary(
@@ -64,14 +66,16 @@ def test_a_folder_whose_writing_failed_has_no_summary(
     monkeypatch.setattr(module, "draw_sheet", fail)
     with pytest.raises(OSError, match="disk full"):
         report_image(tmp_path, case, result, FIT, template)
-    assert read_summary(tmp_path) is None
+    assert read_summary(tmp_path / "photo") is None
 
 
 def test_every_tenth_step_and_the_last_are_logged_without_missing_values(
     tmp_path, case, result, template
 ):
     report_image(tmp_path, case, result, FIT, template)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "photo/metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines] == [0, 10, 20, 24]
     assert set(lines[0]) == {"step", "loss", "psnr", "psnr_average"}  # no signal yet
     assert set(lines[1]) == {*lines[0], "signal_wmv"}
@@ -81,6 +85,8 @@ def test_every_tenth_step_and_the_last_are_logged_without_missing_values(
 def test_the_log_of_several_networks_counts_them_from_one(tmp_path, case, seeds, template):
     config = dataclasses.replace(FIT, fit=dataclasses.replace(FIT.fit, num_seeds=3))
     report_image(tmp_path, case, seeds, config, template)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "photo/metrics.jsonl").read_text().splitlines()
+    ]
     expected = [(n, s) for n in (1, 2, 3) for s in (0, 10, 20, 24)]
     assert [(line["network"], line["step"]) for line in lines] == expected

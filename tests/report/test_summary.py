@@ -9,6 +9,7 @@ import pytest
 from dip_jax.base import Status
 from dip_jax.presets import build_config
 from dip_jax.report import summary as module
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.summarize import failure_summary
 from dip_jax.report.summary import (
     PosteriorSummary,
@@ -50,20 +51,29 @@ def summary() -> Summary:
 
 
 def test_a_summary_is_read_as_it_was_written(tmp_path, summary):
-    write_summary(tmp_path / "a" / "photo", summary)
+    write_summary(Manifest(tmp_path, "a/photo"), summary)
     found = read_summary(tmp_path / "a" / "photo")
     assert found == summary
     assert found["status"] is Status.FAILED
-    remove_summary(tmp_path / "a" / "photo")
+    remove_summary(tmp_path, "a/photo")
     assert read_summary(tmp_path / "a" / "photo") is None
-    remove_summary(tmp_path / "a" / "photo")
+    remove_summary(tmp_path, "a/photo")
 
 
 @pytest.mark.parametrize("status", Status)
 def test_a_status_is_stored_as_its_string(tmp_path, summary, status):
-    write_summary(tmp_path, {**summary, "status": status})
-    assert json.loads((tmp_path / "summary.json").read_text())["status"] == status.value
-    assert read_summary(tmp_path)["status"] is status
+    write_summary(Manifest(tmp_path, "a"), {**summary, "status": status})
+    assert json.loads((tmp_path / "a/summary.json").read_text())["status"] == status.value
+    assert read_summary(tmp_path / "a")["status"] is status
+
+
+def test_a_summary_that_no_run_wrote_is_neither_replaced_nor_removed(tmp_path, summary):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/summary.json").write_text("mine")
+    with pytest.raises(FileExistsError, match="was not written by dip_jax"):
+        write_summary(Manifest(tmp_path, "a"), summary)
+    remove_summary(tmp_path, "a")
+    assert (tmp_path / "a/summary.json").read_text() == "mine"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"status": "done"}', b"\xff"])
