@@ -38,10 +38,15 @@ flags.DEFINE_multi_string(
 flags.DEFINE_integer("factor", None, "super_resolve: ratio of output size to input size, per side.")
 flags.DEFINE_string("operator", None, "custom: path.py:function, a JAX function of an image.")
 flags.DEFINE_float("noise_std", None, "Noise level in gray levels of 255, if it is known.")
-flags.register_validator(
-    "noise_std",
-    lambda value: value is None or 0 <= value <= 255,
-    message="expected gray levels, from 0 to 255.",
+flags.DEFINE_string(
+    "noise_unit",
+    None,
+    "Unit of --noise_std: gray (levels of 255) or file (the values of the file).",
+)
+flags.DEFINE_string(
+    "range",
+    None,
+    "Values of black and white in the files: auto, container (limits of the type), or LOW,HIGH.",
 )
 flags.DEFINE_string("preset", None, "Named setting; --list_presets shows them.")
 flags.DEFINE_bool("help", False, "Show this text and exit.")
@@ -112,6 +117,8 @@ _FIELDS = {
     "num_chains": "sgld.num_chains",
     "num_steps": "fit.num_steps",
     "precision": "net.precision",
+    "range": "task.value_range",
+    "noise_unit": "task.noise_unit",
     "seed": "run.seed",
     "slots": "run.slots",
     "checkpoint_every": "run.checkpoint_every",
@@ -260,7 +267,13 @@ def _build_configs(preset: str | None) -> dict[str, Config]:
         field: FLAGS[flag].value for flag, field in _FIELDS.items() if FLAGS[flag].value is not None
     }
     if FLAGS.noise_std is not None:
-        values["task.noise_std"] = FLAGS.noise_std / 255
+        in_gray_levels = (FLAGS.noise_unit or "gray") == "gray"
+        if in_gray_levels and not 0 <= FLAGS.noise_std <= 255:
+            raise InputError(
+                f"--noise_std expects gray levels from 0 to 255, got {FLAGS.noise_std:g}; for values of the file "
+                "add --noise_unit=file."
+            )
+        values["task.noise_std"] = FLAGS.noise_std / (255 if in_gray_levels else 1)
     if FLAGS.kernel:
         values["task.kernel"] = "file"
     if FLAGS.compare is None:

@@ -8,6 +8,7 @@ at once.
 
 import dataclasses
 import json
+import math
 from typing import Any, Literal, get_args
 
 from dip_jax.errors import InputError
@@ -45,6 +46,29 @@ LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
 Variation = Literal["isotropic", "smooth"]
 
 
+def parse_range(setting: str) -> tuple[float, float] | None:
+    """Returns the two numbers of a range of values `LOW,HIGH`; None for `auto` and `container`.
+
+    Raises:
+      InputError: If the setting is neither a name nor two finite numbers in ascending order.
+
+    Example:
+      >>> parse_range("0,4095"), parse_range("auto")
+      ((0.0, 4095.0), None)
+    """
+    if setting in ("auto", "container"):
+        return None
+    try:
+        low, high = (float(part) for part in setting.split(","))
+    except ValueError:
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(
+            f"The range of values is auto, container, or LOW,HIGH with LOW < HIGH, got {setting!r}."
+        )
+    return low, high
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskConfig(Section):
     """The degradation, and how a simulation applies it to a clean image."""
@@ -53,7 +77,12 @@ class TaskConfig(Section):
 
     name: Task = "denoise"
     """Name of the task; see `dip_jax.tasks`."""
-    noise_std: float | None = number(None, 0, 1)
+    value_range: str = "auto"
+    """Stored values of the pixels 0 and 1: `auto` (from the values, see `images.value_range`), `container` (the limits
+    of an integer type, 0 and 1 for floats), or `LOW,HIGH`."""
+    noise_unit: Literal["gray", "file"] = "gray"
+    """Unit of `noise_std`: `gray` means the range from pixel 0 to pixel 1, `file` the stored values of the file."""
+    noise_std: float | None = number(None, 0)
     """Standard deviation of the noise in [0, 1] units; None if it is unknown. A simulation then
     uses 25/255 (denoise, flash), 2/255 (deblur) or 0 (other tasks)."""
     noise: Noise = "gaussian"
@@ -111,6 +140,12 @@ class TaskConfig(Section):
         if len(self.image_shape) not in (0, 3):
             raise InputError(
                 f"task.image_shape expects height, width and channels, got {self.image_shape}."
+            )
+        parse_range(self.value_range)
+        if self.noise_unit == "gray" and (self.noise_std or 0) > 1:
+            raise InputError(
+                f"task.noise_std expects at most 1, the range of the image, got {self.noise_std}; for stored values "
+                "set task.noise_unit=file."
             )
 
 

@@ -1,5 +1,6 @@
 """Reads the files of one image and builds its case."""
 
+import dataclasses
 import functools
 import hashlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from dip_jax.images.read import MIN_SIDE, StoredImage, read_image, read_mask
 from dip_jax.images.side_inputs import ARRAY_SUFFIX, read_array, read_guide, read_kernel
 from dip_jax.images.write import stored_like
 from dip_jax.keys import image_key, simulation_key
+from dip_jax.operators.basic import Mask
 from dip_jax.operators.jpeg_intervals import MIN_MATCHING_FRACTION, matching_fraction
 from dip_jax.tasks.cases import build_case
 from dip_jax.tasks.simulate import simulate_case
@@ -75,22 +77,58 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
       InputError: If a file is missing, cannot be read, or does not fit the task or the other files.
     """
     stored, measurement = _read_measurement(config.task, files, max_pixels)
+    task = _in_pixel_units(config.task, stored)
     notes = () if stored is None else stored.notes
     side_inputs, side_notes = _read_side_inputs(files, measurement, max_pixels)
     notes += side_notes
     if files.is_degraded:
         derived, derived_notes = _derive_side_inputs(
-            config.task, files.image, measurement, side_inputs
+            task, files.image, stored, measurement, side_inputs
         )
         notes += derived_notes
-        case = build_case(config.task, name, measurement, **side_inputs, **derived)
+        is_known = None if stored is None else stored.is_known
+        case = build_case(task, name, measurement, **side_inputs, **derived, is_known=is_known)
         if files.needs_reference:
-            case = _with_reference(case, files, stored, config.task, max_pixels)
+            case = _with_reference(case, files, stored, task, max_pixels)
     else:
+        _require_complete(files.image, stored)
         key = simulation_key(image_key(config.run.seed, name))
-        case = simulate_case(key, config.task, name, measurement, **side_inputs)
-    template = _array_template(case) if stored is None else stored_like(stored, case.shape)
-    return LoadedInput(case._replace(notes=notes + case.notes), template)
+        case = simulate_case(key, task, name, measurement, **side_inputs)
+    if stored is None:
+        return LoadedInput(case._replace(notes=notes + case.notes), _array_template(case))
+    template = _fill_alpha(stored_like(stored, case.shape), case)
+    case = case._replace(notes=notes + case.notes, value_range=(stored.low, stored.high))
+    return LoadedInput(case, template)
+
+
+def _in_pixel_units(task: TaskConfig, stored: StoredImage | None) -> TaskConfig:
+    """The task with a noise level in the unit of pixels; a measured array has that unit already."""
+    if task.noise_unit == "gray" or task.noise_std is None:
+        return task
+    size = 1.0 if stored is None else stored.high - stored.low
+    if task.noise_std > size:
+        raise InputError(
+            f"task.noise_std={task.noise_std:g} exceeds the range of the values, {size:g}; lower it, or set the range "
+            "with --range."
+        )
+    return dataclasses.replace(task, noise_std=task.noise_std / size, noise_unit="gray")
+
+
+def _fill_alpha(template: StoredImage, case: Case) -> StoredImage:
+    """Makes the pixels opaque that inpainting fills in."""
+    operator, alpha = case.problem.operator, template.alpha
+    if alpha is None or not isinstance(operator, Mask):
+        return template
+    is_missing = np.asarray(operator.mask).reshape(alpha.shape) == 0
+    return template._replace(alpha=np.where(is_missing, alpha.max(), alpha))
+
+
+def _require_complete(path: Path, stored: StoredImage | None) -> None:
+    if stored is not None and stored.is_known is not None:
+        raise InputError(
+            f"{path}: a reference must be complete, but {np.sum(~stored.is_known):,} of its values are missing or "
+            "outliers; crop or repair it."
+        )
 
 
 @functools.lru_cache(maxsize=64)  # one mask may serve thousands of images
@@ -115,7 +153,12 @@ def _read_measurement(
         )
     # The degraded image of super-resolution may be smaller than the restored one has to be.
     factor = task.factor if task.name == "super_resolve" and files.is_degraded else 1
-    stored = read_image(path, max_pixels=max_pixels, min_side=-(-MIN_SIDE // factor))
+    stored = read_image(
+        path,
+        max_pixels=max_pixels,
+        min_side=-(-MIN_SIDE // factor),
+        value_range=task.value_range,
+    )
     return stored, stored.pixels
 
 
@@ -145,7 +188,11 @@ def _read_side_inputs(
 
 
 def _derive_side_inputs(
-    task: TaskConfig, path: Path, measurement: np.ndarray, side_inputs: dict[str, Any]
+    task: TaskConfig,
+    path: Path,
+    stored: StoredImage | None,
+    measurement: np.ndarray,
+    side_inputs: dict[str, Any],
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Side inputs that follow from the measurement itself, and notes for the user."""
     if task.name == "compressed_sensing" and "mask" not in side_inputs:
@@ -153,10 +200,28 @@ def _derive_side_inputs(
         return {"mask": mask}, (
             f"{mask.mean():.1%} of the frequencies are not zero; these count as measured",
         )
+    if task.name == "inpaint":
+        return _derive_mask(stored, side_inputs)
     if task.name == "dejpeg" and task.jpeg == "intervals":
         jpeg, why_not = _read_jpeg(path, measurement)
         return {"jpeg": jpeg}, (why_not,) if why_not else ()
     return {}, ()
+
+
+def _derive_mask(
+    stored: StoredImage | None, side_inputs: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The mask of transparent pixels, if no mask is given; and the fraction of missing pixels."""
+    derived, source = {}, ""
+    if "mask" not in side_inputs and stored is not None and stored.alpha is not None:
+        derived["mask"] = (stored.alpha > 0).astype(np.float32)
+        source = " (the transparent ones)"
+    mask = side_inputs.get("mask", derived.get("mask"))
+    if mask is None or not np.any(mask) or np.all(mask):  # `build_case` refuses it
+        return derived, ()
+    return derived, (
+        f"{np.mean(mask == 0):.1%} of the pixels are missing{source} and are filled in",
+    )
 
 
 def _read_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
@@ -181,7 +246,7 @@ def _read_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
 def _with_reference(
     case: Case, files: ImageFiles, stored: StoredImage | None, task: TaskConfig, max_pixels: int
 ) -> Case:
-    reference = _read_reference(files, stored, max_pixels)
+    reference = _read_reference(files, stored, task, max_pixels)
     if task.name == "super_resolve":
         # A side that the factor does not divide was rounded up: take the size of the reference.
         surplus = [m - n for m, n in zip(case.shape[:2], reference.shape[:2], strict=True)]
@@ -196,20 +261,22 @@ def _with_reference(
     return case._replace(reference=reference)
 
 
-def _read_reference(files: ImageFiles, stored: StoredImage | None, max_pixels: int) -> np.ndarray:
+def _read_reference(
+    files: ImageFiles, stored: StoredImage | None, task: TaskConfig, max_pixels: int
+) -> np.ndarray:
     if files.reference is None:
         raise InputError(
             f"{files.image}: no reference has its stem {files.image.stem!r}; rename one, or leave the "
             "image out."
         )
-    clean = read_image(files.reference, max_pixels=max_pixels)
-    reference = clean.pixels
-    if stored is not None and stored.dtype.kind == "f" and clean.dtype.kind == "f":
-        # Floats outside [0, 1] are mapped by their range, which noise widens: use that of the image.
-        values = reference * (clean.high - clean.low) + clean.low
-        reference = (values - stored.low) / ((stored.high - stored.low) or 1.0)
-        reference = reference.astype(np.float32)
-    return reference
+    # Equal types have equal units, so they need the same range; noise widens that of the image.
+    setting = task.value_range
+    clean = read_image(files.reference, max_pixels=max_pixels, value_range=setting)
+    if stored is not None and stored.dtype == clean.dtype:
+        setting = f"{stored.low!r},{stored.high!r}"
+        clean = read_image(files.reference, max_pixels=max_pixels, value_range=setting)
+    _require_complete(files.reference, clean)
+    return clean.pixels
 
 
 def _array_template(case: Case) -> StoredImage:

@@ -14,11 +14,13 @@ import tifffile
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dip_jax.errors import InputError
+from dip_jax.images.value_range import full_scale
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 PNG_HEADER_END = 33  # the signature and the IHDR chunk, which the PNG standard puts first
 
+_GDAL_NODATA = 42113  # the TIFF tag
 _PNG_BIT_DEPTH = 24  # offset of the bits per sample in the IHDR chunk
 _pillow_limit_lock = threading.Lock()
 
@@ -27,7 +29,7 @@ class Decoded(NamedTuple):
     """The content of an image file."""
 
     values: np.ndarray
-    """Stored values `[H, W, 1..4]`; uint8, uint16 or float32."""
+    """Stored values `[H, W, 1..4]`; integers or floats of any size."""
     orientation: int
     """Exif orientation of `values`; 1 is upright."""
     num_pages: int
@@ -38,6 +40,8 @@ class Decoded(NamedTuple):
     """Color profile, or None."""
     notes: tuple[str, ...]
     """Sentences for the user about conversions."""
+    nodata: float | None = None
+    """The stored value that means "no data", or None."""
 
 
 def decode(path: Path, max_pixels: int) -> Decoded:
@@ -104,11 +108,6 @@ def split_alpha(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return values[..., :-1], values[..., -1]
 
 
-def full_scale(dtype: np.dtype) -> float:
-    """The stored value that means white: the maximum of an unsigned type, 1 for floats."""
-    return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
-
-
 def _turn_upright(decoded: Decoded) -> Decoded:
     values, orientation, notes = decoded.values, decoded.orientation, decoded.notes
     if orientation in (5, 6, 7, 8):
@@ -173,28 +172,26 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         palette = (np.asarray(page.colormap) >> 8).astype(np.uint8)  # [3, colors]
         values = np.moveaxis(palette[:, values[..., 0].astype(int)], 0, -1)
         notes += ("palette expanded to RGB",)
-    elif values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused
-            values = values.astype(np.float32)
-        bad = np.count_nonzero(~np.isfinite(split_alpha(values)[0]))
-        if bad:
-            fault = f"{bad:,} are NaN or infinite; replace them first"
-            raise InputError(f"expected finite float32 values, but {fault}")
-        if bits != 32:
-            notes += (f"{bits}-bit floats are written as 32-bit floats",)
-    else:
+    elif values.dtype.kind == "b" or (values.dtype.kind == "u" and bits < 8 * values.itemsize):
         dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
-        if bits != 8 * dtype.itemsize:
-            values = np.rint(values * (full_scale(dtype) / (2**bits - 1)))
-            notes += (f"{bits}-bit values widened to {8 * dtype.itemsize} bits",)
-        values = values.astype(dtype)
+        values = np.rint(values * (full_scale(dtype)[1] / (2**bits - 1))).astype(dtype)
+        notes += (f"{bits}-bit values widened to {8 * dtype.itemsize} bits",)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         colors, _ = split_alpha(values)
-        colors[...] = full_scale(values.dtype) - colors
+        colors[...] = sum(full_scale(values.dtype)) - colors
         notes += ("0 is white in the file; written with 0 as black",)
     orientation = page.tags.valueof("Orientation", 1)
     icc_profile = page.tags.valueof("InterColorProfile")
-    return Decoded(values, orientation, num_pages, ".tif", icc_profile, notes)
+    nodata = _nodata(page)
+    return Decoded(values, orientation, num_pages, ".tif", icc_profile, notes, nodata)
+
+
+def _nodata(page: tifffile.TiffPage) -> float | None:
+    """The value of the tag by which GDAL marks pixels without data."""
+    try:
+        return float(page.tags.valueof(_GDAL_NODATA))
+    except (TypeError, ValueError):  # no tag, or no number
+        return None
 
 
 def _check_tiff(page: tifffile.TiffPage) -> None:
@@ -212,9 +209,9 @@ def _check_tiff(page: tifffile.TiffPage) -> None:
         fault = "got colors multiplied by alpha; save it with unassociated alpha, or without"
         raise InputError(f"expected straight alpha, {fault}")
     dtype = np.dtype(page.dtype or object)
-    if dtype.kind not in "buf" or (dtype.kind == "u" and dtype.itemsize > 2):
+    if dtype.kind not in "buif" or dtype.itemsize > (8 if dtype.kind == "f" else 4):
         fault = f"got {page.dtype}; convert it to uint16 or float32 first"
-        raise InputError(f"expected unsigned integers of up to 16 bits, or floats, {fault}")
+        raise InputError(f"expected integers of up to 32 bits, or floats of up to 64, {fault}")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -19,10 +19,10 @@ from dip_jax.images.decode import (
     SUFFIXES,
     TIFF_MAGIC,
     decode,
-    full_scale,
     open_with_pillow,
     split_alpha,
 )
+from dip_jax.images.value_range import AUTO, choose_range, is_outlier
 
 MIN_SIDE = 33
 """The smallest height and width of an image to restore; the networks halve it five times."""
@@ -38,9 +38,9 @@ class StoredImage(NamedTuple):
     pixels: np.ndarray
     """float32 `[H, W, C]` in [0, 1], C in {1, 3}, upright."""
     alpha: np.ndarray | None = None
-    """`[H, W]` in `dtype`, written unchanged; None if the file has none."""
+    """`[H, W]` in `dtype`; None if the file has none."""
     dtype: np.dtype = np.dtype(np.uint8)
-    """Type of the stored values: uint8, uint16 or float32."""
+    """Type of the stored values: an integer or float type."""
     low: float = 0.0
     """The stored value of a pixel of 0."""
     high: float = 255.0
@@ -52,10 +52,19 @@ class StoredImage(NamedTuple):
     """Color profile, written if the format can hold one."""
     notes: tuple[str, ...] = ()
     """Sentences for the user about conversions."""
+    is_known: np.ndarray | None = None
+    """Boolean `[H, W, C]`, False where the file has no number or an outlier; None for all known. Unknown pixels have
+    the median of the known ones."""
+    outliers: np.ndarray | None = None
+    """Stored values `[H, W, C]` of outliers, which are written unchanged, and NaN elsewhere; None if there are none."""
 
 
 def read_image(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    min_side: int = MIN_SIDE,
+    value_range: str = AUTO,
 ) -> StoredImage:
     """Reads an image file at its full depth.
 
@@ -63,12 +72,13 @@ def read_image(
       path: A PNG, JPEG, TIFF, WebP or BMP file. Only its first page or frame is read.
       max_pixels: An image with more pixels is refused from its header, before it is decoded.
       min_side: An image with fewer pixels in width or height is refused.
+      value_range: The stored values of the pixels 0 and 1; see `choose_range`.
 
     Returns:
       The image, turned upright, with a palette expanded to colors.
 
     Raises:
-      InputError: If the file is missing, damaged, too small, too large or of an unsupported kind.
+      InputError: If the file is missing, damaged, too small, too large or of an unsupported kind, or has no number.
 
     Example:
       >>> import imageio.v3 as iio
@@ -85,15 +95,44 @@ def read_image(
             f"{path}: expected at least {min_side} pixels in width and in height, got "
             f"{width} x {height}; enlarge or pad the image first"
         )
-    notes = decoded.notes
-    low, high = 0.0, full_scale(colors.dtype)
-    if colors.min() < low or colors.max() > high:  # possible for floats only
-        low, high = float(colors.min()), float(colors.max())
-        notes += (f"values span [{low:g}, {high:g}]; mapped to [0, 1] and back on writing",)
-    pixels = ((colors - np.float64(low)) / (high - low or 1.0)).astype(np.float32)
+    has_number = np.isfinite(colors) & (colors != decoded.nodata)
+    if not has_number.any():
+        raise InputError(f"{path}: expected an image, but no pixel has a finite number")
+    low, high, note = choose_range(colors[has_number], value_range)
+    with np.errstate(invalid="ignore"):
+        pixels = (colors.astype(np.float64) - low) / (high - low)
+    outliers = has_number & is_outlier(pixels)
+    is_known = has_number & ~outliers
+    if not is_known.any():
+        raise InputError(
+            f"{path}: expected values from {low:g} to {high:g}, but all are farther outside; set another --range"
+        )
+    pixels = np.where(is_known, pixels, np.median(pixels[is_known])).astype(np.float32)
     # Few programs read alpha from a BMP file.
     suffix = ".png" if decoded.suffix == ".bmp" and alpha is not None else decoded.suffix
-    return StoredImage(pixels, alpha, colors.dtype, low, high, suffix, decoded.icc_profile, notes)
+    return StoredImage(
+        pixels,
+        alpha,
+        colors.dtype,
+        low,
+        high,
+        suffix,
+        decoded.icc_profile,
+        (*decoded.notes, *_value_notes(note, np.sum(~has_number), np.sum(outliers))),
+        is_known=None if is_known.all() else is_known,
+        outliers=np.where(outliers, colors, np.nan) if outliers.any() else None,
+    )
+
+
+def _value_notes(range_note: str, num_missing: int, num_outliers: int) -> list[str]:
+    notes = [range_note] if range_note else []
+    if num_missing:
+        notes.append(
+            f"{num_missing:,} values are missing (NaN, infinite or no data); they are filled in"
+        )
+    if num_outliers:
+        notes.append(f"{num_outliers:,} values lie far outside the range; they are kept unchanged")
+    return notes
 
 
 def read_values(
@@ -112,7 +151,9 @@ def read_values(
       InputError: If the file is missing, damaged, too large or of an unsupported kind.
     """
     decoded = decode(Path(path), max_pixels)
-    return split_alpha(decoded.values)[0], decoded.notes
+    values, _ = split_alpha(decoded.values)
+    _require_finite(path, values)
+    return values, decoded.notes
 
 
 def read_mask(
@@ -121,7 +162,7 @@ def read_mask(
     """Reads the mask of the known pixels of an image.
 
     Args:
-      path: The file: white is known, black is missing.
+      path: The file: white is known, black is missing. In a file of one color with alpha, opaque is known.
       shape: `(H, W)` of the image that the mask belongs to.
       max_pixels: As in `read_image`.
 
@@ -140,6 +181,9 @@ def read_mask(
     """
     decoded = decode(Path(path), max_pixels)
     colors, alpha = split_alpha(decoded.values)
+    _require_finite(path, colors)
+    if alpha is not None and np.ptp(colors) == 0 and np.ptp(alpha) > 0:  # drawn with the eraser
+        colors, alpha = alpha[..., np.newaxis], None
     if colors.shape[:2] != tuple(shape):
         raise InputError(
             f"{path}: expected a mask of the image's size, {shape[1]} x {shape[0]} (width x "
@@ -169,6 +213,12 @@ def read_mask(
     if num_gray:
         notes += (f"{num_gray:,} gray pixels of the mask thresholded at one half",)
     return known.astype(np.float32), notes
+
+
+def _require_finite(path: str | Path, values: np.ndarray) -> None:
+    num_bad = np.count_nonzero(~np.isfinite(values))
+    if num_bad:
+        raise InputError(f"{path}: expected finite numbers, but {num_bad:,} are NaN or infinite")
 
 
 def peek_shape(path: str | Path) -> tuple[int, int, int] | None:

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from dip_jax.images import atomic
 from dip_jax.images.decode import PNG_HEADER_END
 from dip_jax.images.read import StoredImage
+from dip_jax.images.value_range import full_scale
 
 
 def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredImage:
@@ -23,7 +24,8 @@ def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredIma
 
     Returns:
       `template` with pixels of that shape, all 0, and with alpha resized (bicubic). The color
-      profile is dropped if the number of channels differs. `template` itself for its own shape.
+      profile is dropped if the number of channels differs, and outliers are dropped. `template`
+      itself for its own shape.
     """
     if template.pixels.shape == shape:
         return template
@@ -32,21 +34,26 @@ def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredIma
         plane = Image.fromarray(alpha.astype(np.float32))
         resized = np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
         clipped = np.clip(resized, alpha.min(), alpha.max())
-        alpha = (np.rint(clipped) if alpha.dtype.kind == "u" else clipped).astype(alpha.dtype)
+        alpha = (np.rint(clipped) if alpha.dtype.kind in "ui" else clipped).astype(alpha.dtype)
     icc_profile = template.icc_profile if template.pixels.shape[-1] == shape[-1] else None
     pixels = np.zeros(shape, np.float32)
-    return template._replace(pixels=pixels, alpha=alpha, icc_profile=icc_profile)
+    return template._replace(
+        pixels=pixels, alpha=alpha, icc_profile=icc_profile, is_known=None, outliers=None
+    )
 
 
 def to_stored_values(pixels: np.ndarray, template: StoredImage) -> np.ndarray:
     """Converts pixels to the values that a file stores.
 
+    Outliers of the template keep their values.
+
     Args:
-      pixels: `[H, W, C]`; clipped to [0, 1].
+      pixels: `[H, W, C]`; values outside [0, 1] are kept if the type can hold them.
       template: The stored image whose depth, range and alpha the values take.
 
     Returns:
-      `[H, W, C]`, or `[H, W, C + 1]` with alpha, in `template.dtype`; integers are rounded.
+      `[H, W, C]`, or `[H, W, C + 1]` with alpha, in `template.dtype`; integers are rounded and
+      clipped to the limits of the type.
 
     Raises:
       ValueError: If the number of channels or the size of alpha differs from that of `template`.
@@ -58,11 +65,13 @@ def to_stored_values(pixels: np.ndarray, template: StoredImage) -> np.ndarray:
       [0, 128, 255]
     """
     low, high = template.low, template.high
-    values = low + np.clip(np.asarray(pixels, np.float64), 0, 1) * (high - low)
+    values = low + np.asarray(pixels, np.float64) * (high - low)
     if values.shape[2:] != template.pixels.shape[2:]:
         raise ValueError(f"expected channels as in {template.pixels.shape}, got {values.shape}")
-    if template.dtype.kind == "u":
-        values = np.rint(values)
+    if template.outliers is not None:
+        values = np.where(np.isnan(template.outliers), values, template.outliers)
+    if template.dtype.kind in "ui":
+        values = np.clip(np.rint(values), *full_scale(template.dtype))
     values = values.astype(template.dtype)
     if template.alpha is None:
         return values
@@ -76,7 +85,7 @@ def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> 
 
     Args:
       path: The file to write; ends in `template.suffix`. An existing one is replaced.
-      pixels: `[H, W, C]`; clipped to [0, 1].
+      pixels: `[H, W, C]`; see `to_stored_values`.
       template: The stored image whose format, depth, range, alpha and color profile the file takes.
 
     Raises:

@@ -47,6 +47,7 @@ def summarize(
     reference = case.reference
     losses = result.curve["loss"]
     best, best_step = _best(result)
+    low, high = case.value_range
 
     def decibels(image: np.ndarray) -> float | None:
         return None if reference is None else _finite(psnr_on_host(image, reference))
@@ -63,6 +64,8 @@ def summarize(
         "ssim": None if reference is None else _finite(ssim(result.image, reference)),
         "psnr_raw": decibels(result.raw),
         "psnr_measurement": decibels(degraded_image(case)),
+        "value_range": [low, high],
+        "noise_std": _finite(float(case.problem.noise_std) * (high - low)),
         "loss": _finite(losses[-1]) if losses.size else None,
         "psnr_best": best,
         "best_step": best_step,

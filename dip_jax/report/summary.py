@@ -122,6 +122,10 @@ class Summary(PosteriorSummary):
     """PSNR of the estimate before known values were put back, dB."""
     psnr_measurement: float | None
     """PSNR of the degraded image, or of the image that stands for it in the sheet, dB."""
+    value_range: list[float] | None
+    """Values in the file of the pixels 0 and 1; PSNR and standard deviations are relative to this range."""
+    noise_std: float | None
+    """Known or estimated noise level in the values of the file; None if it is unknown."""
     loss: float | None
     """Loss in the last step; its unit depends on the likelihood."""
     psnr_best: float | None

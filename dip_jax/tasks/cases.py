@@ -67,6 +67,7 @@ def build_case(
     jpeg: JpegFile | None = None,
     operator: Operator | None = None,
     shape: Shape | None = None,
+    is_known: np.ndarray | None = None,
 ) -> Case:
     """Builds the case of a measurement, without a reference.
 
@@ -80,6 +81,7 @@ def build_case(
       jpeg: JPEG file whose decoded image is the measurement.
       operator: Operator that replaces the one of the task.
       shape: Height, width and channels of the image; None if the measurement determines them.
+      is_known: Boolean, same shape as the measurement: False for values that are not data. None means all are.
 
     Returns:
       A case whose preview is made by a classical method.
@@ -115,7 +117,7 @@ def build_case(
         jnp.asarray(y, predicted.dtype),
         jnp.float32(_noise_std(config)),
         code_image=_code_image(config, guide, shape),
-        weights=_weights(config, y),
+        weights=_weights(config, y, None if jpeg is not None else is_known),
         tolerance=None if tolerance is None else jnp.asarray(tolerance),
         peak=jnp.float32(config.peak) if config.noise in ("poisson", "poisson_gauss") else None,
     )
@@ -259,6 +261,11 @@ def _check_measurement(config: TaskConfig, measurement: np.ndarray) -> np.ndarra
     is_image = config.name not in ("ct", "compressed_sensing", "custom")
     if is_image and (measurement.ndim != 3 or measurement.shape[-1] not in (1, 3)):
         raise InputError(f"An image must be [H, W, 1] or [H, W, 3], got {measurement.shape}.")
+    if is_image and measurement.dtype.kind in "ui":
+        raise InputError(
+            f"An image must be float in [0, 1], got {measurement.dtype} from {measurement.min()} to "
+            f"{measurement.max()}; divide it by its white, e.g. 255."
+        )
     return measurement
 
 
@@ -395,15 +402,17 @@ def _code_image(config: TaskConfig, guide: np.ndarray | None, shape: Shape) -> A
     return jnp.asarray(guide, jnp.float32)
 
 
-def _weights(config: TaskConfig, y: np.ndarray) -> Array | None:
-    """1 for values below the saturation, 0 for the others; None without a saturation."""
+def _weights(config: TaskConfig, y: np.ndarray, is_known: np.ndarray | None) -> Array | None:
+    """1 for known values below the saturation, 0 for the others; None if all are."""
     if config.saturation is None:
-        return None
+        return None if is_known is None else jnp.asarray(is_known, jnp.float32)
     if config.name == "dejpeg" and config.jpeg == "intervals":
         raise InputError(
             "Coefficients do not show which pixels are saturated: add --set task.jpeg=decoded."
         )
     is_usable = np.abs(y) < config.saturation
+    if is_known is not None:
+        is_usable &= is_known
     if not is_usable.any():
         raise InputError(
             f"No measured value lies below task.saturation={config.saturation:g}; raise it."

@@ -3,10 +3,13 @@
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 
 from dip_jax.batch.inputs import InputFiles, list_inputs
 from dip_jax.errors import InputError
+from dip_jax.images.write import to_stored_values
 from dip_jax.presets import build_config
+from dip_jax.tasks.cases import build_case
 
 
 def write(path, image):
@@ -54,3 +57,85 @@ def test_an_array_is_restored_as_a_16_bit_image(tmp_path):
     assert (template.dtype, template.high, template.suffix) == (np.uint16, 65535.0, ".png")
     assert template.pixels.shape == case.shape == (40, 36, 1)
     assert any("100.0% of the frequencies" in note for note in case.notes)
+
+
+def load(config, *inputs, **files):
+    (lazy,) = list_inputs(config, InputFiles(inputs, **files))
+    return lazy.load()
+
+
+def test_missing_values_and_outliers_have_weight_0_and_the_rest_is_data(tmp_path, image):
+    values = 2000 * image - 500
+    values[3, 4], values[5, 6, 1] = np.nan, 1e9
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb")
+    case, template = load(build_config(), tmp_path / "x.tif")
+    expected = np.ones(image.shape)
+    expected[3, 4], expected[5, 6, 1] = 0, 0
+    np.testing.assert_array_equal(case.problem.weights, expected)
+    low, high = case.value_range
+    known = expected > 0
+    measured = low + np.asarray(case.problem.measurement) * (high - low)
+    np.testing.assert_allclose(measured[known], values[known], atol=1e-2)
+    restored = to_stored_values(image, template)
+    assert np.isfinite(restored[3, 4]).all()
+    assert restored[5, 6, 1] == np.float32(1e9)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e5])
+def test_the_noise_level_may_have_the_unit_of_the_file(tmp_path, image, scale):
+    tifffile.imwrite(tmp_path / "x.tif", np.float32(scale * image), photometric="rgb")
+    fields = [f"task.noise_std={0.1 * scale!r}", "task.noise_unit=file"]
+    config = build_config(overrides=fields)
+    case, _ = load(config, tmp_path / "x.tif")
+    low, high = case.value_range
+    np.testing.assert_allclose(case.problem.noise_std * (high - low), 0.1 * scale, rtol=1e-6)
+    assert 0.05 < case.problem.noise_std < 0.2
+
+
+def test_a_reference_of_the_same_type_has_the_range_of_the_image(tmp_path, image):
+    noisy = image + 0.2 * np.random.default_rng(0).standard_normal(image.shape)
+    tifffile.imwrite(tmp_path / "x.tif", np.float32(1000 * noisy), photometric="rgb")
+    (tmp_path / "clean").mkdir()
+    tifffile.imwrite(tmp_path / "clean/x.tif", np.float32(1000 * image), photometric="rgb")
+    case, _ = load(build_config(), tmp_path / "x.tif", references=[tmp_path / "clean"])
+    low, high = case.value_range
+    np.testing.assert_allclose(low + case.reference * (high - low), 1000 * image, atol=1e-2)
+
+
+def test_a_reference_with_missing_values_is_refused(tmp_path, image):
+    values = np.float32(image)
+    values[0, 0] = np.nan
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb")
+    (lazy,) = list_inputs(build_config(), InputFiles(references=[tmp_path / "x.tif"]))
+    with pytest.raises(InputError, match="3 of its values are missing"):
+        lazy.load()
+
+
+def test_transparent_pixels_are_the_mask_of_inpainting_and_become_opaque(tmp_path, image):
+    alpha = np.full(image.shape[:2], 255, np.uint8)
+    alpha[10:20, 5:15] = 0
+    colors = np.rint(255 * image).astype(np.uint8)
+    iio.imwrite(tmp_path / "x.png", np.dstack([colors, alpha]))
+    case, template = load(build_config("inpaint"), tmp_path / "x.png")
+    np.testing.assert_array_equal(case.problem.operator.mask[..., 0], alpha > 0)
+    assert "6.9% of the pixels are missing (the transparent ones)" in case.notes[0]
+    assert (to_stored_values(image, template)[..., 3] == 255).all()
+
+
+def test_inpainting_keeps_the_alpha_of_known_pixels(tmp_path, image):
+    alpha = np.full(image.shape[:2], 100, np.uint8)
+    alpha[:5] = 200
+    colors = np.rint(255 * image).astype(np.uint8)
+    iio.imwrite(tmp_path / "x.png", np.dstack([colors, alpha]))
+    mask = write(tmp_path / "mask.png", 1 - np.eye(40, 36))
+    case, template = load(build_config("inpaint"), tmp_path / "x.png", masks=[mask])
+    expected = np.where(np.eye(40, 36) > 0, 200, alpha)
+    np.testing.assert_array_equal(to_stored_values(image, template)[..., 3], expected)
+    assert "2.5% of the pixels are missing and are filled in" in case.notes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_an_array_of_integers_is_refused_as_an_image(image, dtype):
+    values = np.rint(255 * image).astype(dtype)
+    with pytest.raises(InputError, match=r"must be float in \[0, 1\], got .* divide it by"):
+        build_case(build_config().task, "x", values)

@@ -91,9 +91,9 @@ def save_tiff(path, values, **options):
     tifffile.imwrite(path, values, **{**defaults, **options})
 
 
-def round_trip(path):
+def round_trip(path, **options):
     """Reads an image and writes it again; returns the stored image and the new file."""
-    stored = read_image(path)
+    stored = read_image(path, **options)
     target = path.with_name(f"restored{stored.suffix}")
     write_image(target, stored.pixels, stored)
     return stored, target

@@ -156,14 +156,16 @@ def test_12_bit_values_are_widened_to_16_bits(tmp_path):
     assert stored.notes == ("12-bit values widened to 16 bits",)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_other_floats_become_float32(tmp_path, dtype):
-    values = noise(3, dtype)
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.int16, np.int32, np.uint32])
+def test_other_numbers_keep_their_type_and_values(tmp_path, dtype):
+    # float32, in which pixels are computed, tells 2^24 values apart
+    scale = 1 if np.dtype(dtype).kind == "f" else min(np.iinfo(dtype).max, 2**20)
+    values = np.asarray(scale * noise(3, np.float32), dtype)
     save_tiff(tmp_path / "in.tif", values)
     stored, target = round_trip(tmp_path / "in.tif")
-    assert stored.dtype == np.float32
-    assert stored.notes == (f"{8 * values.itemsize}-bit floats are written as 32-bit floats",)
-    np.testing.assert_array_equal(tifffile.imread(target), values.astype(np.float32))
+    assert stored.dtype == dtype
+    rtol = 1e-6 if dtype == np.float64 else 0
+    np.testing.assert_allclose(tifffile.imread(target), values, rtol=rtol, atol=rtol)
 
 
 def test_the_first_page_of_a_tiff_is_read(tmp_path):
@@ -306,27 +308,35 @@ def test_colors_multiplied_by_alpha_are_refused(tmp_path):
         read_image(tmp_path / "in.tif")
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32, np.complex64])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.complex64])
 def test_other_types_of_numbers_are_refused(tmp_path, dtype):
     save_tiff(tmp_path / "in.tif", np.ones((HEIGHT, WIDTH), dtype))
     with pytest.raises(InputError, match=f"got {np.dtype(dtype)}; convert it to"):
         read_image(tmp_path / "in.tif")
 
 
-def test_values_that_are_not_finite_are_counted_and_refused(tmp_path):
+def test_values_that_are_not_finite_are_unknown(tmp_path):
     values = noise(3, np.float32)
     values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, -np.inf
     save_tiff(tmp_path / "in.tif", values)
-    with pytest.raises(InputError, match=r"in\.tif.*3 are NaN or infinite"):
-        read_image(tmp_path / "in.tif")
-
-
-def test_a_float64_too_large_for_float32_is_refused(tmp_path):
-    values = noise(1, np.float64)
-    values[0, 0] = 1e300
+    stored = read_image(tmp_path / "in.tif")
+    np.testing.assert_array_equal(stored.is_known, np.isfinite(values))
+    assert np.isfinite(stored.pixels).all()
+    assert stored.notes == ("3 values are missing (NaN, infinite or no data); they are filled in",)
+    values[:] = np.nan
     save_tiff(tmp_path / "in.tif", values)
-    with pytest.raises(InputError, match="1 are NaN or infinite"):
+    with pytest.raises(InputError, match="no pixel has a finite number"):
         read_image(tmp_path / "in.tif")
+
+
+def test_values_that_gdal_marks_as_no_data_are_unknown(tmp_path):
+    values = (1000 * noise(1, np.float32)).astype(np.int16)
+    values[3:5] = -9999
+    tag = (42113, "s", 0, "-9999", True)
+    tifffile.imwrite(tmp_path / "in.tif", values, photometric="minisblack", extratags=[tag])
+    stored = read_image(tmp_path / "in.tif")
+    np.testing.assert_array_equal(stored.is_known[..., 0], values != -9999)
+    assert -100 < stored.low < stored.high < 1100
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

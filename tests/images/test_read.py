@@ -239,3 +239,12 @@ def test_a_tilde_is_the_home_folder_where_no_shell_expands_it(tmp_path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     Image.new("L", (40, 40)).save(tmp_path / "a.png")
     assert list_images(["~/a.png"]) == list_images(["~"]) == [tmp_path / "a.png"]
+
+
+def test_a_mask_may_be_drawn_in_the_alpha_channel(tmp_path):
+    alpha = np.full((40, 36), 255, np.uint8)
+    alpha[3:5] = 0
+    white = np.full((40, 36, 3), 255, np.uint8)
+    Image.fromarray(np.dstack([white, alpha])).save(tmp_path / "mask.png")
+    mask, _ = read_mask(tmp_path / "mask.png", (40, 36))
+    np.testing.assert_array_equal(mask, alpha > 0)
