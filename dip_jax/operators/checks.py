@@ -11,6 +11,9 @@ from dip_jax.base import Array, Operator
 from dip_jax.errors import InputError
 from dip_jax.operators.pixelwise import is_pixelwise
 
+_STEP = 0.02  # of the differences, in [0, 1] units
+_MIN_DERIVATIVE = 0.02  # relative to the differences; quantization with a custom derivative has 0.1
+
 
 def adjoint(operator: Operator, shape: tuple[int, int, int]) -> Callable[[Array], Array]:
     """The adjoint A^T of a linear operator, from its gradient; a custom gradient is used too.
@@ -51,8 +54,9 @@ def check_operator(
 ) -> None:
     """Refuses an operator that breaks its contract.
 
-    The operator maps a float32 image of `shape` to one finite array of a floating or complex type. It returns the
-    same array each time, and JAX can trace and differentiate it. The rest holds to a relative `tolerance`:
+    The operator maps a float32 image of `shape` to one finite array, float32 or complex64. It returns the same array
+    each time, and JAX can trace and differentiate it. The derivative of an operator that is not linear does not vanish and
+    points in the direction in which its values change. The rest holds to a relative `tolerance`:
 
     * A linear operator satisfies A(x - 2 x') = A x - 2 A x' and <A x, y> = <x, A^T y>.
     * A pixelwise operator's value at a pixel depends on that pixel alone, also on a canvas; see `is_pixelwise`.
@@ -77,7 +81,10 @@ def check_operator(
         _is_finite,
         _is_deterministic,
         _is_traceable,
+        _has_dtype,
+        _is_differentiable,
         _has_finite_gradient,
+        _has_derivative,
         _is_linear,
         _has_adjoint,
         _acts_pixelwise,
@@ -101,7 +108,7 @@ class _Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        return type(self.operator).__name__
+        return _name(self.operator)
 
 
 def _measure(
@@ -113,8 +120,9 @@ def _measure(
         y = operator(x)
     except Exception as error:
         raise InputError(
-            f"{type(operator).__name__} failed on an image of shape {shape}: {_first_line(error)}; "
-            "it must accept images of this shape."
+            f"{_name(operator)} failed on an image of shape {shape}: {_first_line(error)}; "
+            "it must accept images of this shape. If the image has another shape than the measurement, state it with "
+            "--set task.image_shape=H,W,C."
         ) from None
     return _Trial(operator, x, other, y, rng, tolerance)
 
@@ -162,6 +170,26 @@ def _is_traceable(trial: _Trial) -> str | None:
     return None
 
 
+def _has_dtype(trial: _Trial) -> str | None:
+    dtype = jax.eval_shape(lambda image: trial.operator(image), trial.x).dtype
+    if dtype not in (jnp.float32, jnp.complex64):
+        expected = "complex64" if jnp.issubdtype(dtype, jnp.complexfloating) else "float32"
+        return f"must return {expected}, got {dtype}; end it with .astype(jnp.{expected})."
+    return None
+
+
+def _is_differentiable(trial: _Trial) -> str | None:
+    try:
+        y, pull = jax.vjp(lambda image: trial.operator(image), trial.x)
+        pull(jnp.zeros_like(y))
+    except Exception as error:
+        return (
+            f"cannot be differentiated by JAX ({_first_line(error)}); write it with jax.numpy, or give "
+            "it a derivative with jax.custom_vjp."
+        )
+    return None
+
+
 def _has_finite_gradient(trial: _Trial) -> str | None:
     if trial.operator.is_linear:
         return None  # `_has_adjoint` tests it
@@ -171,6 +199,31 @@ def _has_finite_gradient(trial: _Trial) -> str | None:
         return (
             f"has a gradient with {bad} values of {gradient.size} that are not finite; "
             "guard its divisions, roots and logarithms."
+        )
+    return None
+
+
+def _has_derivative(trial: _Trial) -> str | None:
+    """Compares the derivative of an operator that is not linear with differences, in a random direction d.
+
+    (A(x + h d) - A(x - h d)) / 2h = J d up to the curvature of A, but J = 0 for rounding and thresholds. The test is
+    coarse, because a custom derivative of such an operator is no limit of differences and yet useful.
+    """
+    operator, x = trial.operator, trial.x
+    if operator.is_linear:
+        return None
+    d = jnp.asarray(trial.rng.choice((-1.0, 1.0), x.shape), jnp.float32)
+    difference = (operator(x + _STEP * d) - operator(x - _STEP * d)) / (2 * _STEP)
+    _, pull = jax.vjp(lambda image: operator(image), x)
+    # <J d, w> = <d, J^T w>, with the difference itself for w. JAX's gradients pair without conjugation.
+    size = float(jnp.sum(jnp.abs(difference) ** 2))
+    if size == 0:
+        return "does not depend on the image: its measurements of two images are equal."
+    fraction = float(jnp.sum(d * pull(jnp.conj(difference))[0])) / size
+    if not fraction >= _MIN_DERIVATIVE:
+        return (
+            f"has a derivative that is {fraction:.2g} times its change between nearby images (expected "
+            "about 1); a fit cannot follow it. Leave out rounding and thresholds, or fix its custom derivative."
         )
     return None
 
@@ -246,6 +299,13 @@ def _acts_pixelwise(trial: _Trial) -> str | None:
             f"{trial.tolerance:g}); fix its pad(height, width)."
         )
     return None
+
+
+def _name(operator: Operator) -> str:
+    """The name of an operator in messages: of its function, if it has one, otherwise of its class."""
+    function = getattr(operator, "function", None)
+    name = getattr(function, "__name__", None)
+    return f"The operator {name}" if name else type(operator).__name__
 
 
 def _relative(difference: Array, reference: Array) -> float:

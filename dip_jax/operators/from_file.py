@@ -88,6 +88,7 @@ def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     sys.path.insert(0, str(Path(path).resolve().parent))  # as `python path.py` does
+    has_x64 = jax.config.values["jax_enable_x64"]
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's code may raise anything
@@ -96,6 +97,12 @@ def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
         ) from None
     finally:
         sys.path.pop(0)
+    if jax.config.values["jax_enable_x64"] != has_x64:
+        jax.config.update("jax_enable_x64", has_x64)
+        raise InputError(
+            f"--operator: {path} sets jax_enable_x64, which would change the whole fit; remove that line. The "
+            "images are float32."
+        )
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"--operator: {path} has no function {name!r}.")

@@ -117,6 +117,42 @@ class Counter:
         return image * self.calls
 
 
+def host_copy(image):
+    return jax.pure_callback(np.array, jax.ShapeDtypeStruct(image.shape, image.dtype), image)
+
+
+@jax.custom_vjp
+def exp_with_a_flipped_gradient(x):
+    return jnp.exp(x)
+
+
+exp_with_a_flipped_gradient.defvjp(lambda x: (jnp.exp(x), x), lambda x, dy: (-dy * jnp.exp(x),))
+
+
+@jax.custom_vjp
+def rounded_with_a_derivative(x):
+    return jnp.round(x * 16) / 16
+
+
+rounded_with_a_derivative.defvjp(
+    lambda x: (rounded_with_a_derivative(x), None), lambda _, dy: (dy,)
+)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        rounded_with_a_derivative,
+        lambda x: jnp.clip(3 * x - 1, 0, 1),
+        lambda x: jnp.abs(jnp.fft.fft2(x, axes=(0, 1))),  # phase retrieval
+        lambda x: jnp.exp(20j * x),
+        lambda x: jnp.sin(10 * x) ** 3,
+    ],
+)
+def test_a_curved_operator_with_a_derivative_passes(function):
+    check_operator(FromFunction(function, is_linear=False), (9, 7, 1))
+
+
 @pytest.mark.parametrize(
     ("operator", "words"),
     [
@@ -140,6 +176,20 @@ class Counter:
             FromFunction(lambda x: jnp.sqrt(x - x), is_linear=False),
             "gradient with 63 values of 63",
         ),
+        (
+            FromFunction(lambda x: x.astype(jnp.float16)),
+            r"must return float32, got float16.*astype",
+        ),
+        (FromFunction(lambda x: x.astype(jnp.bfloat16), is_linear=False), "float32, got bfloat16"),
+        (FromFunction(host_copy), "cannot be differentiated by JAX .* jax.custom_vjp"),
+        (
+            FromFunction(lambda x: jnp.round(x * 255) / 255, is_linear=False),
+            "a derivative that is 0",
+        ),
+        (FromFunction(lambda x: jnp.float32(x > 0.5), is_linear=False), "a derivative that is 0"),
+        (FromFunction(lambda x: jax.lax.stop_gradient(jnp.exp(x)), is_linear=False), "that is 0"),
+        (FromFunction(exp_with_a_flipped_gradient, is_linear=False), "a derivative that is -1"),
+        (FromFunction(lambda x: 0 * x + 1, is_linear=False), "does not depend on the image"),
     ],
 )
 def test_a_broken_operator_is_refused_with_the_measured_number(operator, words):

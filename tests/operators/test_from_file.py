@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -109,3 +110,20 @@ def test_a_wrong_claim_to_be_pixelwise_is_refused(tmp_path, image):
     path.write_text("def shift(image):\n    return image[::-1]\nshift.is_pixelwise = True\n")
     with pytest.raises(InputError, match=r"other pixels change a measured value by \d"):
         build_case(TaskConfig(name="custom", operator=f"{path}:shift"), "x", image)
+
+
+def test_the_message_names_the_function(tmp_path, image):
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp\n\ndef rough(x): return jnp.round(9 * x)\n"
+    )
+    operator = load_operator(f"{tmp_path / 'mine.py'}:rough", image.shape)
+    with pytest.raises(InputError, match="The operator rough has a derivative that is 0"):
+        check_operator(operator, image.shape)
+
+
+def test_a_file_that_turns_float64_on_is_refused_and_it_is_off_again(tmp_path):
+    text = "import jax\njax.config.update('jax_enable_x64', True)\ndef f(x): return x\n"
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InputError, match="sets jax_enable_x64"):
+        load_operator(f"{tmp_path / 'mine.py'}:f", (4, 4, 1))
+    assert not jax.config.values["jax_enable_x64"]
