@@ -1,6 +1,7 @@
 """The rules of the layout, read from the source: the order of the rooms, and the libraries of each."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -42,6 +43,7 @@ def room_of(module: str) -> str:
 MODULES = {module_of(path): path for path in FILES}
 
 
+@functools.cache
 def imports(path: Path, *, typing_only: bool = False) -> set[str]:
     """The modules that a file imports; those under `if TYPE_CHECKING` only if asked."""
     tree = ast.parse(path.read_text())

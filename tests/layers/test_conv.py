@@ -29,7 +29,11 @@ CASES = [
 ZERO_PADDED = (CASES[0], CASES[2], CASES[3], CASES[7])
 
 
-@pytest.mark.parametrize("lowering", ["winograd", "patches", "xla", "auto"])
+# On CPU, `auto` is one of the others; the slow tests compare it too.
+@pytest.mark.parametrize(
+    "lowering",
+    ["winograd", "patches", "xla", pytest.param("auto", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     ("case", "padding"),
     [

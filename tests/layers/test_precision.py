@@ -93,7 +93,8 @@ def test_weights_their_gradients_and_the_image_stay_float32(precision):
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("precision", [pytest.param("tf32", marks=pytest.mark.slow), "bfloat16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_a_fit_of_lower_precision_reaches_the_loss_of_full_precision(precision):
     target = jnp.array(0.5 + 0.3 * np.sin(np.arange(32) / 4)[:, None, None] * np.ones((1, 32, 3)))
 
