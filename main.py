@@ -2,12 +2,14 @@
 
 import dataclasses
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from absl import flags
 
 from dip_jax.config import Config, replace_fields
@@ -36,6 +38,11 @@ flags.DEFINE_multi_string(
     "kernel", [], "deblur: the blur kernel, an image or .npy. One for all, or matched by stem"
 )
 flags.DEFINE_integer("factor", None, "super_resolve: ratio of output size to input size, per side.")
+flags.DEFINE_string(
+    "angles",
+    None,
+    "ct: the angles in degrees, separated by commas, or a .npy or text file that lists them.",
+)
 flags.DEFINE_string("operator", None, "custom: path.py:function, a JAX function of an image.")
 flags.DEFINE_float("noise_std", None, "Noise level in gray levels of 255, if it is known.")
 flags.DEFINE_string(
@@ -129,6 +136,7 @@ _TASKS = {
     "guide": ("flash",),
     "kernel": ("deblur",),
     "factor": ("super_resolve",),
+    "angles": ("ct",),
 }
 # Exit statuses, as `sysexits.h` and shells use them.
 _FAILED, _MISTAKE, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
@@ -202,6 +210,7 @@ def main() -> int:
 def _prepare_process() -> None:
     """Makes the process independent of an environment that is meant for other programs."""
     os.environ["MPLBACKEND"] = "agg"  # notebooks set one that only their own kernel has
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages name the file
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
@@ -276,11 +285,31 @@ def _build_configs(preset: str | None) -> dict[str, Config]:
         values["task.noise_std"] = FLAGS.noise_std / (255 if in_gray_levels else 1)
     if FLAGS.kernel:
         values["task.kernel"] = "file"
+    if FLAGS.angles is not None:
+        values["task.angles"] = _read_angles(FLAGS.angles)
     if FLAGS.compare is None:
         configs = {"": build_config(preset, task=task, overrides=overrides)}
     else:
         configs = build_comparison(FLAGS.compare, preset, task=task, overrides=overrides)
     return {label: replace_fields(config, values) for label, config in configs.items()}
+
+
+def _read_angles(text: str) -> tuple[float, ...]:
+    """The angles of a comma-separated list, or of a file."""
+    path = Path(os.path.expanduser(text))
+    try:
+        if path.is_file():
+            values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=None)
+        else:
+            values = np.array([float(part) for part in text.split(",")])
+        angles = tuple(np.asarray(values, np.float64).ravel().tolist())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--angles expects numbers separated by commas, or a .npy or text file, got {text!r} ({error})."
+        ) from None
+    if not angles or not np.isfinite(angles).all():
+        raise InputError(f"--angles expects finite numbers, got {text!r}.")
+    return angles
 
 
 def validate(request: Request) -> None:

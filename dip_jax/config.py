@@ -123,7 +123,14 @@ class TaskConfig(Section):
     sensing: Literal["fourier", "gaussian"] = "fourier"
     """(compressed_sensing) Random frequencies, or a random matrix."""
     num_angles: int = number(32, 1)
-    """(ct) Number of angles, evenly spaced in half a turn."""
+    """(ct) Number of angles, evenly spaced in half a turn, unless `angles` lists them."""
+    angles: tuple[float, ...] = ()
+    """(ct) The angles in degrees, in any order and range."""
+    circle: bool = False
+    """(ct) The detector is as long as a side of the image, not as its diagonal: the image is zero
+    outside a circle, as with `circle=True` in scikit-image."""
+    detector_center: float | None = number(None, 0)
+    """(ct) Index of the detector that sees the center of rotation; None for the middle."""
     image_shape: tuple[int, ...] = number((), 1)
     """(compressed_sensing, custom) Height, width and channels of the image; empty if the
     measurement determines them."""

@@ -1,13 +1,13 @@
 """Tomography: the sums of an image along parallel lines in several directions.
 
-Geometry and values are those of `skimage.transform.radon(image, angles, circle=False)`: at each angle the image
-is rotated about its pixel `[N // 2, N // 2]` with bilinear interpolation, and its columns are summed. The detector
-is as long as the diagonal, so it sees the whole image at every angle.
+Values are those of `skimage.transform.radon`: at each angle the image is rotated about its pixel `[N // 2, N // 2]`
+with bilinear interpolation, and its columns are summed. By default the detector is as long as the diagonal, so it sees
+the whole image at every angle (`circle=False`).
 """
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,9 @@ from dip_jax.errors import InputError
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Radon:
-    """A x = the sinogram of a square image: `[N, N, C] -> [P, num_angles, C]`, P = ceil(sqrt(2) N).
+    """A x = the sinogram of a square image: `[N, N, C] -> [P, num_angles, C]`.
 
-    The angles are equally spaced in [0, 180) degrees. A value is a sum over pixels. The center of the detector
-    is at index P // 2.
+    A value is a sum over pixels.
 
     References:
       Kak and Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.1.
@@ -37,7 +36,13 @@ class Radon:
     """
 
     num_angles: int = dataclasses.field(metadata={"static": True})
-    """Number of angles in 180 degrees."""
+    """Number of angles."""
+    angles: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+    """The angles in degrees, any; empty for equal spacing in [0, 180)."""
+    detectors: int | None = dataclasses.field(default=None, metadata={"static": True})
+    """Number P of detectors; None for the diagonal, ceil(sqrt(2) N). With fewer, the corners are not seen."""
+    center: float | None = dataclasses.field(default=None, metadata={"static": True})
+    """Index of the detector that sees the center of rotation, also between two detectors; None for P // 2."""
     is_linear: ClassVar[bool] = True
 
     def __call__(self, image: Array) -> Array:
@@ -51,9 +56,37 @@ class Radon:
                 f"Tomography needs a square image [N, N, C], got {list(image.shape)}; crop it or pad "
                 "it with zeros."
             )
-        if self.num_angles < 1:
-            raise InputError(f"Tomography needs at least 1 angle, got {self.num_angles}.")
-        return _project(image, image.shape[0], self.num_angles)
+        if self.num_angles < 1 or len(self.angles) not in (0, self.num_angles):
+            raise InputError(
+                f"Tomography needs at least 1 angle and as many values as angles, got {self.num_angles} "
+                f"angles and {len(self.angles)} values."
+            )
+        return _project(image, self._geometry(image.shape[0]))
+
+    def directions(self) -> np.ndarray:
+        """Returns cosine and sine of each angle, `[num_angles, 2]` float64."""
+        angles = np.asarray(self._geometry(1).angles)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+    def detector_center(self, side: int) -> float:
+        """Returns the index of the detector that sees the center of an image `[side, side]`."""
+        return self._geometry(side).center
+
+    def _geometry(self, side: int) -> "_Geometry":
+        detectors = num_detectors(side) if self.detectors is None else self.detectors
+        center = float(detectors // 2) if self.center is None else float(self.center)
+        angles = np.pi * np.arange(self.num_angles) / self.num_angles
+        if self.angles:
+            angles = np.deg2rad(self.angles)
+        return _Geometry(side, tuple(angles.tolist()), detectors, center)
+
+
+class _Geometry(NamedTuple):
+    side: int
+    angles: tuple[float, ...]
+    """In radians."""
+    detectors: int
+    center: float
 
 
 def num_detectors(side: int) -> int:
@@ -68,22 +101,22 @@ def num_detectors(side: int) -> int:
 
 # The automatic transpose would scatter each interpolated value. At one angle, however, a pixel touches at most
 # three detectors, so the hand-written transpose gathers too.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _project(image: Array, side: int, num_angles: int) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _project(image: Array, geometry: _Geometry) -> Array:
     """The sinogram `[P, num_angles, C]` of an image `[side, side, C]`.
 
     With r, c, i, j counted from the center, point (r, c) of the rotated image lies at row i = r cos - c sin and
     column j = r sin + c cos of the image.
     """
-    detectors = num_detectors(side)
+    side = geometry.side
     # With a frame of zeros every point beyond the image reads zero. `squares` holds each pixel with its
     # neighbors to the right and below, so that one read gives four values.
     width = side + 2
     framed = jnp.pad(image, ((1, 2), (1, 2), (0, 0)))
     corners = [framed[a : a + width, b : b + width] for a in (0, 1) for b in (0, 1)]
     squares = jnp.stack(corners, axis=2).reshape(width * width, 4, image.shape[2])
-    centered = jnp.arange(detectors, dtype=jnp.float32) - detectors // 2
-    r, c = centered[:, None], centered[None, :]
+    r = _rows(side)[:, None]
+    c = jnp.arange(geometry.detectors, dtype=jnp.float32)[None, :] - geometry.center
 
     def project_angle(direction: Array) -> Array:
         cos, sin = direction
@@ -97,47 +130,53 @@ def _project(image: Array, side: int, num_angles: int) -> Array:
         values = squares.at[index].get(mode="promise_in_bounds")
         return (jnp.stack(weights, axis=-1)[..., None] * values).sum(axis=(0, 2))
 
-    return lax.map(project_angle, _directions(num_angles)).swapaxes(0, 1)
+    return lax.map(project_angle, _directions(geometry.angles)).swapaxes(0, 1)
 
 
-def _project_forward(image: Array, side: int, num_angles: int) -> tuple[Array, None]:
-    return _project(image, side, num_angles), None
+def _project_forward(image: Array, geometry: _Geometry) -> tuple[Array, None]:
+    return _project(image, geometry), None
 
 
-def _project_backward(side: int, num_angles: int, _: None, dy: Array) -> tuple[Array]:
+def _project_backward(geometry: _Geometry, _: None, dy: Array) -> tuple[Array]:
     """Back projection, the exact transpose: each pixel gathers from the detectors that it touches."""
-    detectors, center = num_detectors(side), num_detectors(side) // 2
+    side, center, rows = geometry.side, geometry.center, _rows(geometry.side)
     centered = jnp.arange(side, dtype=jnp.float32) - side // 2
     i, j = centered[:, None], centered[None, :]
     margin = 3  # a corner's neighbors may lie beyond the detector, where they read zero
     sinogram = jnp.pad(dy, ((margin, margin), (0, 0), (0, 0))).swapaxes(0, 1)
+    last = geometry.detectors + 2 * margin - 1
 
     def add_angle(image: Array, angle: tuple[Array, Array]) -> tuple[Array, None]:
         (cos, sin), values = angle
         # The point of the rotated image that lies on the pixel, rounded to the nearest grid point.
-        row, column = _fix(jnp.round(cos * i + sin * j), jnp.round(cos * j - sin * i))
+        row, column = _fix(jnp.round(cos * i + sin * j), jnp.round(cos * j - sin * i + center))
         for dc in (-1, 0, 1):
-            c = column + dc
+            c = column + dc - center
             weight = jnp.zeros_like(c)
             for dr in (-1, 0, 1):
                 r = row + dr
-                is_inside = (r >= -center) & (r < detectors - center)
+                is_inside = (r >= rows[0]) & (r <= rows[-1])
                 overlap = _tent(cos * r - sin * c - i) * _tent(sin * r + cos * c - j)
                 weight += jnp.where(is_inside, overlap, 0)
-            index = c.astype(jnp.int32) + (center + margin)
+            index = jnp.clip(column.astype(jnp.int32) + (dc + margin), 0, last)
             image += weight[..., None] * values.at[index].get(mode="promise_in_bounds")
         return image, None
 
     start = jnp.zeros((side, side, dy.shape[2]), dy.dtype)
-    return (lax.scan(add_angle, start, (_directions(num_angles), sinogram))[0],)
+    return (lax.scan(add_angle, start, (_directions(geometry.angles), sinogram))[0],)
 
 
 _project.defvjp(_project_forward, _project_backward)
 
 
-def _directions(num_angles: int) -> Array:
+def _rows(side: int) -> Array:
+    """The rows of a rotated image, counted from its center: as many as its diagonal."""
+    diagonal = num_detectors(side)
+    return jnp.arange(diagonal, dtype=jnp.float32) - diagonal // 2
+
+
+def _directions(angles: tuple[float, ...]) -> Array:
     """`[num_angles, 2]`: cosine and sine of each angle, computed in float64 and rounded once."""
-    angles = np.pi * np.arange(num_angles) / num_angles
     return jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=-1), jnp.float32)
 
 

@@ -1,5 +1,7 @@
 """Classical methods, one or two per task, for previews and comparisons."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -94,12 +96,20 @@ def demosaic_bilinear(mosaic: np.ndarray, pattern: str) -> np.ndarray:
     return np.stack(channels, axis=-1)
 
 
-def filtered_back_projection(sinogram: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def filtered_back_projection(
+    sinogram: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    angles: Sequence[float] = (),
+    center: float | None = None,
+) -> np.ndarray:
     """Reconstructs an image from its sinogram by scikit-image's `iradon` with the ramp filter; not clipped.
 
     Args:
-      sinogram: `[P, num_angles, C]`, the measurement of `Radon`.
+      sinogram: `[P, num_angles, C]`, the measurement of `Radon`; P is N or the diagonal.
       shape: `(N, N)` or `(N, N, C)` of the image.
+      angles: The angles in degrees; by default equally spaced in [0, 180).
+      center: Index of the detector that sees the center of rotation; by default the middle.
 
     Returns:
       `[N, N, C]` float32.
@@ -117,13 +127,18 @@ def filtered_back_projection(sinogram: np.ndarray, shape: tuple[int, ...]) -> np
     """
     sinogram = np.asarray(sinogram, np.float32)
     expected = num_detectors(shape[0])
-    if shape[0] != shape[1] or sinogram.ndim != 3 or sinogram.shape[0] != expected:
+    lengths = (shape[0], expected)
+    if shape[0] != shape[1] or sinogram.ndim != 3 or sinogram.shape[0] not in lengths:
         raise InputError(
             f"A square image {list(shape)} needs a sinogram [{expected}, angles, C], got "
             f"{list(sinogram.shape)}."
         )
+    if center is not None:
+        shift = (sinogram.shape[0] // 2 - center, 0, 0)
+        sinogram = ndimage.shift(sinogram, shift, order=1)
+    theta = list(angles) or None
     channels = [
-        iradon(sinogram[..., c], output_size=shape[0], circle=False)
+        iradon(sinogram[..., c], theta, output_size=shape[0], circle=False)
         for c in range(sinogram.shape[2])
     ]
     return np.stack(channels, axis=-1).astype(np.float32)

@@ -126,7 +126,7 @@ def build_case(
         name,
         problem,
         shape,
-        notes=_range_notes(config, preview),
+        notes=(*_range_notes(config, preview), *_geometry_notes(config, measurement, shape)),
         preview=preview,
         preview_name=preview_name,
         jpeg=jpeg,
@@ -164,7 +164,7 @@ def build_operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) ->
         case "compressed_sensing":
             return _fourier_operator(config, side_inputs.mask)
         case "ct":
-            return Radon(config.num_angles)
+            return _radon(config, shape)
         case "custom" if not config.operator:
             raise InputError("custom needs an operator: --operator=path.py:function.")
         case "custom":
@@ -278,7 +278,7 @@ def _image_shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: Sid
         return side_inputs.jpeg.shape
     name = config.name
     if name == "ct":
-        return _ct_shape(measured, config.num_angles)
+        return _ct_shape(config, measured)
     if len(measured) != 3:
         raise InputError(
             f"{name} cannot derive the image's size from a measurement of shape {measured}; state it with "
@@ -297,13 +297,25 @@ def _image_shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: Sid
     return height, width, channels
 
 
-def _ct_shape(measured: tuple[int, ...], num_angles: int) -> Shape:
+def _num_angles(config: TaskConfig) -> int:
+    return len(config.angles) or config.num_angles
+
+
+def _radon(config: TaskConfig, shape: Shape) -> Radon:
+    detectors = shape[0] if config.circle else None
+    return Radon(_num_angles(config), config.angles, detectors, config.detector_center)
+
+
+def _ct_shape(config: TaskConfig, measured: tuple[int, ...]) -> Shape:
     """The shape of the square image behind a sinogram `[detectors, angles, C]`."""
+    num_angles = _num_angles(config)
     if len(measured) != 3 or measured[1] != num_angles:
         raise InputError(
             f"ct takes a sinogram of {num_angles} angles, [detectors, {num_angles}], got "
-            f"{measured[:2]}; state the number of angles with --set task.num_angles=..."
+            f"{measured[:2]}; list the angles with --angles, or state their number with --set task.num_angles=..."
         )
+    if config.circle:
+        return measured[0], measured[0], measured[2]
     side = int(measured[0] / math.sqrt(2))
     for candidate in (side + 1, side, side - 1):
         if num_detectors(candidate) == measured[0]:
@@ -311,7 +323,7 @@ def _ct_shape(measured: tuple[int, ...], num_angles: int) -> Shape:
     raise InputError(
         f"ct takes a sinogram whose number of detectors is the diagonal of a square image in pixels (as "
         f"skimage.transform.radon with circle=False makes it), got {measured[0]}; an image of {side} x "
-        f"{side} has {num_detectors(side)}."
+        f"{side} has {num_detectors(side)}. With circle=True, add --set task.circle=True."
     )
 
 
@@ -430,7 +442,10 @@ def _preview(
         case "demosaic":
             return demosaic_bilinear(measurement, config.pattern), "bilinear"
         case "ct":
-            return filtered_back_projection(measurement, shape), "filtered back-projection"
+            estimate = filtered_back_projection(
+                measurement, shape, angles=config.angles, center=config.detector_center
+            )
+            return estimate, "filtered back-projection"
         case "compressed_sensing":
             return np.asarray(adjoint(problem.operator, shape)(problem.measurement)), "adjoint"
         case "dejpeg":
@@ -454,3 +469,49 @@ def _range_notes(config: TaskConfig, preview: np.ndarray | None) -> tuple[str, .
         f"the image seems to reach {high:.3g}, but estimates lie in [0, 1]: divide the measurement by "
         "about that value",
     )
+
+
+def _geometry_notes(config: TaskConfig, measurement: np.ndarray, shape: Shape) -> tuple[str, ...]:
+    """Warnings if a measurement contradicts the assumed geometry."""
+    if config.name != "ct":
+        return ()
+    sums = np.asarray(measurement, np.float64).sum(axis=-1)  # [P, angles]
+    notes = []
+    operator = _radon(config, shape)
+    first, last, scale = sums[:, 0], sums[:, -1], np.linalg.norm(sums[:, 0])
+    mirrored = np.linalg.norm(last - first[::-1]) / max(float(scale), 1e-30)
+    neighbor = np.linalg.norm(last - sums[:, -2]) / max(float(scale), 1e-30)
+    if not config.angles and sums.shape[1] > 2 and mirrored < 0.5 * neighbor:
+        notes.append(
+            f"the last angle mirrors the first (difference {mirrored:.1%}, between neighbors {neighbor:.1%}), so the "
+            "angles seem to include 0 and 180 degrees; list them with --angles"
+        )
+    assumed = operator.detector_center(shape[0])
+    center = _detector_center(sums, operator.directions())
+    if center is not None and abs(center - assumed) > 1:
+        notes.append(
+            f"the projections turn about detector {center:.1f}, not {assumed:g}; set "
+            f"--set task.detector_center={center:.1f} if the angles are right"
+        )
+    total = sums.sum(axis=0)
+    spread = float(np.std(total) / max(abs(float(np.mean(total))), 1e-30))
+    if spread > 0.1:
+        notes.append(
+            f"the sums of the angles differ by {spread:.0%}, but each should see the whole image; is the detector too "
+            "short?"
+        )
+    return tuple(notes)
+
+
+def _detector_center(sums: np.ndarray, directions: np.ndarray) -> float | None:
+    """The detector that sees the center of rotation, from the centers of mass of all angles; None if unknown.
+
+    The center of mass of the image projects to c + x cos - y sin; least squares finds the center c.
+    """
+    total = sums.sum(axis=0)
+    if sums.shape[1] < 3 or (total <= 0).any():
+        return None
+    masses = (np.arange(sums.shape[0])[:, None] * sums).sum(axis=0) / total
+    design = np.column_stack([np.ones(len(masses)), directions])
+    solution, _, rank, _ = np.linalg.lstsq(design, masses)
+    return float(solution[0]) if rank == 3 else None

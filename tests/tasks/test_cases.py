@@ -228,3 +228,51 @@ def test_an_operator_can_be_passed_as_an_object(image):
     case = build_case(task, "x", y, operator=operator)
     back = np.asarray(adjoint(operator, image.shape)(jnp.asarray(y)))
     np.testing.assert_allclose(case.preview, back / np.abs(back).max(), rtol=1e-4, atol=1e-6)
+
+
+def phantom(side=40):
+    """A disk and a smaller one off the center, zero outside a circle."""
+    rows, columns = np.mgrid[:side, :side] - side // 2
+    inside = rows**2 + columns**2 < (0.4 * side) ** 2
+    spot = (rows - 5) ** 2 + (columns + 8) ** 2 < 16
+    return 0.4 * inside + 0.5 * spot
+
+
+@pytest.mark.parametrize("circle", [False, True])
+def test_a_sinogram_with_given_angles_is_fitted_by_its_image(circle):
+    angles = tuple(np.linspace(0, 180, 12))
+    y = radon(phantom(), angles, circle=circle)
+    task = TaskConfig(name="ct", angles=angles, circle=circle)
+    case = build_case(task, "x", y)
+    assert case.shape == (40, 40, 1)
+    assert case.notes == ()
+    measured = case.problem.operator(jnp.asarray(phantom()[..., None], jnp.float32))
+    np.testing.assert_allclose(measured[..., 0], y, atol=2e-3 * y.max())
+    assert np.corrcoef(case.preview.ravel(), phantom().ravel())[0, 1] > 0.85
+
+
+def test_a_sinogram_of_both_0_and_180_degrees_is_noticed():
+    y = radon(phantom(), np.linspace(0, 180, 12), circle=False)
+    (note,) = build_case(TaskConfig(name="ct", num_angles=12), "x", y).notes
+    assert "the last angle mirrors the first" in note
+    y = radon(phantom(), np.arange(12) * 15, circle=False)
+    assert build_case(TaskConfig(name="ct", num_angles=12), "x", y).notes == ()
+
+
+def test_a_moved_center_of_rotation_is_measured_and_can_be_set():
+    y = np.roll(radon(phantom(), np.arange(12) * 15, circle=False), 3, axis=0)
+    (note,) = build_case(TaskConfig(name="ct", num_angles=12), "x", y).notes
+    assert "turn about detector 31.0, not 28; set --set task.detector_center=31.0" in note
+    task = TaskConfig(name="ct", num_angles=12, detector_center=31.0)
+    case = build_case(task, "x", y)
+    assert case.notes == ()
+    measured = case.problem.operator(jnp.asarray(phantom()[..., None], jnp.float32))
+    np.testing.assert_allclose(measured[..., 0], y, atol=1e-4 * y.max())
+
+
+def test_a_detector_that_does_not_see_the_whole_image_is_noticed():
+    image = np.zeros((40, 40))
+    image[:9, :9] = 1  # in a corner
+    y = radon(image, np.arange(12) * 15, circle=False)[8:-8]
+    task = TaskConfig(name="ct", num_angles=12, circle=True, detector_center=20.0)
+    assert any("is the detector too short?" in note for note in build_case(task, "x", y).notes)
