@@ -111,6 +111,8 @@ class TaskConfig(Section):
     """(deblur) Direction of a motion kernel in degrees, counterclockwise from the right."""
     normalize_kernel: bool = False
     """(deblur) Scale a kernel from a file to sum 1 instead of raising an error."""
+    kernel_center: tuple[int, ...] = number((), 0)
+    """(deblur) Row and column of the center of a kernel from a file; empty for half of its sides."""
     boundary: Boundary = "reflect"
     """(deblur) Values beyond the border of the image."""
     jpeg: Literal["intervals", "decoded"] = "intervals"
@@ -131,6 +133,9 @@ class TaskConfig(Section):
     outside a circle, as with `circle=True` in scikit-image."""
     detector_center: float | None = number(None, 0)
     """(ct) Index of the detector that sees the center of rotation; None for the middle."""
+    frequencies: Literal["corner", "center"] = "corner"
+    """(compressed_sensing) Position of frequency 0 in the measurement and in the mask: `corner` as
+    `numpy.fft.fft2` returns it, `center` after `fftshift`."""
     image_shape: tuple[int, ...] = number((), 1)
     """(compressed_sensing, custom) Height, width and channels of the image; empty if the
     measurement determines them."""
@@ -147,6 +152,10 @@ class TaskConfig(Section):
         if len(self.image_shape) not in (0, 3):
             raise InputError(
                 f"task.image_shape expects height, width and channels, got {self.image_shape}."
+            )
+        if len(self.kernel_center) not in (0, 2):
+            raise InputError(
+                f"task.kernel_center expects a row and a column, got {self.kernel_center}."
             )
         parse_range(self.value_range)
         if self.noise_unit == "gray" and (self.noise_std or 0) > 1:

@@ -76,8 +76,14 @@ def decode(path: Path, max_pixels: int) -> Decoded:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except UnidentifiedImageError:
-            fault = "its content is not an image, or is damaged; export it again from its source"
-            raise InputError(f"{path}: expected an image ({kinds}), but {fault}") from None
+            file.seek(0)
+            kind = _recognize(file.read(16))
+            fault = (
+                f"its content is {kind}" if kind else "its content is not an image, or is damaged"
+            )
+            raise InputError(
+                f"{path}: expected an image ({kinds}), but {fault}; export it again from its source"
+            ) from None
         except Exception as error:  # a decoder may raise anything on a damaged file
             fault = f"it cannot be decoded ({error}); it may be cut short: copy or export it again"
             raise InputError(f"{path}: expected an undamaged image, but {fault}") from None
@@ -106,6 +112,23 @@ def split_alpha(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     if values.shape[-1] % 2:
         return values, None
     return values[..., :-1], values[..., -1]
+
+
+def _recognize(start: bytes) -> str | None:
+    """The name of another kind of file by its first bytes; None if it is unknown."""
+    if start[4:8] == b"ftyp":
+        return "HEIC or AVIF" if start[8:12] in (b"heic", b"heix", b"mif1", b"avif") else "a video"
+    kinds = {
+        b"GIF8": "GIF",
+        b"%PDF": "PDF",
+        b"PK\x03\x04": "a ZIP archive",
+        b"\x89HDF": "HDF5",
+        b"SIMPLE  =": "FITS",
+        b"8BPS": "a Photoshop document",
+        b"\x93NUMPY": "an array of numpy",
+        b"<": "a web page or XML",
+    }
+    return next((name for magic, name in kinds.items() if start.lstrip().startswith(magic)), None)
 
 
 def _turn_upright(decoded: Decoded) -> Decoded:
@@ -198,7 +221,8 @@ def _check_tiff(page: tifffile.TiffPage) -> None:
     """Refuses a page that is not a plain gray or RGB image, before it is decoded."""
     kinds = tifffile.PHOTOMETRIC
     known = page.photometric in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB)
-    known |= page.photometric == kinds.PALETTE and page.samplesperpixel == 1
+    # A raw mosaic (CFA) is gray until it is demosaiced.
+    known |= page.photometric in (kinds.PALETTE, kinds.CFA) and page.samplesperpixel == 1
     # Only the JPEG decoder converts YCbCr to RGB.
     known |= page.photometric == kinds.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
     if not known:

@@ -185,9 +185,15 @@ def read_mask(
     if alpha is not None and np.ptp(colors) == 0 and np.ptp(alpha) > 0:  # drawn with the eraser
         colors, alpha = alpha[..., np.newaxis], None
     if colors.shape[:2] != tuple(shape):
+        is_turned = colors.shape[1::-1] == tuple(shape)
+        advice = (
+            "turn it upright, as the image is by its orientation tag"
+            if is_turned
+            else "draw it on the image"
+        )
         raise InputError(
             f"{path}: expected a mask of the image's size, {shape[1]} x {shape[0]} (width x "
-            f"height), got {colors.shape[1]} x {colors.shape[0]}; draw it on the image"
+            f"height), got {colors.shape[1]} x {colors.shape[0]}; {advice}"
         )
     # White is the maximum of the file, so that masks of 0 and 1 work like masks of 0 and 255.
     white = float(colors.max())

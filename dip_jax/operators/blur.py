@@ -143,6 +143,33 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
+def center_kernel(kernel: np.ndarray, center: tuple[int, int]) -> np.ndarray:
+    """Pads a kernel with zeros so that an element of it becomes the center.
+
+    Args:
+      kernel: `[p, q]`.
+      center: Row and column of the element.
+
+    Raises:
+      InputError: If the kernel has no such element.
+
+    Example:
+      >>> center_kernel(np.array([[0.25, 0.75]]), (0, 0)).tolist()
+      [[0.0, 0.25, 0.75]]
+    """
+    if any(c >= side for c, side in zip(center, kernel.shape, strict=True)):
+        raise InputError(
+            f"The center of the kernel must be one of its elements, {list(kernel.shape)}, got {list(center)}."
+        )
+    halves = [max(c, side - 1 - c) for c, side in zip(center, kernel.shape, strict=True)]
+    before = [half - c for half, c in zip(halves, center, strict=True)]
+    sizes = [
+        (b, 2 * half + 1 - side - b)
+        for b, half, side in zip(before, halves, kernel.shape, strict=True)
+    ]
+    return np.pad(kernel, sizes)
+
+
 def check_kernel(kernel: np.ndarray, *, normalize: bool = False) -> np.ndarray:
     """Returns a kernel as float32 if it can be a blur kernel.
 

@@ -5,6 +5,7 @@ known exactly.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from dip_jax.images.read import MIN_SIDE
 from dip_jax.operators import jpeg_intervals
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.operators.bayer import Bayer
-from dip_jax.operators.blur import Blur, check_kernel, gaussian_kernel, motion_kernel
+from dip_jax.operators.blur import Blur, center_kernel, check_kernel, gaussian_kernel, motion_kernel
 from dip_jax.operators.checks import adjoint, check_operator
 from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.from_file import CustomOperator, load_operator
@@ -99,6 +100,10 @@ def build_case(
     side_inputs = SideInputs(mask, guide, kernel, jpeg, operator)
     _check_side_inputs(config, side_inputs)
     measurement = _check_measurement(config, np.asarray(measurement))
+    if config.name == "compressed_sensing" and config.frequencies == "center":
+        measurement = np.fft.ifftshift(measurement, axes=(0, 1))
+        mask = None if mask is None else np.fft.ifftshift(mask)
+        side_inputs = side_inputs._replace(mask=mask)
     shape = shape or _image_shape(config, measurement.shape, side_inputs)
     _check_shape(shape)
     operator = build_operator(config, shape, side_inputs)
@@ -126,7 +131,7 @@ def build_case(
         name,
         problem,
         shape,
-        notes=(*_range_notes(config, preview), *_geometry_notes(config, measurement, shape)),
+        notes=(*_range_notes(config, preview), *_geometry_notes(config, problem, shape)),
         preview=preview,
         preview_name=preview_name,
         jpeg=jpeg,
@@ -358,7 +363,11 @@ def _known_pixels(mask: np.ndarray | None, shape: Shape) -> np.ndarray:
 def _blur_kernel(config: TaskConfig, kernel: np.ndarray | None) -> np.ndarray:
     """The kernel for deblurring, float32 `[p, q]` with sum 1."""
     if kernel is not None:
-        return check_kernel(kernel, normalize=config.normalize_kernel)
+        kernel = check_kernel(kernel, normalize=config.normalize_kernel)
+        if config.kernel_center:
+            row, column = config.kernel_center
+            kernel = center_kernel(kernel, (row, column))
+        return kernel
     if config.kernel == "file":
         raise InputError("task.kernel=file needs the file (--kernel=...).")
     if config.kernel == "gaussian":
@@ -471,36 +480,67 @@ def _range_notes(config: TaskConfig, preview: np.ndarray | None) -> tuple[str, .
     )
 
 
-def _geometry_notes(config: TaskConfig, measurement: np.ndarray, shape: Shape) -> tuple[str, ...]:
-    """Warnings if a measurement contradicts the assumed geometry."""
-    if config.name != "ct":
-        return ()
-    sums = np.asarray(measurement, np.float64).sum(axis=-1)  # [P, angles]
-    notes = []
-    operator = _radon(config, shape)
-    first, last, scale = sums[:, 0], sums[:, -1], np.linalg.norm(sums[:, 0])
-    mirrored = np.linalg.norm(last - first[::-1]) / max(float(scale), 1e-30)
-    neighbor = np.linalg.norm(last - sums[:, -2]) / max(float(scale), 1e-30)
-    if not config.angles and sums.shape[1] > 2 and mirrored < 0.5 * neighbor:
-        notes.append(
-            f"the last angle mirrors the first (difference {mirrored:.1%}, between neighbors {neighbor:.1%}), so the "
-            "angles seem to include 0 and 180 degrees; list them with --angles"
-        )
-    assumed = operator.detector_center(shape[0])
-    center = _detector_center(sums, operator.directions())
+def _geometry_notes(config: TaskConfig, problem: Problem, shape: Shape) -> tuple[str, ...]:
+    """Warnings if a measurement or a kernel contradicts the assumed geometry."""
+    y, operator = np.asarray(problem.measurement), problem.operator
+    if isinstance(operator, Radon):
+        return tuple(_sinogram_notes(operator, y, shape[0]))
+    if isinstance(operator, SubsampledFourier):
+        return tuple(_spectrum_notes(y))
+    if isinstance(operator, Blur) and config.kernel == "file":
+        return tuple(_kernel_notes(np.asarray(operator.kernel)))
+    return ()
+
+
+def _sinogram_notes(operator: Radon, y: np.ndarray, side: int) -> Iterator[str]:
+    sums = y.astype(np.float64).sum(axis=-1)  # [P, angles]
+    first, last, scale = sums[:, 0], sums[:, -1], max(float(np.linalg.norm(sums[:, 0])), 1e-30)
+    if not operator.angles and sums.shape[1] > 2:
+        mirrored = np.linalg.norm(last - first[::-1]) / scale
+        neighbor = np.linalg.norm(last - sums[:, -2]) / scale
+        if mirrored < 0.5 * neighbor:
+            yield (
+                f"the last angle mirrors the first (difference {mirrored:.1%}, between neighbors {neighbor:.1%}), so "
+                "the angles seem to include 0 and 180 degrees; list them with --angles"
+            )
+    assumed, center = operator.detector_center(side), _detector_center(sums, operator.directions())
     if center is not None and abs(center - assumed) > 1:
-        notes.append(
+        yield (
             f"the projections turn about detector {center:.1f}, not {assumed:g}; set "
             f"--set task.detector_center={center:.1f} if the angles are right"
         )
     total = sums.sum(axis=0)
     spread = float(np.std(total) / max(abs(float(np.mean(total))), 1e-30))
     if spread > 0.1:
-        notes.append(
+        yield (
             f"the sums of the angles differ by {spread:.0%}, but each should see the whole image; is the detector too "
             "short?"
         )
-    return tuple(notes)
+
+
+def _spectrum_notes(y: np.ndarray) -> Iterator[str]:
+    sizes = np.abs(y).sum(axis=-1)
+    position = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
+    if sizes[0, 0] > 0 and position != (0, 0):
+        ratio = sizes[position] / sizes[0, 0]
+        yield (
+            f"the largest frequency lies at {[int(i) for i in position]} and is {ratio:.3g} times that at [0, 0], where "
+            "an image has its mean; if frequency 0 is in the middle, add --set task.frequencies=center"
+        )
+    if np.any(y) and not np.any(np.imag(y)):
+        yield "the frequencies are real, so the image is symmetric; give complex frequencies otherwise"
+
+
+def _kernel_notes(kernel: np.ndarray) -> Iterator[str]:
+    center = np.array(kernel.shape) // 2
+    mass = np.array([np.sum(np.indices(kernel.shape)[k] * kernel) / kernel.sum() for k in (0, 1)])
+    offset = mass - center
+    if np.abs(offset).max() >= 0.5:
+        yield (
+            f"the center of mass of the kernel lies {offset.round(2).tolist()} pixels off its center "
+            f"{center.tolist()}, so the image moves by as much; if the center is another element, add "
+            "--set task.kernel_center=ROW,COLUMN (scipy's convolve2d: half of the sides less one, rounded down)"
+        )
 
 
 def _detector_center(sums: np.ndarray, directions: np.ndarray) -> float | None:

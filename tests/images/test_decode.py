@@ -378,3 +378,26 @@ def test_a_refusal_hides_the_error_of_the_decoder(tmp_path):
     with pytest.raises(InputError) as caught:
         read_image(tmp_path / "in.png")
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"GIF89a" + bytes(20), "GIF"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC or AVIF"),
+        (b"  \n<!DOCTYPE html><html>", "a web page or XML"),
+        (b"SIMPLE  =                    T", "FITS"),
+        (b"PK\x03\x04" + bytes(20), "a ZIP archive"),
+        (b"nonsense nonsense", "not an image, or is damaged"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, kind):
+    (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=f"its content is {kind}"):
+        read_image(tmp_path / "photo.jpg")
+
+
+def test_a_raw_mosaic_is_gray(tmp_path):
+    values = noise(1, np.uint16)
+    tifffile.imwrite(tmp_path / "raw.tif", values, photometric="cfa")
+    np.testing.assert_array_equal(stored_values(tmp_path / "raw.tif")[..., 0], values)

@@ -248,3 +248,9 @@ def test_a_mask_may_be_drawn_in_the_alpha_channel(tmp_path):
     Image.fromarray(np.dstack([white, alpha])).save(tmp_path / "mask.png")
     mask, _ = read_mask(tmp_path / "mask.png", (40, 36))
     np.testing.assert_array_equal(mask, alpha > 0)
+
+
+def test_a_mask_drawn_on_the_image_before_it_was_turned_is_noticed(tmp_path):
+    Image.fromarray(np.eye(40, 36) > 0).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="turn it upright, as the image is"):
+        read_mask(tmp_path / "mask.png", (36, 40))

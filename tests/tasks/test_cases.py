@@ -1,7 +1,10 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.signal import convolve2d
 from skimage.transform import radon
 
 from dip_jax.config import TASKS, TaskConfig
@@ -276,3 +279,39 @@ def test_a_detector_that_does_not_see_the_whole_image_is_noticed():
     y = radon(image, np.arange(12) * 15, circle=False)[8:-8]
     task = TaskConfig(name="ct", num_angles=12, circle=True, detector_center=20.0)
     assert any("is the detector too short?" in note for note in build_case(task, "x", y).notes)
+
+
+def test_a_kernel_off_its_center_is_noticed_and_its_center_can_be_set(image):
+    box = np.full((4, 4), 1 / 16)
+    blurred = np.stack([convolve2d(image[..., c], box, mode="same") for c in range(3)], axis=-1)
+    task = TaskConfig(name="deblur", kernel="file", boundary="circular")
+    (note,) = build_case(task, "x", blurred, kernel=box).notes
+    assert "lies [-0.5, -0.5] pixels off its center [2, 2]" in note
+    task = dataclasses.replace(task, kernel_center=(1, 1))
+    case = build_case(task, "x", blurred, kernel=box)
+    inner = (slice(4, -4), slice(4, -4))
+    expected = case.problem.operator(jnp.asarray(image))
+    np.testing.assert_allclose(expected[inner], blurred[inner], atol=1e-5)
+    with pytest.raises(InputError, match="must be one of its elements"):
+        build_case(dataclasses.replace(task, kernel_center=(4, 0)), "x", blurred, kernel=box)
+
+
+def test_shifted_frequencies_are_noticed_and_can_be_declared(image):
+    mask = np.random.default_rng(0).random(image.shape[:2]) < 0.5
+    mask[0, 0] = True
+    task = TaskConfig(name="compressed_sensing")
+    y = np.fft.fft2(image, axes=(0, 1), norm="ortho") * mask[..., None]
+    plain = build_case(task, "x", y, mask=mask)
+    assert plain.notes == ()
+    shifted = np.fft.fftshift(y, axes=(0, 1)), np.fft.fftshift(mask)
+    mask_with_corner = shifted[1] | (np.indices(mask.shape).sum(axis=0) == 0)
+    y_with_corner = shifted[0] + 1e-3 * (np.indices(mask.shape).sum(axis=0) == 0)[..., None]
+    (note,) = build_case(task, "x", y_with_corner, mask=mask_with_corner).notes
+    assert "largest frequency lies at [20, 18]" in note
+    case = build_case(
+        dataclasses.replace(task, frequencies="center"), "x", shifted[0], mask=shifted[1]
+    )
+    np.testing.assert_array_equal(case.problem.measurement, plain.problem.measurement)
+    np.testing.assert_array_equal(case.problem.operator.mask, plain.problem.operator.mask)
+    (note,) = build_case(task, "x", np.real(y), mask=mask).notes
+    assert "the frequencies are real" in note
