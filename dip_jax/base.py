@@ -103,8 +103,8 @@ class Case(NamedTuple):
     """`images.jpeg_file.JpegFile` whose coefficients were measured. None means no such file."""
     network_index: int = 0
     """Index of the network, if several networks (chains or seeds) serve the image."""
-    value_range: tuple[float, float] = (0.0, 255.0)
-    """Values of the pixels 0 and 1 in the file of the image, for reports."""
+    value_range: tuple[float, float] | None = (0.0, 255.0)
+    """Values of the pixels 0 and 1 in the file of the image, for reports; None if they differ between bands."""
 
 
 class NetInit(Protocol):

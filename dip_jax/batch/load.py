@@ -97,7 +97,10 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
     if stored is None:
         return LoadedInput(case._replace(notes=notes + case.notes), _array_template(case))
     template = _fill_alpha(stored_like(stored, case.shape), case)
-    case = case._replace(notes=notes + case.notes, value_range=(stored.low, stored.high))
+    value_range = None
+    if isinstance(stored.low, float) and isinstance(stored.high, float):
+        value_range = (stored.low, stored.high)
+    case = case._replace(notes=notes + case.notes, value_range=value_range)
     return LoadedInput(case, template)
 
 
@@ -106,6 +109,11 @@ def _in_pixel_units(task: TaskConfig, stored: StoredImage | None) -> TaskConfig:
     if task.noise_unit == "gray" or task.noise_std is None:
         return task
     size = 1.0 if stored is None else stored.high - stored.low
+    if isinstance(size, np.ndarray):
+        raise InputError(
+            "task.noise_unit=file needs a common range of all bands: set it with --range=LOW,HIGH, or use "
+            "task.noise_unit=gray."
+        )
     if task.noise_std > size:
         raise InputError(
             f"task.noise_std={task.noise_std:g} exceeds the range of the values, {size:g}; lower it, or set the range "
@@ -272,7 +280,7 @@ def _read_reference(
     # Equal types have equal units, so they need the same range; noise widens that of the image.
     setting = task.value_range
     clean = read_image(files.reference, max_pixels=max_pixels, value_range=setting)
-    if stored is not None and stored.dtype == clean.dtype:
+    if stored is not None and stored.dtype == clean.dtype and isinstance(stored.low, float):
         setting = f"{stored.low!r},{stored.high!r}"
         clean = read_image(files.reference, max_pixels=max_pixels, value_range=setting)
     _require_complete(files.reference, clean)

@@ -26,7 +26,7 @@ from dip_jax.errors import InputError
 from dip_jax.images.read import read_image
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
-from dip_jax.report.sheet import degraded_image
+from dip_jax.report.sheet import degraded_image, displayed
 from dip_jax.report.summary import Summary
 
 # Fields of the task that do not change the simulated degradation.
@@ -153,9 +153,7 @@ def _draw_comparison(summaries: Sequence[Summary], output: Path, case: Case) -> 
 
 def _draw_images(figure: SubFigure, panels: Sequence[_Panel]) -> None:
     for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        is_gray = panel.image.shape[-1] == 1
-        image = np.clip(panel.image[..., 0] if is_gray else panel.image, 0, 1)
-        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axis.imshow(displayed(panel.image), cmap="gray", vmin=0, vmax=1)
         axis.set_title(panel.title, fontsize=9)
         axis.axis("off")
 

@@ -29,7 +29,7 @@ class Decoded(NamedTuple):
     """The content of an image file."""
 
     values: np.ndarray
-    """Stored values `[H, W, 1..4]`; integers or floats of any size."""
+    """Stored values `[H, W, channels]`; integers or floats of any size."""
     orientation: int
     """Exif orientation of `values`; 1 is upright."""
     num_pages: int
@@ -40,8 +40,14 @@ class Decoded(NamedTuple):
     """Color profile, or None."""
     notes: tuple[str, ...]
     """Sentences for the user about conversions."""
+    has_alpha: bool
+    """Whether the last channel is alpha."""
     nodata: float | None = None
     """The stored value that means "no data", or None."""
+
+    def split_alpha(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the colors `[H, W, C]` and alpha `[H, W]`, or None if there is none, without copying."""
+        return split_alpha(self.values, self.has_alpha)
 
 
 def decode(path: Path, max_pixels: int) -> Decoded:
@@ -100,18 +106,17 @@ def open_with_pillow(file: BinaryIO) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def split_alpha(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def split_alpha(values: np.ndarray, has_alpha: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Splits stored values into colors and alpha, without copying.
 
     Args:
-      values: `[H, W, 1..4]`; alpha is the last of 2 or 4 channels.
+      values: `[H, W, channels]`.
+      has_alpha: Whether the last channel is alpha.
 
     Returns:
-      The colors `[H, W, 1 or 3]` and alpha `[H, W]`, or None if there is none.
+      The colors `[H, W, C]` and alpha `[H, W]`, or None if there is none.
     """
-    if values.shape[-1] % 2:
-        return values, None
-    return values[..., :-1], values[..., -1]
+    return (values[..., :-1], values[..., -1]) if has_alpha else (values, None)
 
 
 def _recognize(start: bytes) -> str | None:
@@ -172,7 +177,8 @@ def _read_with_pillow(file: BinaryIO, max_pixels: int) -> Decoded:
     # JPEG and WebP would compress a restored image with losses again.
     suffix = ".bmp" if image.format == "BMP" else ".png"
     icc_profile = image.info.get("icc_profile")
-    return Decoded(values, orientation, num_pages, suffix, icc_profile, notes)
+    has_alpha = values.shape[-1] in (2, 4)
+    return Decoded(values, orientation, num_pages, suffix, icc_profile, notes, has_alpha)
 
 
 def _read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
@@ -199,14 +205,23 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
         values = np.rint(values * (full_scale(dtype)[1] / (2**bits - 1))).astype(dtype)
         notes += (f"{bits}-bit values widened to {8 * dtype.itemsize} bits",)
+    has_alpha = _has_alpha(page)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        colors, _ = split_alpha(values)
+        colors, _ = split_alpha(values, has_alpha)
         colors[...] = sum(full_scale(values.dtype)) - colors
         notes += ("0 is white in the file; written with 0 as black",)
     orientation = page.tags.valueof("Orientation", 1)
     icc_profile = page.tags.valueof("InterColorProfile")
     nodata = _nodata(page)
-    return Decoded(values, orientation, num_pages, ".tif", icc_profile, notes, nodata)
+    if len(page.extrasamples) - has_alpha > 0:
+        notes += (f"{values.shape[-1] - has_alpha} bands, each mapped and restored as a channel",)
+    return Decoded(values, orientation, num_pages, ".tif", icc_profile, notes, has_alpha, nodata)
+
+
+def _has_alpha(page: tifffile.TiffPage) -> bool:
+    """Whether the file says that its last sample is alpha; samples of unknown meaning are bands."""
+    extra = tuple(page.extrasamples)
+    return bool(extra) and extra[-1] == tifffile.EXTRASAMPLE.UNASSALPHA
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:
@@ -227,8 +242,8 @@ def _check_tiff(page: tifffile.TiffPage) -> None:
     known |= page.photometric == kinds.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
     if not known:
         raise _unknown_colors(getattr(page.photometric, "name", str(page.photometric)))
-    if page.samplesperpixel > 4 or page.imagedepth > 1:
-        raise _unknown_colors(f"{page.samplesperpixel} channels, {page.imagedepth} deep")
+    if page.imagedepth > 1:
+        raise _unknown_colors(f"{page.imagedepth} planes deep")
     if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
         fault = "got colors multiplied by alpha; save it with unassociated alpha, or without"
         raise InputError(f"expected straight alpha, {fault}")

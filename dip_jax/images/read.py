@@ -20,7 +20,6 @@ from dip_jax.images.decode import (
     TIFF_MAGIC,
     decode,
     open_with_pillow,
-    split_alpha,
 )
 from dip_jax.images.value_range import AUTO, choose_range, is_outlier
 
@@ -36,14 +35,14 @@ class StoredImage(NamedTuple):
     """An image and the way its file stores it; `StoredImage(pixels)` is an 8-bit PNG."""
 
     pixels: np.ndarray
-    """float32 `[H, W, C]` in [0, 1], C in {1, 3}, upright."""
+    """float32 `[H, W, C]` in [0, 1], upright: gray, RGB, or C bands."""
     alpha: np.ndarray | None = None
     """`[H, W]` in `dtype`; None if the file has none."""
     dtype: np.dtype = np.dtype(np.uint8)
     """Type of the stored values: an integer or float type."""
-    low: float = 0.0
-    """The stored value of a pixel of 0."""
-    high: float = 255.0
+    low: float | np.ndarray = 0.0
+    """The stored value of a pixel of 0; for bands that are neither gray nor RGB, one per band."""
+    high: float | np.ndarray = 255.0
     """The stored value of a pixel of 1."""
     suffix: str = ".png"
     """The format to write: `.png`, `.tif` or `.bmp`. It is `.png` for JPEG and WebP files, because
@@ -88,8 +87,8 @@ def read_image(
       ((40, 50, 3), '0.2')
     """
     decoded = decode(Path(path), max_pixels)
-    colors, alpha = split_alpha(decoded.values)
-    height, width, _ = colors.shape
+    colors, alpha = decoded.split_alpha()
+    height, width, channels = colors.shape
     if min(height, width) < min_side:
         raise InputError(
             f"{path}: expected at least {min_side} pixels in width and in height, got "
@@ -98,14 +97,22 @@ def read_image(
     has_number = np.isfinite(colors) & (colors != decoded.nodata)
     if not has_number.any():
         raise InputError(f"{path}: expected an image, but no pixel has a finite number")
-    low, high, note = choose_range(colors[has_number], value_range)
+    low: float | np.ndarray
+    high: float | np.ndarray
+    if channels in (1, 3):
+        low, high, note = choose_range(colors[has_number], value_range)
+    else:
+        bands = [colors[..., c][has_number[..., c]] for c in range(channels)]
+        ranges = [choose_range(v if v.size else colors[has_number], value_range) for v in bands]
+        low, high = (np.array([r[k] for r in ranges]) for k in (0, 1))
+        note = next((r.note for r in ranges if r.note), "") and "each band has its own range"
     with np.errstate(invalid="ignore"):
         pixels = (colors.astype(np.float64) - low) / (high - low)
     outliers = has_number & is_outlier(pixels)
     is_known = has_number & ~outliers
     if not is_known.any():
         raise InputError(
-            f"{path}: expected values from {low:g} to {high:g}, but all are farther outside; set another --range"
+            f"{path}: expected values from {low} to {high}, but all are farther outside; set another --range"
         )
     pixels = np.where(is_known, pixels, np.median(pixels[is_known])).astype(np.float32)
     # Few programs read alpha from a BMP file.
@@ -151,7 +158,7 @@ def read_values(
       InputError: If the file is missing, damaged, too large or of an unsupported kind.
     """
     decoded = decode(Path(path), max_pixels)
-    values, _ = split_alpha(decoded.values)
+    values, _ = decoded.split_alpha()
     _require_finite(path, values)
     return values, decoded.notes
 
@@ -180,7 +187,7 @@ def read_mask(
       [[0.0, 1.0], [1.0, 1.0]]
     """
     decoded = decode(Path(path), max_pixels)
-    colors, alpha = split_alpha(decoded.values)
+    colors, alpha = decoded.split_alpha()
     _require_finite(path, colors)
     if alpha is not None and np.ptp(colors) == 0 and np.ptp(alpha) > 0:  # drawn with the eraser
         colors, alpha = alpha[..., np.newaxis], None
@@ -242,7 +249,8 @@ def peek_shape(path: str | Path) -> tuple[int, int, int] | None:
                     page = tiff.pages.first
                     width, height = page.imagewidth, page.imagelength
                     is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
-                    channels = 3 if page.samplesperpixel > 2 or is_palette else 1
+                    num_alpha = tifffile.EXTRASAMPLE.UNASSALPHA in page.extrasamples
+                    channels = 3 if is_palette else page.samplesperpixel - num_alpha
                     tag = page.tags.get("Orientation")
                     orientation = tag.value if tag else 1
             else:

@@ -86,7 +86,7 @@ def choose_range(values: np.ndarray, setting: str) -> ValueRange:
     end = high + margin
     if values.dtype.kind != "f":
         start, end = max(container[0], math.floor(start)), min(container[1], math.ceil(end))
-    return ValueRange(start, end, _note(start, end, "as the values do"))
+    return ValueRange(float(start), float(end), _note(start, end, "as the values do"))
 
 
 def is_outlier(pixels: np.ndarray) -> np.ndarray:

@@ -125,12 +125,15 @@ def _encode(values: np.ndarray, template: StoredImage) -> bytes:
     elif template.suffix == ".bmp":
         Image.fromarray(values).save(buffer, "BMP")
     else:
+        has_alpha = template.alpha is not None
+        is_rgb = channels - has_alpha == 3
+        num_bands = channels - has_alpha - (3 if is_rgb else 1)
         tifffile.imwrite(
             buffer,
             values,
-            photometric="rgb" if channels > 2 else "minisblack",
+            photometric="rgb" if is_rgb else "minisblack",
             planarconfig="contig" if channels > 1 else None,
-            extrasamples=("unassalpha",) if channels in (2, 4) else None,
+            extrasamples=("unspecified",) * num_bands + ("unassalpha",) * has_alpha or None,
             iccprofile=template.icc_profile,
             metadata=None,  # otherwise tifffile adds a description of its own
         )

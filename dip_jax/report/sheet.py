@@ -38,10 +38,9 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
     for i, (title, image) in enumerate(panels):
         left = i * pitch + (pitch - width) // 2
         axis = figure.add_axes((left / total_width, 0, width / total_width, height / total_height))
-        is_gray = image.shape[-1] == 1
         axis.imshow(
-            np.clip(image[..., 0] if is_gray else image, 0, 1),
-            cmap="gray" if is_gray else None,
+            displayed(image),
+            cmap="gray",  # ignored for RGB
             vmin=0,
             vmax=1,
             interpolation="none",
@@ -49,6 +48,11 @@ def draw_sheet(path: Path, case: Case, result: Result) -> None:
         axis.axis("off")
         axis.set_title(title, fontsize=_TITLE_SIZE, pad=4)
     save_png(path, figure)
+
+
+def displayed(image: np.ndarray) -> np.ndarray:
+    """The part of an image `[H, W, C]` that is drawn, in [0, 1]: gray `[H, W]` or RGB, the first bands of more."""
+    return np.clip(image[..., 0] if image.shape[-1] < 3 else image[..., :3], 0, 1)
 
 
 def degraded_image(case: Case) -> np.ndarray:

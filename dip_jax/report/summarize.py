@@ -47,7 +47,7 @@ def summarize(
     reference = case.reference
     losses = result.curve["loss"]
     best, best_step = _best(result)
-    low, high = case.value_range
+    low, high = case.value_range or (math.nan, math.nan)
 
     def decibels(image: np.ndarray) -> float | None:
         return None if reference is None else _finite(psnr_on_host(image, reference))
@@ -64,7 +64,7 @@ def summarize(
         "ssim": None if reference is None else _finite(ssim(result.image, reference)),
         "psnr_raw": decibels(result.raw),
         "psnr_measurement": decibels(degraded_image(case)),
-        "value_range": [low, high],
+        "value_range": None if case.value_range is None else [low, high],
         "noise_std": _finite(float(case.problem.noise_std) * (high - low)),
         "loss": _finite(losses[-1]) if losses.size else None,
         "psnr_best": best,

@@ -123,7 +123,8 @@ class Summary(PosteriorSummary):
     psnr_measurement: float | None
     """PSNR of the degraded image, or of the image that stands for it in the sheet, dB."""
     value_range: list[float] | None
-    """Values in the file of the pixels 0 and 1; PSNR and standard deviations are relative to this range."""
+    """Values in the file of the pixels 0 and 1; PSNR and standard deviations are relative to this range. None if it
+    differs between bands."""
     noise_std: float | None
     """Known or estimated noise level in the values of the file; None if it is unknown."""
     loss: float | None

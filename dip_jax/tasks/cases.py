@@ -264,8 +264,8 @@ def _check_measurement(config: TaskConfig, measurement: np.ndarray) -> np.ndarra
     if measurement.ndim == 2 and config.name in ("ct", "compressed_sensing"):
         measurement = measurement[..., None]
     is_image = config.name not in ("ct", "compressed_sensing", "custom")
-    if is_image and (measurement.ndim != 3 or measurement.shape[-1] not in (1, 3)):
-        raise InputError(f"An image must be [H, W, 1] or [H, W, 3], got {measurement.shape}.")
+    if is_image and measurement.ndim != 3:
+        raise InputError(f"An image must be [H, W, C], got {measurement.shape}.")
     if is_image and measurement.dtype.kind in "ui":
         raise InputError(
             f"An image must be float in [0, 1], got {measurement.dtype} from {measurement.min()} to "
@@ -338,8 +338,6 @@ def _check_shape(shape: Shape) -> None:
             f"An image needs at least {MIN_SIDE} pixels in height and in width, got {shape[:2]}; "
             "enlarge or pad it."
         )
-    if shape[2] not in (1, 3):
-        raise InputError(f"An image has 1 or 3 channels, got {shape[2]}.")
 
 
 def _known_pixels(mask: np.ndarray | None, shape: Shape) -> np.ndarray:

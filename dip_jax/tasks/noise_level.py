@@ -80,8 +80,8 @@ def with_noise_std(case: Case) -> Case:
         return case
     problem = case.problem._replace(noise_std=jnp.float32(noise_std))
     note = f"noise estimated: {255 * noise_std:.1f} gray levels"
-    low, high = case.value_range
-    if high - low != 255:
+    if case.value_range is not None and case.value_range != (0, 255):
+        low, high = case.value_range
         note += f" of 255, {noise_std * (high - low):.3g} in the values of the file"
     return case._replace(problem=problem, notes=(*case.notes, note))
 

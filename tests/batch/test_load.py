@@ -7,7 +7,7 @@ import tifffile
 
 from dip_jax.batch.inputs import InputFiles, list_inputs
 from dip_jax.errors import InputError
-from dip_jax.images.write import to_stored_values
+from dip_jax.images.write import to_stored_values, write_image
 from dip_jax.presets import build_config
 from dip_jax.tasks.cases import build_case
 
@@ -139,3 +139,32 @@ def test_an_array_of_integers_is_refused_as_an_image(image, dtype):
     values = np.rint(255 * image).astype(dtype)
     with pytest.raises(InputError, match=r"must be float in \[0, 1\], got .* divide it by"):
         build_case(build_config().task, "x", values)
+
+
+def test_each_band_of_a_file_has_its_own_range_and_comes_back(tmp_path, image):
+    scales = np.array([1e-3, 1.0, 5e3, 2.0, 300.0, 1e6, 7.0])
+    bands = np.concatenate([image, image[::-1], image[..., :1]], axis=-1) * scales
+    tifffile.imwrite(
+        tmp_path / "x.tif", np.float32(bands), photometric="minisblack", planarconfig="contig"
+    )
+    case, template = load(build_config(), tmp_path / "x.tif")
+    assert case.shape == (40, 36, 7)
+    assert case.value_range is None
+    pixels = np.asarray(case.problem.measurement)
+    assert (pixels.max(axis=(0, 1)) > 0.6).all()
+    write_image(tmp_path / "y.tif", pixels, template)
+    written = tifffile.imread(tmp_path / "y.tif")
+    np.testing.assert_allclose(written, bands, rtol=1e-4)
+    with tifffile.TiffFile(tmp_path / "y.tif") as tiff:
+        assert tiff.pages.first.extrasamples == (0,) * 6
+
+
+def test_two_bands_are_bands_unless_the_file_says_that_one_is_alpha(tmp_path, image):
+    two = np.rint(255 * image[..., :2]).astype(np.uint8)
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "bands.tif", two, **options)
+    tifffile.imwrite(tmp_path / "alpha.tif", two, extrasamples=["unassalpha"], **options)
+    bands, _ = load(build_config(), tmp_path / "bands.tif")
+    gray, template = load(build_config(), tmp_path / "alpha.tif")
+    assert (bands.shape[-1], gray.shape[-1]) == (2, 1)
+    np.testing.assert_array_equal(template.alpha, two[..., 1])

@@ -289,16 +289,21 @@ def test_ycbcr_that_no_decoder_converts_to_rgb_is_refused(tmp_path):
         read_image(tmp_path / "in.tif")
 
 
-def test_more_than_four_channels_are_refused(tmp_path):
-    save_tiff(tmp_path / "in.tif", noise(5, np.uint8), photometric="minisblack")
-    with pytest.raises(InputError, match="5 channels"):
-        read_image(tmp_path / "in.tif")
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+def test_bands_are_channels(tmp_path, planarconfig):
+    values = noise(5, np.uint8)
+    stacked = values if planarconfig == "contig" else np.moveaxis(values, -1, 0)
+    options = {"photometric": "minisblack", "planarconfig": planarconfig}
+    tifffile.imwrite(tmp_path / "in.tif", stacked, **options)
+    stored, target = round_trip(tmp_path / "in.tif")
+    assert "5 bands" in stored.notes[0]
+    np.testing.assert_array_equal(tifffile.imread(target), values)
 
 
 def test_a_volume_is_refused(tmp_path):
     volume = np.zeros((2, 64, 64), np.uint8)
     tifffile.imwrite(tmp_path / "in.tif", volume, photometric="minisblack", volumetric=True)
-    with pytest.raises(InputError, match="2 deep"):
+    with pytest.raises(InputError, match="2 planes deep"):
         read_image(tmp_path / "in.tif")
 
 
