@@ -25,6 +25,21 @@ _PNG_BIT_DEPTH = 24  # offset of the bits per sample in the IHDR chunk
 _pillow_limit_lock = threading.Lock()
 
 
+class Tags(NamedTuple):
+    """What a file says about its image besides the values; copied to the restored image."""
+
+    icc_profile: bytes | None = None
+    """Color profile."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, horizontal and vertical."""
+    gamma: float | None = None
+    """Exponent of the encoding, of PNG files."""
+    pixels_per_unit: tuple[float, float] | None = None
+    """As `dpi`, but in a unit that the description names, of TIFF files."""
+    description: str | None = None
+    """Text of a TIFF file with one page; ImageJ and OME store pixel sizes there."""
+
+
 class Decoded(NamedTuple):
     """The content of an image file."""
 
@@ -36,8 +51,8 @@ class Decoded(NamedTuple):
     """Number of pages or frames in the file; `values` is the first."""
     suffix: str
     """`.png`, `.tif` or `.bmp`: the format in which to write a similar image."""
-    icc_profile: bytes | None
-    """Color profile, or None."""
+    tags: Tags
+    """Further information of the file."""
     notes: tuple[str, ...]
     """Sentences for the user about conversions."""
     has_alpha: bool
@@ -176,9 +191,15 @@ def _read_with_pillow(file: BinaryIO, max_pixels: int) -> Decoded:
     values = values.reshape(*values.shape[:2], -1)
     # JPEG and WebP would compress a restored image with losses again.
     suffix = ".bmp" if image.format == "BMP" else ".png"
-    icc_profile = image.info.get("icc_profile")
+    dpi = image.info.get("dpi")
+    is_turned = orientation in (5, 6, 7, 8)
+    tags = Tags(
+        image.info.get("icc_profile"),
+        None if dpi is None else _positive(*(dpi[::-1] if is_turned else dpi)),
+        image.info.get("gamma"),
+    )
     has_alpha = values.shape[-1] in (2, 4)
-    return Decoded(values, orientation, num_pages, suffix, icc_profile, notes, has_alpha)
+    return Decoded(values, orientation, num_pages, suffix, tags, notes, has_alpha)
 
 
 def _read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
@@ -211,11 +232,35 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         colors[...] = sum(full_scale(values.dtype)) - colors
         notes += ("0 is white in the file; written with 0 as black",)
     orientation = page.tags.valueof("Orientation", 1)
-    icc_profile = page.tags.valueof("InterColorProfile")
     nodata = _nodata(page)
+    resolution, per_inch = _tiff_resolution(page, orientation)
+    tags = Tags(
+        page.tags.valueof("InterColorProfile"),
+        dpi=resolution if per_inch else None,
+        pixels_per_unit=None if per_inch else resolution,
+        # The text of ImageJ and OME counts the pages, and one page is written.
+        description=page.description or None if num_pages == 1 else None,
+    )
     if len(page.extrasamples) - has_alpha > 0:
         notes += (f"{values.shape[-1] - has_alpha} bands, each mapped and restored as a channel",)
-    return Decoded(values, orientation, num_pages, ".tif", icc_profile, notes, has_alpha, nodata)
+    return Decoded(values, orientation, num_pages, ".tif", tags, notes, has_alpha, nodata)
+
+
+def _tiff_resolution(
+    page: tifffile.TiffPage, orientation: int
+) -> tuple[tuple[float, float] | None, bool]:
+    """Pixels per inch or per another unit, horizontal and vertical, and whether the unit is the inch."""
+    x, y = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))
+    factor = {2: 1.0, 3: 2.54}.get(page.tags.valueof("ResolutionUnit", 2))
+    if not x or not y or not x[1] or not y[1]:
+        return None, True
+    values = tuple((factor or 1.0) * numerator / denominator for numerator, denominator in (x, y))
+    turned = values[::-1] if orientation in (5, 6, 7, 8) else values
+    return _positive(*turned), factor is not None
+
+
+def _positive(x: float, y: float) -> tuple[float, float] | None:
+    return (float(x), float(y)) if x > 0 and y > 0 else None
 
 
 def _has_alpha(page: tifffile.TiffPage) -> bool:

@@ -18,6 +18,7 @@ from dip_jax.errors import InputError
 from dip_jax.images.decode import (
     SUFFIXES,
     TIFF_MAGIC,
+    Tags,
     decode,
     open_with_pillow,
 )
@@ -47,8 +48,8 @@ class StoredImage(NamedTuple):
     suffix: str = ".png"
     """The format to write: `.png`, `.tif` or `.bmp`. It is `.png` for JPEG and WebP files, because
     lossy compression would degrade a restored image again."""
-    icc_profile: bytes | None = None
-    """Color profile, written if the format can hold one."""
+    tags: Tags = Tags()
+    """Further information of the file, written as far as the format can hold it."""
     notes: tuple[str, ...] = ()
     """Sentences for the user about conversions."""
     is_known: np.ndarray | None = None
@@ -124,7 +125,7 @@ def read_image(
         low,
         high,
         suffix,
-        decoded.icc_profile,
+        decoded.tags,
         (*decoded.notes, *_value_notes(note, np.sum(~has_number), np.sum(outliers))),
         is_known=None if is_known.all() else is_known,
         outliers=np.where(outliers, colors, np.nan) if outliers.any() else None,

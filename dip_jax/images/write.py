@@ -1,6 +1,7 @@
 """Writing images: a restored image takes the format, depth and range of its input file."""
 
 import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -35,11 +36,22 @@ def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredIma
         resized = np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
         clipped = np.clip(resized, alpha.min(), alpha.max())
         alpha = (np.rint(clipped) if alpha.dtype.kind in "ui" else clipped).astype(alpha.dtype)
-    icc_profile = template.icc_profile if template.pixels.shape[-1] == shape[-1] else None
-    pixels = np.zeros(shape, np.float32)
-    return template._replace(
-        pixels=pixels, alpha=alpha, icc_profile=icc_profile, is_known=None, outliers=None
+    tags = template.tags
+    if template.pixels.shape[-1] != shape[-1]:
+        tags = tags._replace(icc_profile=None, description=None)
+    scale = (shape[1] / template.pixels.shape[1], shape[0] / template.pixels.shape[0])
+    tags = tags._replace(
+        dpi=_scale(tags.dpi, scale), pixels_per_unit=_scale(tags.pixels_per_unit, scale)
     )
+    pixels = np.zeros(shape, np.float32)
+    return template._replace(pixels=pixels, alpha=alpha, tags=tags, is_known=None, outliers=None)
+
+
+def _scale(
+    resolution: tuple[float, float] | None, scale: tuple[float, float]
+) -> tuple[float, float] | None:
+    """The resolution of an image that shows the same in another number of pixels."""
+    return None if resolution is None else (resolution[0] * scale[0], resolution[1] * scale[1])
 
 
 def to_stored_values(pixels: np.ndarray, template: StoredImage) -> np.ndarray:
@@ -86,7 +98,7 @@ def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> 
     Args:
       path: The file to write; ends in `template.suffix`. An existing one is replaced.
       pixels: `[H, W, C]`; see `to_stored_values`.
-      template: The stored image whose format, depth, range, alpha and color profile the file takes.
+      template: The stored image whose format, depth, range, alpha and tags the file takes.
 
     Raises:
       OSError: If the file cannot be written. No partial file remains.
@@ -112,18 +124,23 @@ def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> 
 
 
 def _encode(values: np.ndarray, template: StoredImage) -> bytes:
-    channels = values.shape[-1]
+    channels, tags = values.shape[-1], template.tags
     values = values[..., 0] if channels == 1 else values
     buffer = io.BytesIO()
     if template.suffix == ".png":
         data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit color
         buffer.write(data[:PNG_HEADER_END])
-        if template.icc_profile:
-            profile = zlib.compress(template.icc_profile)
+        if tags.icc_profile:
+            profile = zlib.compress(tags.icc_profile)
             PngImagePlugin.putchunk(buffer, b"iCCP", b"ICC profile\0\0", profile)
+        elif tags.gamma:  # a profile has precedence
+            PngImagePlugin.putchunk(buffer, b"gAMA", struct.pack(">I", round(1e5 * tags.gamma)))
+        if tags.dpi:
+            per_meter = [round(value / 0.0254) for value in tags.dpi]
+            PngImagePlugin.putchunk(buffer, b"pHYs", struct.pack(">IIB", *per_meter, 1))
         buffer.write(data[PNG_HEADER_END:])
     elif template.suffix == ".bmp":
-        Image.fromarray(values).save(buffer, "BMP")
+        Image.fromarray(values).save(buffer, "BMP", **({"dpi": tags.dpi} if tags.dpi else {}))
     else:
         has_alpha = template.alpha is not None
         is_rgb = channels - has_alpha == 3
@@ -134,7 +151,10 @@ def _encode(values: np.ndarray, template: StoredImage) -> bytes:
             photometric="rgb" if is_rgb else "minisblack",
             planarconfig="contig" if channels > 1 else None,
             extrasamples=("unspecified",) * num_bands + ("unassalpha",) * has_alpha or None,
-            iccprofile=template.icc_profile,
+            iccprofile=tags.icc_profile,
+            resolution=tags.dpi or tags.pixels_per_unit,
+            resolutionunit="inch" if tags.dpi else "none",
+            description=tags.description,
             metadata=None,  # otherwise tifffile adds a description of its own
         )
     return buffer.getvalue()

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from dip_jax.images.decode import Tags
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import stored_like, to_stored_values, write_image
 from tests.images.image_files import (
@@ -116,7 +117,7 @@ def test_a_color_profile_is_carried_over(tmp_path, suffix):
     else:
         Image.fromarray(smooth()).save(tmp_path / f"in{suffix}", icc_profile=profile)
     stored, target = round_trip(tmp_path / f"in{suffix}")
-    assert stored.icc_profile == profile
+    assert stored.tags.icc_profile == profile
     with Image.open(target) as written:
         assert written.info["icc_profile"] == profile
 
@@ -163,13 +164,14 @@ def test_alpha_is_appended_unchanged():
 
 def test_a_template_for_another_shape_resizes_alpha_and_drops_a_profile_of_other_channels():
     alpha = np.full((4, 6), 200, np.uint8)
-    template = StoredImage(np.ones((4, 6, 3), np.float32), alpha, icc_profile=b"RGB")
+    template = StoredImage(np.ones((4, 6, 3), np.float32), alpha, tags=Tags(b"RGB", (100.0, 50.0)))
     assert stored_like(template, (4, 6, 3)) is template
     larger = stored_like(template, (8, 12, 3))
-    assert (larger.pixels.shape, larger.icc_profile) == ((8, 12, 3), b"RGB")
+    assert (larger.pixels.shape, larger.tags.icc_profile) == ((8, 12, 3), b"RGB")
+    assert larger.tags.dpi == (200, 100)  # of the same size in inches
     assert larger.alpha.dtype == np.uint8
     np.testing.assert_array_equal(larger.alpha, np.full((8, 12), 200))
-    assert stored_like(template, (4, 6, 1)).icc_profile is None
+    assert stored_like(template, (4, 6, 1)).tags.icc_profile is None
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4), (8, 8, 3)])
@@ -227,3 +229,41 @@ def test_writing_into_a_missing_folder_is_an_os_error(tmp_path):
     pixels = np.ones((4, 4, 1), np.float32)
     with pytest.raises(OSError, match="gone"):
         write_image(tmp_path / "gone" / "out.png", pixels, StoredImage(pixels))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg"])
+def test_the_resolution_is_kept(tmp_path, suffix):
+    Image.fromarray(smooth()).save(tmp_path / f"in{suffix}", dpi=(300, 150))
+    _, target = round_trip(tmp_path / f"in{suffix}")
+    with Image.open(target) as written:
+        np.testing.assert_allclose(np.float64(written.info["dpi"]), (300, 150), rtol=1e-3)
+
+
+def test_the_resolution_of_an_image_on_its_side_is_turned_with_it(tmp_path):
+    values = smooth()
+    tifffile.imwrite(
+        tmp_path / "in.tif", values, resolution=(40, 20), resolutionunit="CENTIMETER",
+        extratags=[(274, "H", 1, 6, True)],
+    )  # fmt: skip
+    stored, target = round_trip(tmp_path / "in.tif")
+    np.testing.assert_allclose(stored.tags.dpi, (50.8, 101.6))
+    with Image.open(target) as written:
+        np.testing.assert_allclose(np.float64(written.info["dpi"]), (50.8, 101.6), rtol=1e-3)
+
+
+def test_the_gamma_of_a_png_is_kept(tmp_path):
+    chunk = (b"gAMA", struct.pack(">I", 45455))
+    (tmp_path / "in.png").write_bytes(png_bytes(smooth(), chunk))
+    _, target = round_trip(tmp_path / "in.png")
+    with Image.open(target) as written:
+        assert written.info["gamma"] == pytest.approx(0.45455)
+
+
+def test_the_pixel_size_of_imagej_is_kept(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "in.tif", noise(1, np.uint16), imagej=True, resolution=(5, 5), metadata={"unit": "um"}
+    )  # fmt: skip
+    _, target = round_trip(tmp_path / "in.tif")
+    with tifffile.TiffFile(target) as written:
+        assert written.imagej_metadata["unit"] == "um"
+        assert written.pages.first.tags.valueof("XResolution") == (5, 1)
