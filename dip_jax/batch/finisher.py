@@ -12,6 +12,7 @@ from dip_jax.batch.reader import has_changed
 from dip_jax.batch.record import RunRecord
 from dip_jax.config import Config
 from dip_jax.report.run_pages import write_pages
+from dip_jax.report.stack import write_stack
 from dip_jax.report.summarize import failure_summary
 from dip_jax.report.summary import Summary, read_summary, write_run_summary
 
@@ -77,10 +78,19 @@ class Finisher:
         if should_stop():  # the user waits for the end: leave out the pages
             write_run_summary(self._folder, summaries)
             return summaries
+        self._write_stacks(summaries)
         write_pages(self._folder, summaries)
         is_finished = all(summary["status"].is_finished for summary in summaries)
         remove_state(self._folder, is_finished=is_finished)
         return summaries
+
+    def _write_stacks(self, summaries: Sequence[Summary]) -> None:
+        """Joins the pages of each TIFF file whose pages are all restored."""
+        unfinished = {s["name"] for s in summaries if s["error"] or not s["status"].is_finished}
+        stacks = {lazy.stack for lazy in self._inputs if lazy.stack is not None}
+        incomplete = {lazy.stack for lazy in self._inputs if lazy.name in unfinished}
+        for stack in sorted(stacks - incomplete):
+            write_stack(self._folder, stack.name, stack.path, stack.num_pages)
 
     def _own_summary(self, lazy: LazyInput, known: dict[str, Summary]) -> Summary:
         return known.get(lazy.name) or failure_summary(

@@ -115,6 +115,7 @@ def restore_inputs(
       OSError: If the disk is full.
     """
     folder, names = Path(os.path.expanduser(output)), [lazy.name for lazy in inputs]
+    names += sorted({lazy.stack.name for lazy in inputs if lazy.stack is not None})
 
     def prepare(process: int = 0) -> None:
         build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)

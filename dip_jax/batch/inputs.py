@@ -11,10 +11,11 @@ import numpy as np
 from dip_jax.batch.load import ARRAY_TASKS, ImageFiles, LoadedInput, load_input
 from dip_jax.config import Config
 from dip_jax.errors import InputError
-from dip_jax.images.decode import SUFFIXES
+from dip_jax.images.decode import SUFFIXES, num_pages
 from dip_jax.images.read import MAX_PIXELS, list_images, peek_shape
 from dip_jax.images.side_inputs import ARRAY_SUFFIX
 from dip_jax.report.manifest import RecordedFiles, is_image_file, is_run_file
+from dip_jax.report.stack import page_name
 
 
 class InputFiles(NamedTuple):
@@ -34,6 +35,17 @@ class InputFiles(NamedTuple):
     """Pixels of the largest accepted image; a larger one is refused before it is decoded."""
 
 
+class Stack(NamedTuple):
+    """A TIFF file whose pages are restored one by one and joined again."""
+
+    name: str
+    """The name of the file, which is also its folder in the output."""
+    path: Path
+    """The file."""
+    num_pages: int
+    """Number of its pages."""
+
+
 class LazyInput(NamedTuple):
     """An image of a run before it is read."""
 
@@ -45,6 +57,8 @@ class LazyInput(NamedTuple):
     """Returns a checksum of all files of the image, which shows whether they changed."""
     shape: tuple[int, int, int] | None = None
     """Height, width and channels from the header of the file; None if it has no such header."""
+    stack: Stack | None = None
+    """The file of several pages that the image belongs to; None for a file of its own."""
 
 
 def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
@@ -55,7 +69,8 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
       files: The files of the run.
 
     Returns:
-      One input per image, in the order of the paths.
+      One input per image, in the order of the paths; one per page of a TIFF file whose pages have the same shape
+      and type.
 
     Raises:
       InputError: If there is no image, a path matches nothing, or two files have the same stem.
@@ -79,8 +94,8 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
     }
     operator = os.path.expanduser(config.task.operator.rpartition(":")[0])
     inputs: list[LazyInput] = []
-    for name, path in unique_names(paths).items():
-        _require_utf8(name, path)
+    for stack, path in unique_names(paths).items():
+        _require_utf8(stack, path)
         image_files = ImageFiles(
             path,
             references.get(path.stem),
@@ -89,10 +104,23 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
             needs_reference=bool(references),
             operator=Path(operator) if operator else None,
         )
-        load = functools.partial(load_input, config, name, image_files, max_pixels=files.max_pixels)
         is_array = path.suffix.lower() == ARRAY_SUFFIX
         shape = _peek_array_shape(path) if is_array else peek_shape(path)
-        inputs.append(LazyInput(name, load, image_files.digest, shape))
+        count = num_pages(path)
+        for page in range(count):
+            is_stack = count > 1
+            page_files = image_files._replace(page=page) if is_stack else image_files
+            inputs.append(
+                LazyInput(
+                    name := page_name(stack, page) if is_stack else stack,
+                    functools.partial(
+                        load_input, config, name, page_files, max_pixels=files.max_pixels
+                    ),
+                    image_files.digest,
+                    shape,
+                    Stack(stack, path, count) if is_stack else None,
+                )
+            )
     return inputs
 
 

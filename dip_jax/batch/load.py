@@ -11,6 +11,7 @@ import numpy as np
 from dip_jax.base import Case
 from dip_jax.config import Config, TaskConfig
 from dip_jax.errors import InputError
+from dip_jax.images.decode import num_pages
 from dip_jax.images.jpeg_file import JpegFile, read_jpeg
 from dip_jax.images.read import MIN_SIDE, StoredImage, read_image, read_mask
 from dip_jax.images.side_inputs import ARRAY_SUFFIX, read_array, read_guide, read_kernel
@@ -40,6 +41,8 @@ class ImageFiles(NamedTuple):
     """Whether the run has references, so that a missing one is an error."""
     operator: Path | None = None
     """The file with the operator, for the task custom."""
+    page: int | None = None
+    """The page of the image in a TIFF file that is restored page by page."""
 
     def digest(self) -> str:
         """Returns a checksum of the content of all files.
@@ -166,6 +169,7 @@ def _read_measurement(
         max_pixels=max_pixels,
         min_side=-(-MIN_SIDE // factor),
         value_range=task.value_range,
+        page=files.page,
     )
     return stored, stored.pixels
 
@@ -279,10 +283,12 @@ def _read_reference(
         )
     # Equal types have equal units, so they need the same range; noise widens that of the image.
     setting = task.value_range
-    clean = read_image(files.reference, max_pixels=max_pixels, value_range=setting)
+    page = files.page if files.page is not None and num_pages(files.reference) > 1 else None
+    read = functools.partial(read_image, files.reference, max_pixels=max_pixels, page=page)
+    clean = read(value_range=setting)
     if stored is not None and stored.dtype == clean.dtype and isinstance(stored.low, float):
         setting = f"{stored.low!r},{stored.high!r}"
-        clean = read_image(files.reference, max_pixels=max_pixels, value_range=setting)
+        clean = read(value_range=setting)
     _require_complete(files.reference, clean)
     return clean.pixels
 

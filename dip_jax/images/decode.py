@@ -65,12 +65,13 @@ class Decoded(NamedTuple):
         return split_alpha(self.values, self.has_alpha)
 
 
-def decode(path: Path, max_pixels: int) -> Decoded:
+def decode(path: Path, max_pixels: int, page: int | None = None) -> Decoded:
     """Decodes an image file and turns the image upright.
 
     Args:
-      path: The file. Only its first page or frame is decoded.
+      path: The file.
       max_pixels: A larger image is refused from its header, before it is decoded.
+      page: The page of a TIFF file; None for the first page or frame, with a note if there are others.
 
     Returns:
       The upright image, with a palette expanded to colors.
@@ -88,10 +89,13 @@ def decode(path: Path, max_pixels: int) -> Decoded:
         if path.suffix.lower() not in SUFFIXES:
             fault = f"got {path.suffix or 'none'}; convert it to PNG or TIFF first"
             raise InputError(f"{path}: expected a name ending in one of {kinds}, {fault}")
-        read = _read_tiff if file.read(4) in TIFF_MAGIC else _read_with_pillow
+        is_tiff = file.read(4) in TIFF_MAGIC
         file.seek(0)
         try:
-            decoded = read(file, max_pixels)
+            if is_tiff:
+                decoded = _read_tiff(file, max_pixels, page or 0)
+            else:
+                decoded = _read_with_pillow(file, max_pixels)
         except MemoryError:
             raise
         except InputError as error:
@@ -108,7 +112,7 @@ def decode(path: Path, max_pixels: int) -> Decoded:
         except Exception as error:  # a decoder may raise anything on a damaged file
             fault = f"it cannot be decoded ({error}); it may be cut short: copy or export it again"
             raise InputError(f"{path}: expected an undamaged image, but {fault}") from None
-    return _turn_upright(decoded)
+    return _turn_upright(decoded if page is None else decoded._replace(num_pages=1))
 
 
 def open_with_pillow(file: BinaryIO) -> Image.Image:
@@ -202,9 +206,23 @@ def _read_with_pillow(file: BinaryIO, max_pixels: int) -> Decoded:
     return Decoded(values, orientation, num_pages, suffix, tags, notes, has_alpha)
 
 
-def _read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
+def num_pages(path: Path) -> int:
+    """Returns the number of pages of a TIFF file if all have the same shape and type; 1 for every other file."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in TIFF_MAGIC:
+                return 1
+            file.seek(0)
+            with tifffile.TiffFile(file) as tiff:
+                kinds = {(page.shape, page.dtype, page.photometric) for page in tiff.pages}
+                return len(tiff.pages) if len(kinds) == 1 else 1
+    except Exception:  # `decode` reports the error
+        return 1
+
+
+def _read_tiff(file: BinaryIO, max_pixels: int, number: int) -> Decoded:
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
+        page = tiff.pages[number].aspage()
         num_pages = len(tiff.pages)
         _check_size(page.imagewidth, page.imagelength, max_pixels)
         _check_tiff(page)

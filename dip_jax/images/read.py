@@ -65,14 +65,16 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     min_side: int = MIN_SIDE,
     value_range: str = AUTO,
+    page: int | None = None,
 ) -> StoredImage:
     """Reads an image file at its full depth.
 
     Args:
-      path: A PNG, JPEG, TIFF, WebP or BMP file. Only its first page or frame is read.
+      path: A PNG, JPEG, TIFF, WebP or BMP file.
       max_pixels: An image with more pixels is refused from its header, before it is decoded.
       min_side: An image with fewer pixels in width or height is refused.
       value_range: The stored values of the pixels 0 and 1; see `choose_range`.
+      page: The page of a TIFF file, from 0; None for the first page or frame.
 
     Returns:
       The image, turned upright, with a palette expanded to colors.
@@ -87,7 +89,7 @@ def read_image(
       >>> image.pixels.shape, f"{image.pixels.max():.1f}"
       ((40, 50, 3), '0.2')
     """
-    decoded = decode(Path(path), max_pixels)
+    decoded = decode(Path(path), max_pixels, page)
     colors, alpha = decoded.split_alpha()
     height, width, channels = colors.shape
     if min(height, width) < min_side:

@@ -90,8 +90,11 @@ def test_every_file_keeps_its_bytes_whatever_a_run_finds(config, monkeypatch, nu
                 with contextlib.suppress(InputError):
                     pattern = str(source / "**/*.png")
                     summaries = restore_files(config, output, InputFiles([pattern]), **option)
-                    assert {s["status"] for s in summaries} == {Status.DONE}
-                    assert all((output / s["name"] / "restored.png").is_file() for s in summaries)
+                    for summary in summaries:  # text in a file named .png is an input that fails
+                        is_image = Path(summary["name"]).name not in ("1", "contact-1")
+                        assert (summary["status"] == Status.DONE) == is_image
+                        path = output / summary["name"] / "restored.png"
+                        assert path.is_file() == is_image
                 after = contents(Path(folder))
                 assert {path: after.get(path) for path in before} == before
 
