@@ -11,8 +11,9 @@ from dip_jax.batch.processes import Heartbeats, Partition
 from dip_jax.batch.reader import has_changed
 from dip_jax.batch.record import RunRecord
 from dip_jax.config import Config
+from dip_jax.images.stack import write_stack
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.run_pages import write_pages
-from dip_jax.report.stack import write_stack
 from dip_jax.report.summarize import failure_summary
 from dip_jax.report.summary import Summary, read_summary, write_run_summary
 
@@ -90,7 +91,8 @@ class Finisher:
         stacks = {lazy.stack for lazy in self._inputs if lazy.stack is not None}
         incomplete = {lazy.stack for lazy in self._inputs if lazy.name in unfinished}
         for stack in sorted(stacks - incomplete):
-            write_stack(self._folder, stack.name, stack.path, stack.num_pages)
+            pages = [self._folder / name / "restored.tif" for name in stack.page_names()]
+            write_stack(Manifest(self._folder, stack.name).path("restored.tif"), pages, stack.path)
 
     def _own_summary(self, lazy: LazyInput, known: dict[str, Summary]) -> Summary:
         return known.get(lazy.name) or failure_summary(

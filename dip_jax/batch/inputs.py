@@ -15,7 +15,6 @@ from dip_jax.images.decode import SUFFIXES, num_pages
 from dip_jax.images.read import MAX_PIXELS, list_images, peek_shape
 from dip_jax.images.side_inputs import ARRAY_SUFFIX
 from dip_jax.report.manifest import RecordedFiles, is_image_file, is_run_file
-from dip_jax.report.stack import page_name
 
 
 class InputFiles(NamedTuple):
@@ -44,6 +43,10 @@ class Stack(NamedTuple):
     """The file."""
     num_pages: int
     """Number of its pages."""
+
+    def page_names(self) -> list[str]:
+        """The names of its pages as images of the run, e.g. `cells/page-0001`."""
+        return [f"{self.name}/page-{page + 1:04d}" for page in range(self.num_pages)]
 
 
 class LazyInput(NamedTuple):
@@ -94,8 +97,8 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
     }
     operator = os.path.expanduser(config.task.operator.rpartition(":")[0])
     inputs: list[LazyInput] = []
-    for stack, path in unique_names(paths).items():
-        _require_utf8(stack, path)
+    for name, path in unique_names(paths).items():
+        _require_utf8(name, path)
         image_files = ImageFiles(
             path,
             references.get(path.stem),
@@ -106,21 +109,17 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
         )
         is_array = path.suffix.lower() == ARRAY_SUFFIX
         shape = _peek_array_shape(path) if is_array else peek_shape(path)
-        count = num_pages(path)
-        for page in range(count):
-            is_stack = count > 1
-            page_files = image_files._replace(page=page) if is_stack else image_files
+        load = functools.partial(load_input, config, max_pixels=files.max_pixels)
+        digest = image_files.digest
+        stack = Stack(name, path, num_pages(path))
+        if stack.num_pages == 1:
             inputs.append(
-                LazyInput(
-                    name := page_name(stack, page) if is_stack else stack,
-                    functools.partial(
-                        load_input, config, name, page_files, max_pixels=files.max_pixels
-                    ),
-                    image_files.digest,
-                    shape,
-                    Stack(stack, path, count) if is_stack else None,
-                )
+                LazyInput(name, functools.partial(load, name, image_files), digest, shape)
             )
+            continue
+        for page, page_name in enumerate(stack.page_names()):
+            load_page = functools.partial(load, page_name, image_files._replace(page=page))
+            inputs.append(LazyInput(page_name, load_page, digest, shape, stack))
     return inputs
 
 

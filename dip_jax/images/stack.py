@@ -7,43 +7,21 @@ from pathlib import Path
 import tifffile
 
 from dip_jax.images import atomic
-from dip_jax.report.manifest import Manifest
 
 
-def page_name(stack: str, page: int) -> str:
-    """The name of a page as an image of the run.
-
-    Example:
-      >>> page_name("cells", 0)
-      'cells/page-0001'
-    """
-    return f"{stack}/page-{page + 1:04d}"
-
-
-def write_stack(output: Path, stack: str, source: Path, num_pages: int) -> Path | None:
-    """Joins the restored pages of a TIFF file into `restored.tif` in the folder of the stack.
-
-    The text of the file (pixel sizes of ImageJ and OME) and its resolution are copied.
+def write_stack(path: Path, pages: Sequence[Path], source: Path) -> None:
+    """Joins TIFF files of one page each, whole or not at all.
 
     Args:
-      output: The output folder of the run.
-      stack: The name of the stack.
-      source: The file with the pages.
-      num_pages: Number of its pages.
-
-    Returns:
-      The file; None if a page is missing.
+      path: The file to write; an existing one is replaced.
+      pages: The files of the pages, in order.
+      source: The file that the pages are from; its text (pixel sizes of ImageJ and OME) is copied.
 
     Raises:
       OSError: If the file cannot be written.
     """
-    pages = [output / page_name(stack, page) / "restored.tif" for page in range(num_pages)]
-    if not all(page.is_file() for page in pages):
-        return None
-    path = Manifest(output, stack).path("restored.tif")
     data = _join(pages, source)
     atomic.write(path, lambda file: file.write(data), durable=True)
-    return path
 
 
 def _join(pages: Sequence[Path], source: Path) -> bytes:
