@@ -15,7 +15,14 @@ from tests.conftest import TINY, smooth_image
 
 QUICK = [*(f"--set={value}" for value in TINY), "--num_steps=3", "--set=run.chunk=3"]
 # The code is the flash image, which has three channels.
-FLASH = [*QUICK, "--set=net.input_depth=3", "--set=net.upsample=nearest"]
+# The guide is a code of the size of the image, which a decoder cannot take.
+FLASH = [
+    *QUICK,
+    "--set=net.kind=skip",
+    *(f"--set=net.channels_{name}=4" for name in ("down", "up", "skip")),
+    "--set=net.input_depth=3",
+    "--set=net.upsample=nearest",
+]
 
 
 @pytest.fixture(scope="module")
