@@ -214,8 +214,9 @@ def num_pages(path: Path) -> int:
                 return 1
             file.seek(0)
             with tifffile.TiffFile(file) as tiff:
-                kinds = {(page.shape, page.dtype, page.photometric) for page in tiff.pages}
-                return len(tiff.pages) if len(kinds) == 1 else 1
+                pages = [page.aspage() for page in tiff.pages]
+                kinds = {(page.shape, page.dtype, page.photometric) for page in pages}
+                return len(pages) if len(kinds) == 1 else 1
     except Exception:  # `decode` reports the error
         return 1
 
