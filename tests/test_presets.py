@@ -17,13 +17,13 @@ def cases(config, image):
     return [simulate_case(image_key(0, "x"), config.task, "x", image, **side_inputs)]
 
 
-THREE_STEPS = ("fit.num_steps=3", "run.chunk=3", "sgld.burn_in=1", "sgld.thin=1")
+FEW_STEPS = ("fit.num_steps=4", "run.chunk=4", "sgld.burn_in=1", "sgld.thin=1")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"custom"}))
 def test_every_preset_makes_a_few_steps_with_its_own_network(name, image):
-    config = build_config(name, overrides=THREE_STEPS)
+    config = build_config(name, overrides=FEW_STEPS)
     (result,) = restore(cases(config, image), config)
     assert result.status == "done"
     assert np.isfinite(result.image).all()
@@ -34,7 +34,7 @@ def test_every_preset_makes_a_few_steps_with_its_own_network(name, image):
 @pytest.mark.parametrize("comparison", COMPARISONS)
 @pytest.mark.parametrize("task", ["denoise", "inpaint"])
 def test_every_variant_of_a_comparison_makes_a_few_steps(comparison, task, image):
-    for config in build_comparison(comparison, task=task, overrides=THREE_STEPS).values():
+    for config in build_comparison(comparison, task=task, overrides=FEW_STEPS).values():
         (result,) = restore(cases(config, image), config)
         assert result.status == "done"
 
