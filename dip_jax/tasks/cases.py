@@ -501,6 +501,18 @@ def _sinogram_notes(operator: Radon, y: np.ndarray, side: int) -> Iterator[str]:
                 f"the last angle mirrors the first (difference {mirrored:.1%}, between neighbors {neighbor:.1%}), so "
                 "the angles seem to include 0 and 180 degrees; list them with --angles"
             )
+    if operator.detectors is None:
+        # At the angle t, an image of this side casts a shadow of side (|cos t| + |sin t|).
+        halves = side / 2 * np.abs(operator.directions()).sum(axis=-1) + 1
+        distances = np.abs(np.arange(sums.shape[0]) - operator.detector_center(side))
+        is_outside = distances[:, None] > halves
+        fractions = (sums * is_outside).sum(axis=0) / np.maximum(sums.sum(axis=0), 1e-30)
+        fraction = float(fractions.max())
+        if fraction > 0.01:
+            yield (
+                f"at one angle {fraction:.1%} of the sum lies beyond the shadow of an image of {side} x {side}, which the number of "
+                "detectors implies; if the detector is as long as a side of the image, add --set task.circle=True"
+            )
     assumed, center = operator.detector_center(side), _detector_center(sums, operator.directions())
     if center is not None and abs(center - assumed) > 1:
         yield (

@@ -254,3 +254,10 @@ def test_a_mask_drawn_on_the_image_before_it_was_turned_is_noticed(tmp_path):
     Image.fromarray(np.eye(40, 36) > 0).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="turn it upright, as the image is"):
         read_mask(tmp_path / "mask.png", (36, 40))
+
+
+def test_a_mask_may_be_a_boolean_tiff(tmp_path):
+    known = np.eye(40, 36) == 0
+    tifffile.imwrite(tmp_path / "mask.tif", known, photometric="minisblack")
+    mask, _ = read_mask(tmp_path / "mask.tif", (40, 36))
+    np.testing.assert_array_equal(mask, known)

@@ -315,3 +315,11 @@ def test_shifted_frequencies_are_noticed_and_can_be_declared(image):
     np.testing.assert_array_equal(case.problem.operator.mask, plain.problem.operator.mask)
     (note,) = build_case(task, "x", np.real(y), mask=mask).notes
     assert "the frequencies are real" in note
+
+
+def test_a_detector_as_long_as_the_side_is_recognized():
+    # 64 detectors are also the diagonal of an image of 45 x 45.
+    y = radon(phantom(64), np.arange(12) * 15, circle=True)
+    (note,) = build_case(TaskConfig(name="ct", num_angles=12), "x", y).notes
+    assert "beyond the shadow of an image of 45 x 45" in note
+    assert build_case(TaskConfig(name="ct", num_angles=12, circle=True), "x", y).notes == ()
