@@ -139,26 +139,32 @@ def _project_forward(image: Array, geometry: _Geometry) -> tuple[Array, None]:
 
 def _project_backward(geometry: _Geometry, _: None, dy: Array) -> tuple[Array]:
     """Back projection, the exact transpose: each pixel gathers from the detectors that it touches."""
-    side, center, rows = geometry.side, geometry.center, _rows(geometry.side)
+    side, detectors = geometry.side, geometry.detectors
+    first, diagonal = -(num_detectors(side) // 2), num_detectors(side)
+    whole, fraction = int(geometry.center // 1), geometry.center % 1
+    sees_all = detectors >= diagonal and geometry.center == detectors // 2
     centered = jnp.arange(side, dtype=jnp.float32) - side // 2
     i, j = centered[:, None], centered[None, :]
     margin = 3  # a corner's neighbors may lie beyond the detector, where they read zero
     sinogram = jnp.pad(dy, ((margin, margin), (0, 0), (0, 0))).swapaxes(0, 1)
-    last = geometry.detectors + 2 * margin - 1
 
     def add_angle(image: Array, angle: tuple[Array, Array]) -> tuple[Array, None]:
         (cos, sin), values = angle
+        x = cos * j - sin * i
         # The point of the rotated image that lies on the pixel, rounded to the nearest grid point.
-        row, column = _fix(jnp.round(cos * i + sin * j), jnp.round(cos * j - sin * i + center))
+        row, column = _fix(jnp.round(cos * i + sin * j), jnp.round(x + fraction if fraction else x))
         for dc in (-1, 0, 1):
-            c = column + dc - center
+            k = column + dc  # the detector, counted from the center rounded down
+            c = k - fraction if fraction else k
             weight = jnp.zeros_like(c)
             for dr in (-1, 0, 1):
                 r = row + dr
-                is_inside = (r >= rows[0]) & (r <= rows[-1])
+                is_inside = (r >= first) & (r < first + diagonal)
                 overlap = _tent(cos * r - sin * c - i) * _tent(sin * r + cos * c - j)
                 weight += jnp.where(is_inside, overlap, 0)
-            index = jnp.clip(column.astype(jnp.int32) + (dc + margin), 0, last)
+            index = k.astype(jnp.int32) + (whole + margin)
+            if not sees_all:  # beyond the detector, where the margin reads zero
+                index = jnp.clip(index, 0, detectors + 2 * margin - 1)
             image += weight[..., None] * values.at[index].get(mode="promise_in_bounds")
         return image, None
 

@@ -507,7 +507,7 @@ def _sinogram_notes(operator: Radon, y: np.ndarray, side: int) -> Iterator[str]:
         distances = np.abs(np.arange(sums.shape[0]) - operator.detector_center(side))
         is_outside = distances[:, None] > halves
         fractions = (sums * is_outside).sum(axis=0) / np.maximum(sums.sum(axis=0), 1e-30)
-        fraction = float(fractions.max())
+        fraction = float(np.max(fractions))
         if fraction > 0.01:
             yield (
                 f"at one angle {fraction:.1%} of the sum lies beyond the shadow of an image of {side} x {side}, which the number of "
