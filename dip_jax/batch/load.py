@@ -282,13 +282,17 @@ def _read_reference(
             "image out."
         )
     # Equal types have equal units, so they need the same range; noise widens that of the image.
-    setting = task.value_range
     page = files.page if files.page is not None and num_pages(files.reference) > 1 else None
     read = functools.partial(read_image, files.reference, max_pixels=max_pixels, page=page)
-    clean = read(value_range=setting)
-    if stored is not None and stored.dtype == clean.dtype and isinstance(stored.low, float):
-        setting = f"{stored.low!r},{stored.high!r}"
-        clean = read(value_range=setting)
+    clean = read(value_range=task.value_range)
+    if (
+        stored is not None
+        and stored.dtype == clean.dtype
+        and isinstance(stored.low, float)
+        and isinstance(clean.low, float)
+        and (stored.low, stored.high) != (clean.low, clean.high)
+    ):
+        clean = read(value_range=f"{stored.low!r},{stored.high!r}")
     _require_complete(files.reference, clean)
     return clean.pixels
 

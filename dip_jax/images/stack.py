@@ -1,8 +1,8 @@
 """A TIFF file of several pages, joined again after its pages were restored one by one."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import tifffile
 
@@ -20,17 +20,13 @@ def write_stack(path: Path, pages: Sequence[Path], source: Path) -> None:
     Raises:
       OSError: If the file cannot be written.
     """
-    data = _join(pages, source)
-    atomic.write(path, lambda file: file.write(data), durable=True)
+    atomic.write(path, lambda file: _join(file, pages, source), durable=True)
 
 
-def _join(pages: Sequence[Path], source: Path) -> bytes:
+def _join(file: BinaryIO, pages: Sequence[Path], source: Path) -> None:
     with tifffile.TiffFile(source) as tiff:
         description = tiff.pages.first.aspage().description or None
-    buffer = io.BytesIO()
-    with tifffile.TiffWriter(
-        buffer, bigtiff=sum(p.stat().st_size for p in pages) > 2**32
-    ) as writer:
+    with tifffile.TiffWriter(file, bigtiff=sum(p.stat().st_size for p in pages) > 2**32) as writer:
         for number, page in enumerate(pages):
             with tifffile.TiffFile(page) as restored:
                 first = restored.pages.first.aspage()
@@ -49,4 +45,3 @@ def _join(pages: Sequence[Path], source: Path) -> bytes:
                     metadata=None,
                     contiguous=False,
                 )
-    return buffer.getvalue()

@@ -25,7 +25,9 @@ def slow_unless(is_default: bool, *values):
     return pytest.param(*values, marks=() if is_default else pytest.mark.slow)
 
 
-def compare(golden: Golden, output, loss, grads, *, atol: float, rtol: float, grad_rtol: float):
+def assert_is_golden(
+    golden: Golden, output, loss, grads, *, atol: float, rtol: float, grad_rtol: float
+):
     """Compares the output, the loss and the gradients of the first step with the golden ones."""
     np.testing.assert_allclose(output, golden.arrays["output"], atol=atol)
     np.testing.assert_allclose(loss, golden.arrays["loss"], rtol=rtol)
@@ -51,7 +53,7 @@ def compare(golden: Golden, output, loss, grads, *, atol: float, rtol: float, gr
 def test_weights_of_2018_give_the_output_and_gradients_of_2018(name, lowering):
     golden = Golden(name, lowering, jnp.float32)
     (loss, output), grads = jax.jit(jax.value_and_grad(golden.loss, has_aux=True))(golden.params)
-    compare(golden, output, loss, grads, atol=1e-5, rtol=1e-5, grad_rtol=1e-4)
+    assert_is_golden(golden, output, loss, grads, atol=1e-5, rtol=1e-5, grad_rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_five_steps_of_adam_give_the_losses_of_2018(name, lowering, double):
         shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
         (loss, output), grads = evaluate(jax.tree.unflatten(structure, shaped))
         if step == 0:
-            compare(golden, output, loss, grads, atol=1e-6, rtol=1e-6, grad_rtol=1e-5)
+            assert_is_golden(golden, output, loss, grads, atol=1e-6, rtol=1e-6, grad_rtol=1e-5)
         gradient = np.concatenate([np.ravel(grad) for grad in jax.tree.leaves(grads)])
         updates, state = update(gradient, state)
         flat = optax.apply_updates(flat, updates)

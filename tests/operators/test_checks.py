@@ -10,6 +10,7 @@ from dip_jax.operators.blur import Blur
 from dip_jax.operators.checks import adjoint, check_operator
 from dip_jax.operators.compose import Chain, Stack
 from dip_jax.operators.downsample import Downsample
+from dip_jax.operators.pixelwise import is_pixelwise
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 
@@ -150,7 +151,7 @@ rounded_with_a_derivative.defvjp(
     ],
 )
 def test_a_curved_operator_with_a_derivative_passes(function):
-    check_operator(FromFunction(function, is_linear=False), (9, 7, 1))
+    assert check_operator(FromFunction(function, is_linear=False), (9, 7, 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -253,10 +254,10 @@ def padded_gain(image):
     return image * jnp.pad(GAIN, ((0, 3), (0, 2), (0, 0)))
 
 
-def test_a_pixelwise_operator_passes():
-    check_operator(Pixelwise(lambda x: x * GAIN, padded_gain), (9, 7, 3))
-    check_operator(Gray(), (9, 7, 3))
-    check_operator(Bayer(), (9, 7, 3))
+@pytest.mark.parametrize("operator", [Pixelwise(lambda x: x * GAIN, padded_gain), Gray(), Bayer()])
+def test_a_pixelwise_operator_passes(operator):
+    assert is_pixelwise(operator)
+    assert check_operator(operator, (9, 7, 3)) is None
 
 
 @pytest.mark.parametrize(
