@@ -5,6 +5,7 @@ import difflib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from absl import flags
 from dip_jax.config import Config, replace_fields
 from dip_jax.errors import InputError
 from dip_jax.presets import COMPARISONS, DEFAULT_PRESETS, build_comparison, build_config
+from dip_jax.storage.paths import AnyPath, to_path
 
 if TYPE_CHECKING:
     from dip_jax.report.summary import Summary
@@ -54,6 +56,11 @@ flags.DEFINE_string(
     "range",
     None,
     "Values of black and white in the files: auto, container (limits of the type), or LOW,HIGH.",
+)
+flags.DEFINE_integer(
+    "page",
+    None,
+    "Page or frame to restore of each file, from 1; default: all pages of a TIFF stack.",
 )
 flags.DEFINE_string("preset", None, "Named setting; --list_presets shows them.")
 flags.DEFINE_bool("help", False, "Show this text and exit.")
@@ -125,6 +132,7 @@ _FIELDS = {
     "num_steps": "fit.num_steps",
     "precision": "net.precision",
     "range": "task.value_range",
+    "page": "task.page",
     "noise_unit": "task.noise_unit",
     "seed": "run.seed",
     "slots": "run.slots",
@@ -153,7 +161,7 @@ class Request:
     """Fields of `batch.inputs.InputFiles`."""
     processes: dict[str, Any]
     """Fields of `batch.processes.ProcessOptions`."""
-    output: Path
+    output: AnyPath
     overwrite: bool
     resume: bool
     cpu_devices: int | None
@@ -211,6 +219,8 @@ def _prepare_process() -> None:
     """Makes the process independent of an environment that is meant for other programs."""
     os.environ["MPLBACKEND"] = "agg"  # notebooks set one that only their own kernel has
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages name the file
+    # The same holds for warnings; some name our module, which called the library, as their origin.
+    warnings.filterwarnings("ignore", module=r"(PIL|tifffile|astropy|dip_jax\.images)(\.|$)")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
@@ -229,7 +239,7 @@ def resolve_flags() -> Request:
     given = frozenset(
         name for name, value in values.items() if value not in (None, []) and value is not False
     )
-    mode, output = _choose_mode(given), Path(os.path.expanduser(FLAGS.output))
+    mode, output = _choose_mode(given), to_path(FLAGS.output)
     return Request(
         mode=mode,
         configs=_build_configs("demo" if mode == "demo" else FLAGS.preset),

@@ -11,8 +11,10 @@ import json
 import math
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from dip_jax.errors import InputError
-from dip_jax.fields import Section, number, parse, require_choice
+from dip_jax.fields import Section, number, parse, require_choice, shorten
 
 Task = Literal[
     "denoise",
@@ -64,7 +66,7 @@ def parse_range(setting: str) -> tuple[float, float] | None:
         low, high = math.nan, math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(
-            f"The range of values is auto, container, or LOW,HIGH with LOW < HIGH, got {setting!r}."
+            f"The range of values is auto, container, or LOW,HIGH with LOW < HIGH, got {shorten(setting)}."
         )
     return low, high
 
@@ -80,6 +82,8 @@ class TaskConfig(Section):
     value_range: str = "auto"
     """Stored values of the pixels 0 and 1: `auto` (from the values, see `images.value_range`), `container` (the limits
     of an integer type, 0 and 1 for floats), or `LOW,HIGH`."""
+    page: int | None = number(None, 1)
+    """Page or frame to restore of each file, from 1; None for the first one, or for all pages of a stack."""
     noise_unit: Literal["gray", "file"] = "gray"
     """Unit of `noise_std`: `gray` means the range from pixel 0 to pixel 1, `file` the stored values of the file."""
     noise_std: float | None = number(None, 0)
@@ -151,11 +155,11 @@ class TaskConfig(Section):
         super().__post_init__()
         if len(self.image_shape) not in (0, 3):
             raise InputError(
-                f"task.image_shape expects height, width and channels, got {self.image_shape}."
+                f"task.image_shape expects height, width and channels, got {shorten(self.image_shape)}."
             )
         if len(self.kernel_center) not in (0, 2):
             raise InputError(
-                f"task.kernel_center expects a row and a column, got {self.kernel_center}."
+                f"task.kernel_center expects a row and a column, got {shorten(self.kernel_center)}."
             )
         parse_range(self.value_range)
         if self.noise_unit == "gray" and (self.noise_std or 0) > 1:
@@ -310,7 +314,7 @@ class FitConfig(Section):
     """A point estimate (`dip_jax.fit`), or samples of the posterior (`dip_jax.sgld`)."""
     num_seeds: int = number(1, 1, 64)
     """(fit) Networks for each image; their estimates are averaged."""
-    num_steps: int = number(3000, 1)
+    num_steps: int = number(3000, 1, 10_000_000)
     """Maximum number of steps; a stopping rule may end a fit earlier."""
     optimizer: str = "adam"
     """Name of an optimizer in optax; a sampler takes its place."""
@@ -450,7 +454,8 @@ class SgldConfig(Section):
 
     def num_samples(self, num_steps: int) -> int:
         """Returns the number of samples of a chain in which the guard rejects none."""
-        return sum(self.is_sample(step, num_steps) for step in range(0, num_steps, self.thin))
+        steps = np.arange(0, num_steps, self.thin)
+        return int(np.count_nonzero(self.is_sample(steps, num_steps)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -677,7 +682,8 @@ def parse_field(name: str, text: str) -> Any:
 
 def to_json(config: Config) -> str:
     """Returns the config as JSON."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    content = dataclasses.asdict(config)
+    return json.dumps(content, indent=2, default=lambda scalar: scalar.item()) + "\n"  # of numpy
 
 
 def from_json(text: str) -> Config:
@@ -694,7 +700,7 @@ def from_json(text: str) -> Config:
             for field, value in fields.items()
         }
         return replace_fields(Config(), values)
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         reason = str(error).rstrip(".")
         raise InputError(f"Expected a config.json written by dip_jax: {reason}.") from None
 

@@ -8,10 +8,16 @@ import dataclasses
 import difflib
 import math
 import numbers
+import reprlib
+import sys
 import types
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from dip_jax.errors import InputError
+
+_LARGEST_INTEGER = 2**32 - 1  # JAX counts in 32 bits
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxlong = _shortened.maxother = 80
 
 
 def number(default: Any, low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
@@ -43,6 +49,16 @@ class Section:
             _check(f"{self.SECTION}.{field.name}", getattr(self, field.name), field)
 
 
+def shorten(value: Any) -> str:
+    """Returns the `repr` of a value for a message; only the ends of a long one.
+
+    Example:
+      >>> len(shorten("1" * 1000))
+      80
+    """
+    return _shortened.repr(value)
+
+
 def require_choice(subject: str, value: str, choices: tuple[str, ...]) -> None:
     """Checks that `value` is one of `choices`.
 
@@ -64,7 +80,7 @@ def require_choice(subject: str, value: str, choices: tuple[str, ...]) -> None:
     similar = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {similar[0]!r}?" if similar else ""
     listed = f" Known: {', '.join(choices)}." if len(choices) <= 12 else ""
-    raise InputError(f"Unknown {subject} {value!r}.{hint}{listed}")
+    raise InputError(f"Unknown {subject} {shorten(value)}.{hint}{listed}")
 
 
 def parse(name: str, field: dataclasses.Field, text: str) -> Any:
@@ -89,7 +105,7 @@ def parse(name: str, field: dataclasses.Field, text: str) -> Any:
             return tuple(_parse_scalar(get_args(kind)[0], p.strip()) for p in parts if p.strip())
         return _parse_scalar(kind, text)
     except (ValueError, KeyError):
-        raise InputError(f"{name} expects {describe_type(kind)}, got {text!r}.") from None
+        raise InputError(f"{name} expects {describe_type(kind)}, got {shorten(text)}.") from None
 
 
 def describe_type(kind: Any) -> str:
@@ -130,7 +146,7 @@ def _parse_scalar(kind: Any, text: str) -> Any:
 def _check(name: str, value: Any, field: dataclasses.Field) -> None:
     kind: Any = field.type
     if not _has_type(value, kind):
-        raise InputError(f"{name} expects {describe_type(kind)}, got {value!r}.")
+        raise InputError(f"{name} expects {describe_type(kind)}, got {shorten(value)}.")
     if get_origin(kind) is tuple:
         kind = get_args(kind)[0]
     for item in value if isinstance(value, tuple) else (value,):
@@ -141,7 +157,12 @@ def _check(name: str, value: Any, field: dataclasses.Field) -> None:
             if not (low <= item <= high) or (open_low and item == low):
                 bounds = f"more than {low:g}" if open_low else f"at least {low:g}"
                 bounds += "" if math.isinf(high) else f" and at most {high:g}"
-                raise InputError(f"{name} must be {bounds}, got {item}.")
+                raise InputError(f"{name} must be {bounds}, got {shorten(item)}.")
+        kinds = (kind, *get_args(kind))
+        if float in kinds and item is not None and not abs(item) <= sys.float_info.max:
+            raise InputError(f"{name} expects a finite number, got {shorten(item)}.")
+        if int in kinds and item is not None and item > _LARGEST_INTEGER:
+            raise InputError(f"{name} must be at most {_LARGEST_INTEGER}, got {shorten(item)}.")
 
 
 def _has_type(value: Any, kind: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dip_jax.config import TASKS, Config, NetConfig, Task, parse_field, replace_fields
 from dip_jax.errors import InputError
-from dip_jax.fields import require_choice
+from dip_jax.fields import require_choice, shorten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -469,7 +469,7 @@ def build_config(
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            raise InputError(f"--set expects section.field=value, got {override!r}.")
+            raise InputError(f"--set expects section.field=value, got {shorten(override)}.")
         values[name.strip()] = parse_field(name.strip(), text.strip())
     return replace_fields(Config(), values)
 

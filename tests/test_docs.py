@@ -18,6 +18,7 @@ import main
 from dip_jax.config import field_names, parse_field
 from dip_jax.presets import COMPARISONS, PRESETS
 from tests.conftest import TINY, smooth_image
+from tests.storage.bucket import install
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -214,7 +215,8 @@ def test_every_flag_preset_and_comparison_in_a_page_exists(page):
         assert set(names.split(",")) <= {*PRESETS, *COMPARISONS}
 
 
-def test_every_command_in_a_page_has_settings_that_exist():
+def test_every_command_in_a_page_has_settings_that_exist(tmp_path):
+    install(tmp_path)  # the library of a bucket is not a requirement
     found = [
         arguments
         for text in PAGES.values()

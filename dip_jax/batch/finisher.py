@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dip_jax.base import Status
 from dip_jax.batch.inputs import LazyInput
@@ -16,6 +15,7 @@ from dip_jax.report.manifest import Manifest
 from dip_jax.report.run_pages import write_pages
 from dip_jax.report.summarize import failure_summary
 from dip_jax.report.summary import Summary, read_summary, write_run_summary
+from dip_jax.storage.paths import AnyPath
 
 
 class Finisher:
@@ -25,7 +25,7 @@ class Finisher:
         self,
         inputs: Sequence[LazyInput],
         config: Config,
-        folder: Path,
+        folder: AnyPath,
         partition: Partition,
         heartbeats: Heartbeats,
         *,

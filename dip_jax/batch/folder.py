@@ -5,9 +5,7 @@ error of one image is recorded in its summary, and the other images are restored
 """
 
 import functools
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dip_jax.batch.inputs import InputFiles, LazyInput, list_inputs
 from dip_jax.batch.interrupt import interruptible
@@ -27,11 +25,12 @@ from dip_jax.config import Config
 from dip_jax.errors import InputError, describe_error
 from dip_jax.fit import build_optimizer
 from dip_jax.report.summary import Summary
+from dip_jax.storage.paths import AnyPath, to_path
 
 
 def restore_files(
     config: Config,
-    output: str | Path,
+    output: str | AnyPath,
     files: InputFiles,
     *,
     overwrite: bool = False,
@@ -89,7 +88,7 @@ def restore_files(
 
 def restore_inputs(
     config: Config,
-    output: str | Path,
+    output: str | AnyPath,
     inputs: Sequence[LazyInput],
     *,
     overwrite: bool = False,
@@ -114,7 +113,7 @@ def restore_inputs(
       InputError: If the call has an error that shows before anything is started.
       OSError: If the disk is full.
     """
-    folder, names = Path(os.path.expanduser(output)), [lazy.name for lazy in inputs]
+    folder, names = to_path(output), [lazy.name for lazy in inputs]
     names += sorted({lazy.stack.name for lazy in inputs if lazy.stack is not None})
 
     def prepare(process: int = 0) -> None:

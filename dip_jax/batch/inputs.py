@@ -3,32 +3,34 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
-import numpy as np
-
-from dip_jax.batch.load import ARRAY_TASKS, ImageFiles, LoadedInput, load_input
+from dip_jax.batch.load import ImageFiles, LoadedInput, load_input
 from dip_jax.config import Config
 from dip_jax.errors import InputError
-from dip_jax.images.decode import SUFFIXES, num_pages
-from dip_jax.images.read import MAX_PIXELS, list_images, peek_shape
-from dip_jax.images.side_inputs import ARRAY_SUFFIX
+from dip_jax.images.decode import stack_pages
+from dip_jax.images.find import list_images
+from dip_jax.images.read import MAX_PIXELS, peek_shape
 from dip_jax.report.manifest import RecordedFiles, is_image_file, is_run_file
+from dip_jax.storage.paths import AnyPath, absolute, to_path
+
+_NUM_PEEKING = 16  # headers that are read at the same time: a remote one takes a request
 
 
 class InputFiles(NamedTuple):
     """The files of a run; each path is a file, a glob or a folder."""
 
-    inputs: Sequence[str | Path] = ()
+    inputs: Sequence[str | AnyPath] = ()
     """Degraded images, or other measurements as .npy. If empty, the degradation of the references is simulated."""
-    references: Sequence[str | Path] = ()
+    references: Sequence[str | AnyPath] = ()
     """Clean images; with inputs, they are matched to them by file stem."""
-    masks: Sequence[str | Path] = ()
+    masks: Sequence[str | AnyPath] = ()
     """Masks of inpainting (white = known) and compressed sensing: one for all images, or matched by stem."""
-    guides: Sequence[str | Path] = ()
+    guides: Sequence[str | AnyPath] = ()
     """Flash images: one for all images, or matched by stem."""
-    kernels: Sequence[str | Path] = ()
+    kernels: Sequence[str | AnyPath] = ()
     """Blur kernels: one for all images, or matched by stem."""
     max_pixels: int = MAX_PIXELS
     """Pixels of the largest accepted image; a larger one is refused before it is decoded."""
@@ -39,10 +41,10 @@ class Stack(NamedTuple):
 
     name: str
     """The name of the file, which is also its folder in the output."""
-    path: Path
+    path: AnyPath
     """The file."""
     num_pages: int
-    """Number of its pages."""
+    """Number of its pages that are restored."""
 
     def page_names(self) -> list[str]:
         """The names of its pages as images of the run, e.g. `cells/page-0001`."""
@@ -73,7 +75,7 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
 
     Returns:
       One input per image, in the order of the paths; one per page of a TIFF file whose pages have the same shape
-      and type.
+      and type, unless `task.page` chooses one.
 
     Raises:
       InputError: If there is no image, a path matches nothing, or two files have the same stem.
@@ -83,21 +85,20 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
             "Nothing to restore: add a degraded image (--input) or a clean image (--reference)."
         )
     is_degraded = bool(files.inputs)
-    takes_arrays = is_degraded and config.task.name in ARRAY_TASKS
-    paths = list_images(
-        list(files.inputs or files.references),
-        suffixes=(*SUFFIXES, ARRAY_SUFFIX) if takes_arrays else SUFFIXES,
-        exclude=RecordedFiles(),
-    )
+    paths = list_images(list(files.inputs or files.references), exclude=RecordedFiles())
     references = _by_stem(files.references) if is_degraded else {}
     side_inputs = {
         "mask": _by_stem(files.masks),
         "guide": _by_stem(files.guides),
         "kernel": _by_stem(files.kernels),
     }
-    operator = os.path.expanduser(config.task.operator.rpartition(":")[0])
+    operator = _operator_file(config)
+    page = None if config.task.page is None else config.task.page - 1
+    names = unique_names(paths)
+    with ThreadPoolExecutor(_NUM_PEEKING) as executor:
+        headers = list(executor.map(functools.partial(_peek, page=page), names.values()))
     inputs: list[LazyInput] = []
-    for name, path in unique_names(paths).items():
+    for (name, path), (shape, pages) in zip(names.items(), headers, strict=True):
         _require_utf8(name, path)
         image_files = ImageFiles(
             path,
@@ -105,25 +106,40 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
             {kind: _match(path, known) for kind, known in side_inputs.items() if known},
             is_degraded,
             needs_reference=bool(references),
-            operator=Path(operator) if operator else None,
+            operator=operator,
+            page=page,
         )
-        is_array = path.suffix.lower() == ARRAY_SUFFIX
-        shape = _peek_array_shape(path) if is_array else peek_shape(path)
         load = functools.partial(load_input, config, max_pixels=files.max_pixels)
         digest = image_files.digest
-        stack = Stack(name, path, num_pages(path))
+        stack = Stack(name, path, len(pages))
         if stack.num_pages == 1:
             inputs.append(
                 LazyInput(name, functools.partial(load, name, image_files), digest, shape)
             )
             continue
-        for page, page_name in enumerate(stack.page_names()):
-            load_page = functools.partial(load, page_name, image_files._replace(page=page))
+        for index, page_name in zip(pages, stack.page_names(), strict=True):
+            load_page = functools.partial(load, page_name, image_files._replace(page=index))
             inputs.append(LazyInput(page_name, load_page, digest, shape, stack))
     return inputs
 
 
-def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
+def _operator_file(config: Config) -> Path | None:
+    """The file of the operator, if there is one."""
+    text = config.task.operator.rpartition(":")[0]
+    path = to_path(text) if text else None
+    if path is not None and not isinstance(path, Path):
+        raise InputError(
+            f"{path}: expected a local file of the operator; copy it to this computer."
+        )
+    return path
+
+
+def _peek(path: AnyPath, page: int | None) -> tuple[tuple[int, int, int] | None, tuple[int, ...]]:
+    """The shape from the header of a file, and the pages to restore."""
+    return peek_shape(path, page=page), stack_pages(path) if page is None else (page,)
+
+
+def unique_names(paths: Sequence[AnyPath]) -> dict[str, AnyPath]:
     """Names images by their stems, which are made unique.
 
     Images of equal stem also get the folders in which their paths differ (`a/photo`, `b/photo`), and
@@ -142,10 +158,11 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
       InputError: If folders and suffixes do not make the names unique.
 
     Example:
+      >>> from pathlib import Path
       >>> list(unique_names([Path("a/photo.png"), Path("b/photo.png"), Path("b/cup.png")]))
       ['a/photo', 'b/photo', 'cup']
     """
-    by_stem: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[AnyPath]] = {}
     for path in paths:
         by_stem.setdefault(path.stem.casefold(), []).append(path)
     names = {_avoid_run_files(_name(path, by_stem[path.stem.casefold()])): path for path in paths}
@@ -158,13 +175,13 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
-def _name(path: Path, namesakes: Sequence[Path]) -> str:
+def _name(path: AnyPath, namesakes: Sequence[AnyPath]) -> str:
     """The name of an image among those whose stems differ at most in case."""
     if len(namesakes) == 1:
         return path.stem
-    folders = [os.path.dirname(os.path.abspath(namesake)) for namesake in namesakes]
-    folder = os.path.dirname(os.path.abspath(path))
-    prefix = Path(os.path.relpath(folder, os.path.commonpath(folders)))
+    folders = [absolute(namesake.parent) for namesake in namesakes]
+    folder = absolute(path.parent)
+    prefix = PurePath(os.path.relpath(folder, os.path.commonpath(folders)))
     neighbors = [p for p, f in zip(namesakes, folders, strict=True) if f == folder]
     if len({p.suffix.casefold() for p in neighbors}) > 1:
         prefix /= path.suffix[1:]
@@ -181,11 +198,11 @@ def _avoid_run_files(name: str) -> str:
     return f"images/{name}" if is_taken else name
 
 
-def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
+def _by_stem(paths: Sequence[str | AnyPath]) -> dict[str, AnyPath]:
     if not paths:
         return {}
-    by_stem: dict[str, Path] = {}
-    for path in list_images(list(paths), suffixes=(*SUFFIXES, ARRAY_SUFFIX)):
+    by_stem: dict[str, AnyPath] = {}
+    for path in list_images(list(paths)):
         if path.stem in by_stem:
             raise InputError(
                 f"{by_stem[path.stem]} and {path} have the same stem, by which files are matched to "
@@ -195,12 +212,12 @@ def _by_stem(paths: Sequence[str | Path]) -> dict[str, Path]:
     return by_stem
 
 
-def _match(path: Path, by_stem: dict[str, Path]) -> Path | None:
+def _match(path: AnyPath, by_stem: dict[str, AnyPath]) -> AnyPath | None:
     """A single file belongs to all images."""
     return next(iter(by_stem.values())) if len(by_stem) == 1 else by_stem.get(path.stem)
 
 
-def _require_utf8(name: str, path: Path) -> None:
+def _require_utf8(name: str, path: AnyPath) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -208,12 +225,3 @@ def _require_utf8(name: str, path: Path) -> None:
             f"{str(path)!a}: expected a file name in UTF-8; rename the file, or set PYTHONUTF8=1 if it looks "
             "right elsewhere."
         ) from None
-
-
-def _peek_array_shape(path: Path) -> tuple[int, int, int] | None:
-    """`(height, width, channels)` of an array file, for grouping; None if its header cannot be read."""
-    try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except Exception:  # `load` reports the error
-        return None
-    return (*shape, 1, 1, 1)[0], (*shape, 1, 1)[1], int(np.prod(shape[2:]))

@@ -1,48 +1,59 @@
 """Reads the files of one image and builds its case."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dip_jax.base import Case
-from dip_jax.config import Config, TaskConfig
+from dip_jax.config import Config, TaskConfig, parse_range
 from dip_jax.errors import InputError
-from dip_jax.images.decode import num_pages
+from dip_jax.images.array_file import SUFFIXES as ARRAY_SUFFIXES
+from dip_jax.images.array_file import read_array
+from dip_jax.images.decode import peek
+from dip_jax.images.decoded import Tags
 from dip_jax.images.jpeg_file import JpegFile, read_jpeg
 from dip_jax.images.read import MIN_SIDE, StoredImage, read_image, read_mask
-from dip_jax.images.side_inputs import ARRAY_SUFFIX, read_array, read_guide, read_kernel
+from dip_jax.images.side_inputs import read_guide, read_kernel
+from dip_jax.images.value_range import AUTO
 from dip_jax.images.write import stored_like
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.operators.basic import Mask
 from dip_jax.operators.jpeg_intervals import MIN_MATCHING_FRACTION, matching_fraction
+from dip_jax.storage.paths import AnyPath, as_os_error, file_version, local_copy
 from dip_jax.tasks.cases import build_case
 from dip_jax.tasks.simulate import simulate_case
 
 # Tasks whose measurement may be an array that is not an image.
 ARRAY_TASKS = ("ct", "compressed_sensing", "custom")
 
+# Previews within these limits count as images in [0, 1]: those from few angles overshoot.
+_MIN_WHITE, _MAX_WHITE = 0.25, 2.0
+_MARGIN = 1.1  # the white that is chosen, as a multiple of the 99 % quantile of the preview
+
 
 class ImageFiles(NamedTuple):
     """The files of one image."""
 
-    image: Path
-    """The image, or a measurement as .npy."""
-    reference: Path | None
+    image: AnyPath
+    """The image, or a measurement as an array."""
+    reference: AnyPath | None
     """The reference; None if there is none with the stem of the image."""
-    side_inputs: dict[str, Path | None]
+    side_inputs: dict[str, AnyPath | None]
     """The mask, guide and kernel that the run has, by name; None if no file has the stem of the image."""
     is_degraded: bool
     """Whether `image` is degraded; if not, the degradation is simulated on it."""
     needs_reference: bool
     """Whether the run has references, so that a missing one is an error."""
-    operator: Path | None = None
+    operator: AnyPath | None = None
     """The file with the operator, for the task custom."""
     page: int | None = None
-    """The page of the image in a TIFF file that is restored page by page."""
+    """The page or frame of the image in its file, from 0; None for the first image."""
 
     def digest(self) -> str:
         """Returns a checksum of the content of all files.
@@ -53,8 +64,7 @@ class ImageFiles(NamedTuple):
         checksum = hashlib.sha256()
         for path in (self.image, self.reference, *self.side_inputs.values(), self.operator):
             if path is not None:
-                stat = path.stat()
-                checksum.update(_file_digest(path, stat.st_mtime_ns, stat.st_size))
+                checksum.update(_file_digest(path, file_version(path)))
         return checksum.hexdigest()
 
 
@@ -79,11 +89,23 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
     Raises:
       InputError: If a file is missing, cannot be read, or does not fit the task or the other files.
     """
+    with _local(files) as local:
+        return _load(config, name, local, max_pixels)
+
+
+def _load(config: Config, name: str, files: ImageFiles, max_pixels: int) -> LoadedInput:
     stored, measurement = _read_measurement(config.task, files, max_pixels)
-    task = _in_pixel_units(config.task, stored)
     notes = () if stored is None else stored.notes
-    side_inputs, side_notes = _read_side_inputs(files, measurement, max_pixels)
+    side_inputs, side_notes = _read_side_inputs(config.task, files, measurement, max_pixels)
     notes += side_notes
+    white: Any = 1.0  # the size of the range of values
+    if stored is not None:
+        white = stored.high - stored.low
+    elif files.is_degraded:
+        white, range_notes = _array_white(config.task, name, measurement, side_inputs)
+        notes += range_notes
+        measurement = measurement if white == 1 else measurement / white
+    task = _in_pixel_units(config.task, white)
     if files.is_degraded:
         derived, derived_notes = _derive_side_inputs(
             task, files.image, stored, measurement, side_inputs
@@ -92,14 +114,18 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
         is_known = None if stored is None else stored.is_known
         case = build_case(task, name, measurement, **side_inputs, **derived, is_known=is_known)
         if files.needs_reference:
-            case = _with_reference(case, files, stored, task, max_pixels)
+            reference_range = task.value_range if stored is not None else f"0,{white!r}"
+            case = _with_reference(case, files, stored, task, reference_range, max_pixels)
     else:
         _require_complete(files.image, stored)
         key = simulation_key(image_key(config.run.seed, name))
         case = simulate_case(key, task, name, measurement, **side_inputs)
     if stored is None:
-        return LoadedInput(case._replace(notes=notes + case.notes), _array_template(case))
-    template = _fill_alpha(stored_like(stored, case.shape), case)
+        case = case._replace(notes=notes + case.notes, value_range=(0.0, white))
+        return LoadedInput(case, _array_template(case, white))
+    template = stored_like(stored, case.shape)
+    notes += template.notes[len(stored.notes) :]
+    template = _fill_alpha(template, case)
     value_range = None
     if isinstance(stored.low, float) and isinstance(stored.high, float):
         value_range = (stored.low, stored.high)
@@ -107,11 +133,66 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
     return LoadedInput(case, template)
 
 
-def _in_pixel_units(task: TaskConfig, stored: StoredImage | None) -> TaskConfig:
-    """The task with a noise level in the unit of pixels; a measured array has that unit already."""
+@contextlib.contextmanager
+def _local(files: ImageFiles) -> Iterator[ImageFiles]:
+    """A context with local copies of remote files; errors name the remote ones."""
+    with contextlib.ExitStack() as stack:
+        copies: dict[Path, AnyPath] = {}
+
+        def copy(path: AnyPath | None) -> Path | None:
+            if path is None or isinstance(path, Path):
+                return path
+            local = stack.enter_context(local_copy(path))
+            copies[local] = path
+            return local
+
+        try:
+            yield files._replace(
+                image=copy(files.image),
+                reference=copy(files.reference),
+                side_inputs={kind: copy(path) for kind, path in files.side_inputs.items()},
+            )
+        except InputError as error:
+            text = str(error)
+            for local, path in copies.items():
+                text = text.replace(str(local), str(path))
+            raise InputError(text) from None
+
+
+def _array_white(
+    task: TaskConfig, name: str, measurement: np.ndarray, side_inputs: dict[str, Any]
+) -> tuple[float, tuple[str, ...]]:
+    """The value of white in the image behind a measured array, and a note about it.
+
+    The operators of `ct` and `compressed_sensing` are linear, so a measurement divided by the white of its image is the
+    measurement of an image in [0, 1]. The white comes from the preview, and is 1 if the preview uses [0, 1].
+    """
+    fixed = parse_range(task.value_range)
+    if fixed is not None:
+        if fixed[0] != 0:
+            raise InputError(
+                f"--range={task.value_range}: expected 0,HIGH for a measured array, whose image has its black at 0."
+            )
+        return fixed[1], ()
+    if task.value_range == "container" or task.name == "custom":
+        return 1.0, ()
+    plain = dataclasses.replace(task, noise_std=None, noise_unit="gray")
+    derived, _ = _derive_side_inputs(task, Path(name), None, measurement, side_inputs)
+    preview = build_case(plain, name, measurement, **side_inputs, **derived).preview
+    reached = float(np.quantile(np.asarray(preview), 0.99))
+    if not reached > 0 or _MIN_WHITE <= reached <= _MAX_WHITE:
+        return 1.0, ()
+    white = float(f"{_MARGIN * reached:.2g}")
+    return white, (
+        f"the image seems to reach {reached:.3g}: values from 0 to {white:g} are mapped to [0, 1]; --range=0,HIGH "
+        "changes this",
+    )
+
+
+def _in_pixel_units(task: TaskConfig, size: Any) -> TaskConfig:
+    """The task with a noise level in the unit of pixels, for a range of values of a size."""
     if task.noise_unit == "gray" or task.noise_std is None:
         return task
-    size = 1.0 if stored is None else stored.high - stored.low
     if isinstance(size, np.ndarray):
         raise InputError(
             "task.noise_unit=file needs a common range of all bands: set it with --range=LOW,HIGH, or use "
@@ -143,8 +224,8 @@ def _require_complete(path: Path, stored: StoredImage | None) -> None:
 
 
 @functools.lru_cache(maxsize=64)  # one mask may serve thousands of images
-def _file_digest(path: Path, mtime_ns: int, size: int) -> bytes:
-    with path.open("rb") as file:
+def _file_digest(path: AnyPath, version: tuple[int, int]) -> bytes:
+    with as_os_error(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
@@ -153,9 +234,11 @@ def _read_measurement(
 ) -> tuple[StoredImage | None, np.ndarray]:
     """The stored image and its pixels; for an array file, None and the array."""
     path = files.image
-    if path.suffix.lower() == ARRAY_SUFFIX:
-        if task.name not in ARRAY_TASKS or not files.is_degraded:
-            raise InputError(f"{path}: {task.name} takes an image here, got an array.")
+    if path.suffix.lower() in ARRAY_SUFFIXES and task.name in ARRAY_TASKS and files.is_degraded:
+        if files.page:
+            raise InputError(
+                f"{path}: expected an image of several pages, got an array; leave out --page."
+            )
         return None, read_array(path)
     if task.name in ("ct", "compressed_sensing") and files.is_degraded:
         raise InputError(
@@ -175,7 +258,7 @@ def _read_measurement(
 
 
 def _read_side_inputs(
-    files: ImageFiles, measurement: np.ndarray, max_pixels: int
+    task: TaskConfig, files: ImageFiles, measurement: np.ndarray, max_pixels: int
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The mask, guide and kernel as arrays by name, and notes for the user."""
     side_inputs: dict[str, Any] = {}
@@ -190,7 +273,7 @@ def _read_side_inputs(
             array, kind_notes = read_kernel(path, max_pixels=max_pixels)
         elif kind == "guide":
             array, kind_notes = read_guide(path, measurement.shape[:2], max_pixels=max_pixels)
-        elif path.suffix.lower() == ARRAY_SUFFIX:
+        elif path.suffix.lower() in ARRAY_SUFFIXES and task.name != "inpaint":
             array, kind_notes = np.abs(read_array(path)), ()
         else:
             array, kind_notes = read_mask(path, measurement.shape[:2], max_pixels=max_pixels)
@@ -256,9 +339,14 @@ def _read_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
 
 
 def _with_reference(
-    case: Case, files: ImageFiles, stored: StoredImage | None, task: TaskConfig, max_pixels: int
+    case: Case,
+    files: ImageFiles,
+    stored: StoredImage | None,
+    task: TaskConfig,
+    value_range: str,
+    max_pixels: int,
 ) -> Case:
-    reference = _read_reference(files, stored, task, max_pixels)
+    reference = _read_reference(files, stored, value_range, max_pixels)
     if task.name == "super_resolve":
         # A side that the factor does not divide was rounded up: take the size of the reference.
         surplus = [m - n for m, n in zip(case.shape[:2], reference.shape[:2], strict=True)]
@@ -274,7 +362,7 @@ def _with_reference(
 
 
 def _read_reference(
-    files: ImageFiles, stored: StoredImage | None, task: TaskConfig, max_pixels: int
+    files: ImageFiles, stored: StoredImage | None, value_range: str, max_pixels: int
 ) -> np.ndarray:
     if files.reference is None:
         raise InputError(
@@ -282,9 +370,12 @@ def _read_reference(
             "image out."
         )
     # Equal types have equal units, so they need the same range; noise widens that of the image.
-    page = files.page if files.page is not None and num_pages(files.reference) > 1 else None
+    header = peek(files.reference)
+    page = files.page if header is not None and header.num_pages > 1 else None
     read = functools.partial(read_image, files.reference, max_pixels=max_pixels, page=page)
-    clean = read(value_range=task.value_range)
+    is_array = files.reference.suffix.lower() in ARRAY_SUFFIXES
+    # The white of a measured array is in the unit of an array, and not in gray levels of an image file.
+    clean = read(value_range=value_range if stored is not None or is_array else AUTO)
     if (
         stored is not None
         and stored.dtype == clean.dtype
@@ -297,7 +388,8 @@ def _read_reference(
     return clean.pixels
 
 
-def _array_template(case: Case) -> StoredImage:
-    """A template for a 16-bit PNG: an array has no depth to keep, and the rounding to 16 bits is negligible."""
+def _array_template(case: Case, white: float) -> StoredImage:
+    """A template for a float32 array: a measurement has no depth or format to keep."""
+    layout = "HWC" if case.shape[-1] > 1 else "HW"
     pixels = np.zeros(case.shape, np.float32)
-    return StoredImage(pixels, None, np.dtype(np.uint16), 0.0, 65535.0)
+    return StoredImage(pixels, None, np.dtype(np.float32), 0.0, white, ".npy", Tags(layout=layout))

@@ -2,34 +2,46 @@
 
 import contextlib
 import json
-import shutil
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import uuid
+from collections.abc import Iterable, Sequence
 
 from dip_jax.config import Config, from_json, to_json
 from dip_jax.errors import InputError
-from dip_jax.images.atomic import write_text
 from dip_jax.report.contact_sheets import contact_sheet_names
 from dip_jax.report.manifest import STATE_FOLDER, Manifest, is_image_file
 from dip_jax.report.summary import remove_summary
+from dip_jax.storage.atomic import write_text
+from dip_jax.storage.paths import (
+    AnyPath,
+    exists,
+    is_folder,
+    is_link,
+    is_remote,
+    list_folder,
+    make_folder,
+    read_bytes,
+    remove_file,
+    remove_folder,
+    remove_if_empty,
+)
 
 # Files that a run writes into its folder, in addition to the folders of the images.
 _RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html")
 
 
-def checkpoint_folder(folder: Path) -> Path:
+def checkpoint_folder(folder: AnyPath) -> AnyPath:
     """The folder of the checkpoints in an output `folder`."""
     return folder / STATE_FOLDER / "checkpoints"
 
 
-def heartbeat_folder(folder: Path) -> Path:
+def heartbeat_folder(folder: AnyPath) -> AnyPath:
     """The folder of the heartbeats of several processes in an output `folder`."""
     return folder / STATE_FOLDER / "processes"
 
 
 def prepare_folder(
-    folder: Path,
+    folder: AnyPath,
     names: Sequence[str],
     config: Config,
     *,
@@ -58,47 +70,50 @@ def prepare_folder(
     _require_permission(folder, names, config, overwrite=overwrite, resume=resume)
     Manifest(folder).add(_RUN_FILES)
     path, text = folder / "config.json", to_json(config)
-    if not path.exists() or path.read_text() != text:
+    if not exists(path) or read_bytes(path) != text.encode():
         write_text(path, text)
     if not resume:
         # The state and the summaries of another run must not count as those of this run.
-        shutil.rmtree(checkpoint_folder(folder), ignore_errors=True)
+        remove_folder(checkpoint_folder(folder))
         for name in names:
             with contextlib.suppress(OSError):
                 remove_summary(folder, name)
     if not resume or process == 0:
-        shutil.rmtree(heartbeat_folder(folder), ignore_errors=True)
+        remove_folder(heartbeat_folder(folder))
 
 
-def remove_state(folder: Path, *, is_finished: bool) -> None:
+def remove_state(folder: AnyPath, *, is_finished: bool) -> None:
     """Removes the heartbeats of a run that ends, and its checkpoints if it finished all images."""
-    shutil.rmtree(heartbeat_folder(folder), ignore_errors=True)
+    remove_folder(heartbeat_folder(folder))
     if is_finished:
-        shutil.rmtree(checkpoint_folder(folder), ignore_errors=True)
-        return
-    for state in (checkpoint_folder(folder), folder / STATE_FOLDER):
-        with contextlib.suppress(OSError):  # not empty: checkpoints of unfinished images stay
-            state.rmdir()
+        remove_folder(checkpoint_folder(folder))
+    else:
+        remove_if_empty(checkpoint_folder(folder))  # those of unfinished images stay
 
 
-def _require_writable(folder: Path) -> None:
+def _require_writable(folder: AnyPath) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_folder(folder)
+        if is_remote(folder):
+            probe = folder / STATE_FOLDER / f"probe-{uuid.uuid4().hex}"
+            write_text(probe, "")
+            remove_file(probe)
+        else:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
     except OSError as error:
         raise InputError(
-            f"The output folder {folder} cannot be written ({error.strerror}); choose another --output."
+            f"The output folder {folder} cannot be written ({error.strerror or error}); choose another --output."
         ) from None
 
 
-def _require_free_names(folder: Path, names: Sequence[str]) -> None:
+def _require_free_names(folder: AnyPath, names: Sequence[str]) -> None:
     run_files = {*_RUN_FILES, *contact_sheet_names(len(names))}
     taken = Manifest(folder).unrecorded(lambda name: name.casefold() in run_files)
-    for name in names:
+    for name in _possible(folder, names):
         taken += Manifest(folder, name).unrecorded(is_image_file)
     state = folder / STATE_FOLDER
-    if state.is_symlink() or state.is_file():
+    if is_link(state) or (exists(state) and not is_folder(state)):
         taken.append(state)
     if taken:
         raise InputError(
@@ -107,14 +122,21 @@ def _require_free_names(folder: Path, names: Sequence[str]) -> None:
         )
 
 
+def _possible(folder: AnyPath, names: Iterable[str]) -> list[str]:
+    """The names that may exist, since the folder has their first part; it is listed only once."""
+    present = {path.name.casefold() for path in list_folder(folder)}  # some file systems fold case
+    return [name for name in names if name.split("/")[0].casefold() in present]
+
+
 def _require_permission(
-    folder: Path, names: Sequence[str], config: Config, *, overwrite: bool, resume: bool
+    folder: AnyPath, names: Sequence[str], config: Config, *, overwrite: bool, resume: bool
 ) -> None:
     path = folder / "config.json"
-    is_taken = any((folder / name).exists() for name in (*_RUN_FILES, "contact-1.png", *names))
+    possible = _possible(folder, (*_RUN_FILES, "contact-1.png", *names))
+    is_taken = any(exists(folder / name) for name in possible)
     # Checked after `is_taken`, because another process may start in between.
-    if path.exists() and resume:
-        difference = _first_difference(from_json(path.read_text()), config)
+    if exists(path) and resume:
+        difference = _first_difference(from_json(read_bytes(path).decode(errors="replace")), config)
         if difference:
             raise InputError(
                 f"{folder} holds a run with {difference}; resume it with its settings, or choose another "

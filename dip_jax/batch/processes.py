@@ -7,10 +7,10 @@ Heartbeats are files in that folder, by which process 0 knows how long to wait f
 """
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -19,6 +19,8 @@ from jax.experimental import multihost_utils
 from jax.extend import backend
 
 from dip_jax.errors import InputError
+from dip_jax.storage.atomic import write_text
+from dip_jax.storage.paths import AnyPath, make_folder, read_bytes
 
 T = TypeVar("T")
 _MESSAGE_BYTES = 4096
@@ -130,9 +132,13 @@ def broadcast_error(error: str) -> str:
 
 
 class Heartbeats:
-    """The heartbeats of all processes, one file each. A single process writes none and waits for none."""
+    """The heartbeats of all processes, one file each: the number of the beat, and `done` at the end.
 
-    def __init__(self, folder: Path, partition: Partition):
+    A single process writes none and waits for none. The times of files are not used, because object stores and
+    clocks of other hosts differ in them.
+    """
+
+    def __init__(self, folder: AnyPath, partition: Partition):
         """Writes nothing yet.
 
         Args:
@@ -153,8 +159,8 @@ class Heartbeats:
         ended = threading.Event()
 
         def beat() -> None:
-            while True:
-                self._write("")
+            for number in itertools.count():
+                self._write(str(number))
                 if ended.wait(_SILENCE_SECONDS / 10):
                     return
 
@@ -183,11 +189,10 @@ class Heartbeats:
           should_stop: Returns whether to stop waiting.
           on_message: Called with a sentence about a process that is silent.
         """
-        last_beats = dict.fromkeys(range(1, self._partition.num_processes), (0, time.monotonic()))
+        last_beats = dict.fromkeys(range(1, self._partition.num_processes), ("", time.monotonic()))
         while last_beats and not should_stop():
             for process, (last_beat, since) in list(last_beats.items()):
-                path = self._path(process)
-                beat = path.stat().st_mtime_ns if path.exists() else 0
+                beat = self._read(process)
                 if beat != last_beat:
                     last_beats[process] = (beat, time.monotonic())
                 elif time.monotonic() - since > _SILENCE_SECONDS:
@@ -197,16 +202,22 @@ class Heartbeats:
                     )
                     del last_beats[process]
                     continue
-                if path.read_text() == _DONE if path.exists() else is_finished(process):
+                if beat == _DONE if beat else is_finished(process):
                     del last_beats[process]
             if last_beats:
                 time.sleep(0.5)
 
-    def _path(self, process: int) -> Path:
+    def _path(self, process: int) -> AnyPath:
         return self._folder / str(process)
 
     def _write(self, text: str) -> None:
         path = self._path(self._partition.process)
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            make_folder(path.parent)
+            write_text(path, text)
+
+    def _read(self, process: int) -> str:
+        """The last heartbeat of a process; empty if there is none."""
+        with contextlib.suppress(OSError):
+            return read_bytes(self._path(process)).decode(errors="replace")
+        return ""

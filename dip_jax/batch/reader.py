@@ -3,7 +3,6 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from dip_jax.base import Case
 from dip_jax.batch.inputs import LazyInput
@@ -13,6 +12,7 @@ from dip_jax.config import Config
 from dip_jax.engine.canvas import canvas_shape
 from dip_jax.errors import describe_error
 from dip_jax.report.summary import Summary, read_summary, remove_summary
+from dip_jax.storage.paths import AnyPath
 from dip_jax.tasks.cases import operator_class
 from dip_jax.tasks.noise_level import resolve_noise
 
@@ -25,7 +25,7 @@ class Reader:
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         config: Config,
         record: RunRecord,
         *,

@@ -3,13 +3,13 @@
 import contextlib
 import threading
 import time
-from pathlib import Path
 
 from dip_jax.config import Config
 from dip_jax.errors import is_disk_full
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.summarize import failure_summary
 from dip_jax.report.summary import Summary, write_run_summary, write_summary
+from dip_jax.storage.paths import AnyPath
 
 _SAVE_SECONDS = 10.0  # between two saves of the run's `summary.json`
 
@@ -17,7 +17,7 @@ _SAVE_SECONDS = 10.0  # between two saves of the run's `summary.json`
 class RunRecord:
     """The summaries of the images so far, and whether the disk is full. Any thread may call any method."""
 
-    def __init__(self, folder: Path, config: Config, *, saves_summaries: bool):
+    def __init__(self, folder: AnyPath, config: Config, *, saves_summaries: bool):
         """Starts empty.
 
         Args:

@@ -1,7 +1,6 @@
 """Restores the images of one process: reads, fits and writes them in three threads."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from dip_jax.base import Status
 from dip_jax.batch.finisher import Finisher
@@ -18,6 +17,7 @@ from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import num_networks, restore_many
 from dip_jax.engine.scheduler import Progress
 from dip_jax.report.summary import Summary
+from dip_jax.storage.paths import AnyPath
 
 
 class Worker:
@@ -27,7 +27,7 @@ class Worker:
         self,
         inputs: Sequence[LazyInput],
         config: Config,
-        folder: Path,
+        folder: AnyPath,
         *,
         partition: Partition,
         resume: bool,
@@ -116,5 +116,3 @@ class Worker:
         except Exception as error:
             if not record.note_disk_full(error):
                 raise
-        finally:
-            store.close()

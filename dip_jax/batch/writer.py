@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 
 from dip_jax.base import Result, Status, network_label
@@ -14,6 +13,7 @@ from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import num_networks
 from dip_jax.errors import describe_error
 from dip_jax.report.image import report_image
+from dip_jax.storage.paths import AnyPath
 
 _MAX_WAITING = 4  # results in the queue; when it is full, the fits wait
 
@@ -23,7 +23,7 @@ class ResultWriter:
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         config: Config,
         reader: Reader,
         record: RunRecord,

@@ -6,9 +6,8 @@ their curves below.
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
 from dip_jax.report.sheet import degraded_image, displayed
 from dip_jax.report.summary import Summary
+from dip_jax.storage.paths import AnyPath, local_copy, read_bytes, to_path
 
 # Fields of the task that do not change the simulated degradation.
 _SAME_DEGRADATION = ("paste_known", "jpeg", "filter")
@@ -41,7 +41,7 @@ class _Panel(NamedTuple):
 
 def compare_files(
     configs: dict[str, Config],
-    output: str | Path,
+    output: str | AnyPath,
     files: InputFiles,
     *,
     overwrite: bool = False,
@@ -71,7 +71,7 @@ def compare_files(
         before anything is started.
       OSError: If the disk is full.
     """
-    output = Path(os.path.expanduser(output))
+    output = to_path(output)
     if not files.inputs:
         _require_same_degradation(configs)
     inputs = list_inputs(next(iter(configs.values())), files)
@@ -101,7 +101,7 @@ def compare_files(
     return summaries
 
 
-def _run_folder(output: Path, label: str) -> Path:
+def _run_folder(output: AnyPath, label: str) -> AnyPath:
     return output / label.replace(" ", "_")
 
 
@@ -109,7 +109,7 @@ def _figure_name(lazy: LazyInput) -> str:
     return f"comparison-{lazy.name.replace('/', '-')}.png"
 
 
-def _require_free_figures(output: Path, inputs: Sequence[LazyInput]) -> None:
+def _require_free_figures(output: AnyPath, inputs: Sequence[LazyInput]) -> None:
     names = {_figure_name(lazy).casefold() for lazy in inputs}
     for path in Manifest(output).unrecorded(lambda name: name.casefold() in names):
         raise InputError(
@@ -129,7 +129,7 @@ def _require_same_degradation(configs: dict[str, Config]) -> None:
                 )
 
 
-def _draw_comparison(summaries: Sequence[Summary], output: Path, case: Case) -> Figure:
+def _draw_comparison(summaries: Sequence[Summary], output: AnyPath, case: Case) -> Figure:
     """The images in a row above, the curves of the loss and of the PSNR below."""
     panels = [_Panel(case.preview_name, degraded_image(case))]
     for summary in summaries:
@@ -137,7 +137,8 @@ def _draw_comparison(summaries: Sequence[Summary], output: Path, case: Case) -> 
         run = _run_folder(output, label)
         (name,) = (n for n in Manifest(run, summary["name"]) if PurePath(n).stem == "restored")
         title = label if psnr is None else f"{label}\n{psnr:.2f} dB"
-        panels.append(_Panel(title, read_image(run / name).pixels))
+        with local_copy(run / name) as file:
+            panels.append(_Panel(title, read_image(file).pixels))
     if case.reference is not None:
         panels.append(_Panel("reference", case.reference))
     layout = ConstrainedLayoutEngine(h_pad=0.1)
@@ -158,9 +159,9 @@ def _draw_images(figure: SubFigure, panels: Sequence[_Panel]) -> None:
         axis.axis("off")
 
 
-def _read_curve(folder: Path) -> list[dict[str, Any]]:
+def _read_curve(folder: AnyPath) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`; for several networks, those of the first."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in read_bytes(folder / "metrics.jsonl").splitlines()]
     return [line for line in lines if line.get("network", 1) == 1]
 
 

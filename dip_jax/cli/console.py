@@ -9,7 +9,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +26,7 @@ from dip_jax.config import Config
 from dip_jax.engine.restore import num_networks
 from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
 from dip_jax.report.summary import Summary
+from dip_jax.storage.paths import AnyPath
 
 _PLAIN_SECONDS = 20.0
 _MAX_ROWS = 60
@@ -222,7 +222,7 @@ _PLAN_COLUMNS = (
 )
 
 
-def print_results(summaries: Sequence[Summary], output: Path) -> None:
+def print_results(summaries: Sequence[Summary], output: AnyPath) -> None:
     """Prints a line for each image, and a sentence for each that failed.
 
     Args:
@@ -302,7 +302,7 @@ _STOP_COLUMNS = (
 )
 
 
-def print_comparison(psnrs: dict[str, float | None], folder: Path) -> None:
+def print_comparison(psnrs: dict[str, float | None], folder: AnyPath) -> None:
     """Prints the results of the demo: PSNR and gain over the noisy image, and the files.
 
     Args:

@@ -1,7 +1,6 @@
 """The demonstration: denoises an image that ships with scikit-image, and compares with two classical methods."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from skimage import data
@@ -15,6 +14,7 @@ from dip_jax.config import Config
 from dip_jax.images.read import StoredImage
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.report.summary import Summary
+from dip_jax.storage.paths import AnyPath
 from dip_jax.tasks.baselines import denoising_baselines
 from dip_jax.tasks.simulate import simulate_case
 
@@ -36,7 +36,7 @@ def demo_image() -> StoredImage:
 
 def run_demo(
     config: Config,
-    output: Path,
+    output: AnyPath,
     *,
     on_progress: Callable[[FolderProgress], None] | None = None,
     on_message: Callable[[str], None] = lambda text: None,

@@ -1,17 +1,20 @@
 """Checkpoints of networks in progress, so that a stopped or killed run can be resumed.
 
 A checkpoint holds everything that the next step needs: params, state of the optimizer, random key, averages, window
-of the stopping rule, guard, and the curve so far. Orbax writes it under a temporary name and renames it, so it is
-complete or absent. No other file uses orbax.
+of the stopping rule, guard, and the curve so far. Orbax writes it into a temporary folder, which is then packed into
+one zip file: a single file is complete or absent also in an object store, which has no renaming, and its checksums
+show damage. No other file uses orbax.
 
 Each network has its own folder, which contains its newest checkpoints by step. A network can be resumed in any slot,
 on any number of devices and by any process, independently of other networks.
 """
 
 import hashlib
+import io
 import logging
-import shutil
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +26,26 @@ import orbax.checkpoint as ocp
 from dip_jax.engine.active_network import SavedNetwork
 from dip_jax.engine.step_loop import Slot
 from dip_jax.errors import is_disk_full
+from dip_jax.storage import atomic
+from dip_jax.storage.paths import (
+    AnyPath,
+    list_folder,
+    make_folder,
+    read_bytes,
+    remove_file,
+    remove_folder,
+    to_path,
+)
+
+_SUFFIX = ".zip"
 
 
 class CheckpointStore:
-    """Checkpoints in a folder; the `Store` that `restore_many` takes."""
+    """Checkpoints in a folder, local or remote; the `Store` that `restore_many` takes."""
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | AnyPath,
         *,
         every_minutes: float,
         keep: int,
@@ -46,12 +61,11 @@ class CheckpointStore:
         """
         # Orbax logs each of its steps, which a user does not need.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        self._folder = Path(folder).absolute()
+        self._folder = to_path(folder)
         self._seconds_between_saves = 60 * every_minutes
         self._keep = keep
         self._on_message = on_message
         self._last_due = time.monotonic()
-        self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def load(self, name: str, fingerprint: int, shapes: Slot) -> SavedNetwork | None:
         """Returns the newest checkpoint of a network that can be read.
@@ -66,17 +80,13 @@ class CheckpointStore:
         Returns:
           The state of the network; None if there is no checkpoint of this case.
         """
-        folder = self._network_folder(name)
-        steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-        for step in sorted(steps, reverse=True):
+        for step, path in self._newest_first(name):
             try:
-                tree = self._manager(name).restore(step, args=ocp.args.StandardRestore())
-                saved = _read(name, tree, shapes)
+                saved = _from_tree(name, _unpack(read_bytes(path)), shapes)
             except Exception as error:  # any error: the lost steps can be computed again
                 text = str(error).strip().split("\n")[0]
                 self._on_message(f"{name}: the checkpoint of step {step} cannot be read ({text})")
-                self._close(name)
-                shutil.rmtree(folder / str(step), ignore_errors=True)
+                remove_file(path)
                 continue
             if saved.fingerprint == fingerprint:
                 self._on_message(f"{name}: resumed from step {step}")
@@ -110,57 +120,67 @@ class CheckpointStore:
                     raise
                 text = str(error).strip().split("\n")[0]
                 self._on_message(f"{saved.name}: could not be saved ({text})")
-                self._close(saved.name)
 
     def _save(self, saved: SavedNetwork) -> None:
-        self._network_folder(saved.name).mkdir(parents=True, exist_ok=True)
-        manager, step = self._manager(saved.name), int(saved.slot.state.step)
-        if step != manager.latest_step():
-            manager.save(step, args=ocp.args.StandardSave(_tree(saved)))
-            manager.wait_until_finished()
+        folder = self._network_folder(saved.name)
+        make_folder(folder)
+        data = _pack(_to_tree(saved))
+        path = folder / f"{int(saved.slot.state.step)}{_SUFFIX}"
+        atomic.write(path, lambda file: file.write(data), durable=True)
+        for _, old in self._newest_first(saved.name)[self._keep :]:
+            remove_file(old)
 
     def remove(self, name: str) -> None:
         """Deletes the checkpoints of a network."""
-        self._close(name)
-        shutil.rmtree(self._network_folder(name), ignore_errors=True)
+        remove_folder(self._network_folder(name))
 
-    def close(self) -> None:
-        """Releases the files of all networks."""
-        for name in list(self._managers):
-            self._close(name)
-
-    def _network_folder(self, name: str) -> Path:
+    def _network_folder(self, name: str) -> AnyPath:
         """Returns the folder of a network, whose name may contain any characters."""
         return self._folder / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
 
-    def _close(self, name: str) -> None:
-        manager = self._managers.pop(name, None)
-        if manager is not None:
-            manager.close()
-
-    def _manager(self, name: str) -> Any:
-        if name not in self._managers:
-            # Processes save at different times, so none may wait for another.
-            process = jax.process_index()
-            own_process = ocp.options.MultiprocessingOptions(
-                primary_host=process,
-                active_processes={process},
-                barrier_sync_key_prefix=f"process_{process}",
-            )
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep,
-                create=False,
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=False,
-                multiprocessing_options=own_process,
-            )
-            self._managers[name] = ocp.CheckpointManager(
-                self._network_folder(name), options=options
-            )
-        return self._managers[name]
+    def _newest_first(self, name: str) -> list[tuple[int, AnyPath]]:
+        """Step and file of each checkpoint of a network."""
+        files = list_folder(self._network_folder(name))
+        steps = {int(f.stem): f for f in files if f.suffix == _SUFFIX and f.stem.isdecimal()}
+        return sorted(steps.items(), reverse=True)
 
 
-def _tree(saved: SavedNetwork) -> dict[str, Any]:
+def _pack(tree: dict[str, Any]) -> bytes:
+    """The files that orbax writes for a tree, as a zip archive."""
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="dip_jax-") as temporary:
+        folder = Path(temporary) / "tree"
+        with _checkpointer() as checkpointer:
+            checkpointer.save(folder, args=ocp.args.StandardSave(tree))
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    """The tree of an archive; raises an error of any type if it is damaged."""
+    with tempfile.TemporaryDirectory(prefix="dip_jax-") as temporary:
+        folder = Path(temporary) / "tree"
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(folder)  # compares the checksums
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(folder, args=ocp.args.StandardRestore())
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    # Processes save at different times, so none may wait for another.
+    process = jax.process_index()
+    own_process = ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process_{process}",
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=own_process)
+    return ocp.Checkpointer(handler, multiprocessing_options=own_process)
+
+
+def _to_tree(saved: SavedNetwork) -> dict[str, Any]:
     leaves = jax.tree.leaves(saved.slot)
     return {
         "fingerprint": np.uint32(saved.fingerprint),
@@ -171,7 +191,7 @@ def _tree(saved: SavedNetwork) -> dict[str, Any]:
     }
 
 
-def _read(name: str, tree: dict[str, Any], shapes: Slot) -> SavedNetwork:
+def _from_tree(name: str, tree: dict[str, Any], shapes: Slot) -> SavedNetwork:
     expected, structure = jax.tree.flatten(shapes)
     leaves = [
         np.asarray(tree["slot"][str(i)]) if np.size(shape) else np.zeros(shape.shape, shape.dtype)

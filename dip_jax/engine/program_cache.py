@@ -27,7 +27,7 @@ import jax
 import platformdirs
 from jax import export
 
-from dip_jax.images import atomic
+from dip_jax.storage import atomic
 
 _MAX_EXPORT_BYTES = 200_000_000
 _MAX_COMPILED_BYTES = 2_000_000_000

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, UnidentifiedImageError
 
 from dip_jax.errors import InputError
+from dip_jax.images.decode_pillow import open_with_pillow
+from dip_jax.images.jpeg_end import complete_jpeg
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1)}
 """Numbers of luma rows and columns per value of chroma."""
@@ -64,16 +66,29 @@ def read_jpeg(path: str | Path) -> JpegFile:
     """Reads the quantized coefficients of a baseline or progressive JPEG file, gray or YCbCr.
 
     Args:
-      path: The file.
+      path: The file; it may lack its end marker.
 
     Raises:
       InputError: If the file is missing, damaged, or of another kind of JPEG.
     """
     try:
-        with Image.open(path, formats=("JPEG",)) as image:
-            image.load()  # refuses a truncated file; jpeglib would fill it with zeros
+        with Path(path).open("rb") as file:
+            image = open_with_pillow(file)
+            if image.format not in ("JPEG", "MPO"):  # MPO is JPEG with more images behind it
+                raise _refusal(path, "it is not one")
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return _read(path, orientation if orientation in _ORIENTATIONS else 1)
+            orientation = orientation if orientation in _ORIENTATIONS else 1
+            try:
+                image.load()  # refuses a truncated file; jpeglib would fill it with zeros
+            except OSError:
+                data = complete_jpeg(Path(path).read_bytes())
+                if data is None:
+                    raise
+                with tempfile.TemporaryDirectory() as folder:
+                    copy = Path(folder) / "complete.jpg"
+                    copy.write_bytes(data)
+                    return _read(copy, orientation, path)
+        return _read(path, orientation, path)
     except (MemoryError, InputError):
         raise
     except UnidentifiedImageError:
@@ -101,7 +116,7 @@ def recompress(file: JpegFile, image: np.ndarray) -> JpegFile:
             if pixels.shape[-1] == 3:
                 spatial.samp_factor = np.array([SUBSAMPLINGS[file.subsampling], (1, 1), (1, 1)])
             spatial.write_spatial(str(path), qt=file.tables)
-        return _read(path, file.orientation)
+        return _read(path, file.orientation, path)
 
 
 def to_file_orientation(image: Any, orientation: int) -> Any:
@@ -130,10 +145,11 @@ def to_upright(image: Any, orientation: int) -> Any:
     return image[::rows, ::columns]
 
 
-def _read(path: str | Path, orientation: int) -> JpegFile:
+def _read(file: str | Path, orientation: int, path: str | Path) -> JpegFile:
+    """Reads the coefficients in `file`; messages name `path`."""
     jpeglib = _jpeglib()
     with _lock:
-        dct = jpeglib.read_dct(str(path))
+        dct = jpeglib.read_dct(str(file))
         kind = dct.jpeg_color_space.name.removeprefix("JCS_")
         if kind not in ("GRAYSCALE", "YCbCr"):
             raise _refusal(path, f"its colors are {kind}")

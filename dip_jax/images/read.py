@@ -1,28 +1,19 @@
-"""Reading images and masks, and finding image files.
+"""Reading images and masks.
 
 Everywhere else in the package an image is upright float32 `[H, W, C]` in [0, 1], with one or three
 channels. `StoredImage` keeps the depth, range, alpha and color profile of its file.
 """
 
-import glob
-import os
-from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
-from PIL import ExifTags
 
 from dip_jax.errors import InputError
-from dip_jax.images.decode import (
-    SUFFIXES,
-    TIFF_MAGIC,
-    Tags,
-    decode,
-    open_with_pillow,
-)
-from dip_jax.images.value_range import AUTO, choose_range, is_outlier
+from dip_jax.images.decode import decode, peek
+from dip_jax.images.decoded import Tags
+from dip_jax.images.value_range import AUTO, choose_range, have_unlike_ranges, is_outlier
+from dip_jax.storage.paths import AnyPath, to_path
 
 MIN_SIDE = 33
 """The smallest height and width of an image to restore; the networks halve it five times."""
@@ -46,8 +37,8 @@ class StoredImage(NamedTuple):
     high: float | np.ndarray = 255.0
     """The stored value of a pixel of 1."""
     suffix: str = ".png"
-    """The format to write: `.png`, `.tif` or `.bmp`. It is `.png` for JPEG and WebP files, because
-    lossy compression would degrade a restored image again."""
+    """The format to write: `.png`, `.tif`, `.bmp`, `.fits` or `.npy`. It is `.png` for JPEG, WebP, AVIF and HEIC files,
+    because lossy compression would degrade a restored image again."""
     tags: Tags = Tags()
     """Further information of the file, written as far as the format can hold it."""
     notes: tuple[str, ...] = ()
@@ -70,11 +61,11 @@ def read_image(
     """Reads an image file at its full depth.
 
     Args:
-      path: A PNG, JPEG, TIFF, WebP or BMP file.
+      path: A PNG, JPEG, TIFF, WebP, AVIF, HEIC, BMP, FITS, .npy or .npz file.
       max_pixels: An image with more pixels is refused from its header, before it is decoded.
       min_side: An image with fewer pixels in width or height is refused.
       value_range: The stored values of the pixels 0 and 1; see `choose_range`.
-      page: The page of a TIFF file, from 0; None for the first page or frame.
+      page: The page or frame, from 0; None for the first image.
 
     Returns:
       The image, turned upright, with a palette expanded to colors.
@@ -102,9 +93,10 @@ def read_image(
         raise InputError(f"{path}: expected an image, but no pixel has a finite number")
     low: float | np.ndarray
     high: float | np.ndarray
-    if channels in (1, 3):
-        low, high, note = choose_range(colors[has_number], value_range)
-    else:
+    low, high, note, is_measured = common = choose_range(colors[has_number], value_range)
+    complete = colors[has_number.all(axis=-1)]
+    is_color = channels == 3 and not (is_measured and have_unlike_ranges(complete, common))
+    if channels > 1 and not is_color:
         bands = [colors[..., c][has_number[..., c]] for c in range(channels)]
         ranges = [choose_range(v if v.size else colors[has_number], value_range) for v in bands]
         low, high = (np.array([r[k] for r in ranges]) for k in (0, 1))
@@ -237,74 +229,15 @@ def _require_finite(path: str | Path, values: np.ndarray) -> None:
         raise InputError(f"{path}: expected finite numbers, but {num_bad:,} are NaN or infinite")
 
 
-def peek_shape(path: str | Path) -> tuple[int, int, int] | None:
+def peek_shape(path: str | AnyPath, *, page: int | None = None) -> tuple[int, int, int] | None:
     """Reads the shape of an image from the header of its file, without decoding or checking it.
+
+    Args:
+      path: The file.
+      page: The page or frame, from 0; None for the first image.
 
     Returns:
       `(height, width, channels)` of the upright image; None if the header cannot be read.
     """
-    try:
-        with Path(path).open("rb") as file:
-            is_tiff = file.read(4) in TIFF_MAGIC
-            file.seek(0)
-            if is_tiff:
-                with tifffile.TiffFile(file) as tiff:
-                    page = tiff.pages.first
-                    width, height = page.imagewidth, page.imagelength
-                    is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE
-                    num_alpha = tifffile.EXTRASAMPLE.UNASSALPHA in page.extrasamples
-                    channels = 3 if is_palette else page.samplesperpixel - num_alpha
-                    tag = page.tags.get("Orientation")
-                    orientation = tag.value if tag else 1
-            else:
-                image = open_with_pillow(file)
-                width, height = image.size
-                channels = 1 if image.mode in ("1", "L", "LA", "I;16") else 3
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return None
-    return (width, height, channels) if orientation in (5, 6, 7, 8) else (height, width, channels)
-
-
-def list_images(
-    paths: Sequence[str | Path],
-    *,
-    suffixes: tuple[str, ...] = SUFFIXES,
-    exclude: Container[Path] = (),
-) -> list[Path]:
-    """Finds the image files of files, folders and glob patterns.
-
-    Args:
-      paths: Files, folders or glob patterns. A folder means the images directly in it. A leading `~` is the home
-        folder, also where no shell expands it.
-      suffixes: Suffixes of the images in a folder or a pattern.
-      exclude: Files of a folder or a pattern to leave out.
-
-    Returns:
-      The files in the order of `paths`, each only once, also if links lead to it again. Those of a folder or
-      pattern are sorted.
-
-    Raises:
-      InputError: If a path matches no image.
-    """
-    found: dict[str, Path] = {}
-    for path in (Path(os.path.expanduser(path)) for path in paths):
-        matches = [path]
-        if not path.is_file():  # checked first, because the name of a file may look like a pattern
-            pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)
-            names = map(Path, sorted(glob.glob(pattern, recursive=True)))
-            matches = [name for name in names if name.suffix.lower() in suffixes and name.is_file()]
-            num_matches = len(matches)
-            matches = [name for name in matches if name not in exclude]
-            if num_matches and not matches:
-                raise InputError(
-                    f"{path}: all {num_matches} images are output of dip_jax; name the files to restore them"
-                )
-        if not matches:
-            raise InputError(
-                f"{path}: expected an image, a folder or a pattern, but no image matches "
-                f"({', '.join(suffixes)}); check the path"
-            )
-        for match in matches:
-            found.setdefault(os.path.realpath(match), match)
-    return list(found.values())
+    header = peek(to_path(path), page)
+    return None if header is None else header.shape

@@ -1,41 +1,12 @@
-"""Reading guides, kernels and arrays of measurements; `read` reads images and masks."""
+"""Reading guides and kernels; `read` reads images and masks, `array_file` arrays of measurements."""
 
 from pathlib import Path
 
 import numpy as np
 
 from dip_jax.errors import InputError
+from dip_jax.images.array_file import SUFFIXES, read_array
 from dip_jax.images.read import MAX_PIXELS, read_image, read_values
-
-ARRAY_SUFFIX = ".npy"
-
-
-def read_array(path: str | Path) -> np.ndarray:
-    """Reads a measurement from a .npy file.
-
-    Args:
-      path: A file that `numpy.save` wrote.
-
-    Returns:
-      float32 or complex64, in the shape of the file.
-
-    Raises:
-      InputError: If the file is missing or damaged, or holds anything but finite numbers.
-    """
-    try:
-        values = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected an array file, but it cannot be opened ({error.strerror or error})."
-        ) from None
-    except Exception as error:  # numpy may raise anything on a damaged file
-        raise InputError(f"{path}: expected an array written by numpy.save ({error}).") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buifc" or not values.size:
-        raise InputError(f"{path}: expected an array of numbers, got {values!r:.60}.")
-    bad = int(np.count_nonzero(~np.isfinite(values)))
-    if bad:
-        raise InputError(f"{path}: expected finite numbers, but {bad} of {values.size} are not.")
-    return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32)
 
 
 def read_guide(
@@ -68,7 +39,7 @@ def read_guide(
 def read_kernel(
     path: str | Path, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads a blur kernel: a .npy file unchanged, an image scaled to sum 1.
+    """Reads a blur kernel: an array file unchanged, an image scaled to sum 1.
 
     Args:
       path: The file.
@@ -80,7 +51,7 @@ def read_kernel(
     Raises:
       InputError: If the file cannot be read, is all black, or is not a matrix of real numbers.
     """
-    if Path(path).suffix.lower() == ARRAY_SUFFIX:
+    if Path(path).suffix.lower() in SUFFIXES:
         kernel = read_array(path)
         if kernel.ndim != 2 or np.iscomplexobj(kernel):
             raise InputError(

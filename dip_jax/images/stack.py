@@ -1,15 +1,19 @@
 """A TIFF file of several pages, joined again after its pages were restored one by one."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import tifffile
 
-from dip_jax.images import atomic
+from dip_jax.images.decode import stack_pages
+from dip_jax.images.tiff_texts import read_texts, to_extratags
+from dip_jax.storage import atomic
+from dip_jax.storage.paths import AnyPath, local_copy
 
 
-def write_stack(path: Path, pages: Sequence[Path], source: Path) -> None:
+def write_stack(path: AnyPath, pages: Sequence[AnyPath], source: AnyPath) -> None:
     """Joins TIFF files of one page each, whole or not at all.
 
     Args:
@@ -20,12 +24,15 @@ def write_stack(path: Path, pages: Sequence[Path], source: Path) -> None:
     Raises:
       OSError: If the file cannot be written.
     """
-    atomic.write(path, lambda file: _join(file, pages, source), durable=True)
+    with contextlib.ExitStack() as stack:
+        copies = [stack.enter_context(local_copy(page)) for page in (source, *pages)]
+        atomic.write(path, lambda file: _join(file, copies[1:], copies[0]), durable=True)
 
 
 def _join(file: BinaryIO, pages: Sequence[Path], source: Path) -> None:
     with tifffile.TiffFile(source) as tiff:
-        description = tiff.pages.first.aspage().description or None
+        first_image = tiff.pages[stack_pages(source)[0]]
+        description = first_image.aspage().description.encode() or None
     with tifffile.TiffWriter(file, bigtiff=sum(p.stat().st_size for p in pages) > 2**32) as writer:
         for number, page in enumerate(pages):
             with tifffile.TiffFile(page) as restored:
@@ -43,5 +50,6 @@ def _join(file: BinaryIO, pages: Sequence[Path], source: Path) -> None:
                     iccprofile=first.tags.valueof("InterColorProfile"),
                     description=description if number == 0 else None,
                     metadata=None,
+                    extratags=to_extratags(read_texts(first)),
                     contiguous=False,
                 )

@@ -26,6 +26,8 @@ class ValueRange(NamedTuple):
     high: float
     note: str
     """A sentence for the user; empty for the range of the container."""
+    is_measured: bool = False
+    """Whether the range follows from the quantiles of the values."""
 
 
 def full_scale(dtype: np.dtype) -> tuple[float, float]:
@@ -86,7 +88,20 @@ def choose_range(values: np.ndarray, setting: str) -> ValueRange:
     end = high + margin
     if values.dtype.kind != "f":
         start, end = max(container[0], math.floor(start)), min(container[1], math.ceil(end))
-    return ValueRange(float(start), float(end), _note(start, end, "as the values do"))
+    return ValueRange(float(start), float(end), _note(start, end, "as the values do"), True)
+
+
+def have_unlike_ranges(channels: np.ndarray, common: ValueRange) -> bool:
+    """Returns whether a channel uses less than a quarter of the common range: it is then a band with its own unit.
+
+    Args:
+      channels: Finite values `[N, C]`.
+      common: The range of all values.
+    """
+    if not len(channels):
+        return False
+    low, high = np.quantile(channels.astype(np.float64), _QUANTILES, axis=0)
+    return bool(np.any((high > low) & (high - low < _MIN_USE * (common.high - common.low))))
 
 
 def is_outlier(pixels: np.ndarray) -> np.ndarray:
@@ -117,4 +132,6 @@ def _num_bits(high: float) -> int:
 
 
 def _note(low: float, high: float, reason: str) -> str:
-    return f"values from {low:g} to {high:g} are mapped to [0, 1] ({reason}); --range changes this"
+    # Enough digits to tell the ends apart, e.g. of a small range around a large number.
+    digits = max(6, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))
+    return f"values from {low:.{digits}g} to {high:.{digits}g} are mapped to [0, 1] ({reason}); --range changes this"

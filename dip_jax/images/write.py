@@ -3,17 +3,20 @@
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from dip_jax.images import atomic
-from dip_jax.images.decode import PNG_HEADER_END
+from dip_jax.images import array_file, fits_file
+from dip_jax.images.decoded import Tags
+from dip_jax.images.png16 import HEADER_END
 from dip_jax.images.read import StoredImage
+from dip_jax.images.tiff_texts import to_extratags
 from dip_jax.images.value_range import full_scale
+from dip_jax.storage import atomic
+from dip_jax.storage.paths import AnyPath, to_path
 
 
 def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredImage:
@@ -25,8 +28,9 @@ def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredIma
 
     Returns:
       `template` with pixels of that shape, all 0, and with alpha resized (bicubic). The color
-      profile is dropped if the number of channels differs, and outliers are dropped. `template`
-      itself for its own shape.
+      profile is dropped if the number of channels differs, and outliers are dropped. The resolution
+      and the world coordinates of a FITS header are scaled, with a note if they cannot be.
+      `template` itself for its own shape.
     """
     if template.pixels.shape == shape:
         return template
@@ -36,15 +40,35 @@ def stored_like(template: StoredImage, shape: tuple[int, int, int]) -> StoredIma
         resized = np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
         clipped = np.clip(resized, alpha.min(), alpha.max())
         alpha = (np.rint(clipped) if alpha.dtype.kind in "ui" else clipped).astype(alpha.dtype)
-    tags = template.tags
-    if template.pixels.shape[-1] != shape[-1]:
-        tags = tags._replace(icc_profile=None, description=None)
-    scale = (shape[1] / template.pixels.shape[1], shape[0] / template.pixels.shape[0])
+    tags, notes = _tags_like(template, shape)
+    pixels = np.zeros(shape, np.float32)
+    return template._replace(
+        pixels=pixels,
+        alpha=alpha,
+        tags=tags,
+        notes=(*template.notes, *notes),
+        is_known=None,
+        outliers=None,
+    )
+
+
+def _tags_like(template: StoredImage, shape: tuple[int, int, int]) -> tuple[Tags, tuple[str, ...]]:
+    """The tags of an image of another shape, and notes for the user."""
+    tags, notes = template.tags, tuple[str, ...]()
+    height, width, channels = template.pixels.shape
+    scale = (shape[1] / width, shape[0] / height)
     tags = tags._replace(
         dpi=_scale(tags.dpi, scale), pixels_per_unit=_scale(tags.pixels_per_unit, scale)
     )
-    pixels = np.zeros(shape, np.float32)
-    return template._replace(pixels=pixels, alpha=alpha, tags=tags, is_known=None, outliers=None)
+    if tags.fits_header is not None and scale != (1.0, 1.0):
+        header, notes = fits_file.scale_header(tags.fits_header, scale)
+        tags = tags._replace(fits_header=header)
+    if channels != shape[-1]:
+        tags = tags._replace(icc_profile=None, description=None)
+        if tags.layout and "C" not in tags.layout:
+            is_fits = template.suffix == ".fits"
+            tags = tags._replace(layout=f"C{tags.layout}" if is_fits else f"{tags.layout}C")
+    return tags, notes
 
 
 def _scale(
@@ -92,7 +116,7 @@ def to_stored_values(pixels: np.ndarray, template: StoredImage) -> np.ndarray:
     return np.concatenate([values, template.alpha[..., np.newaxis]], axis=-1)
 
 
-def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> None:
+def write_image(path: str | AnyPath, pixels: np.ndarray, template: StoredImage) -> None:
     """Writes an image in the way that another one is stored, whole or not at all.
 
     Args:
@@ -116,7 +140,7 @@ def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> 
       >>> stored.pixels.shape, stored.dtype, round(float(stored.pixels[0, 0, 0]), 3)
       ((33, 33, 1), dtype('uint8'), 0.2)
     """
-    path = Path(path)
+    path = to_path(path)
     if path.suffix != template.suffix:
         raise ValueError(f"expected a name ending in {template.suffix}, got {path}")
     data = _encode(to_stored_values(pixels, template), template)
@@ -124,37 +148,62 @@ def write_image(path: str | Path, pixels: np.ndarray, template: StoredImage) -> 
 
 
 def _encode(values: np.ndarray, template: StoredImage) -> bytes:
-    channels, tags = values.shape[-1], template.tags
-    values = values[..., 0] if channels == 1 else values
+    tags, has_channels = template.tags, values.shape[-1] > 1
+    match template.suffix:
+        case ".npy":
+            return array_file.encode_array(values, tags.layout or ("HWC" if has_channels else "HW"))
+        case ".fits":
+            layout = tags.layout or ("CHW" if has_channels else "HW")
+            return fits_file.encode_fits(values, layout, tags.fits_header)
+        case ".png":
+            return _encode_png(values if has_channels else values[..., 0], tags)
+        case ".bmp":
+            return _encode_bmp(values if has_channels else values[..., 0], tags)
+        case ".tif":
+            return _encode_tiff(values, tags, has_alpha=template.alpha is not None)
+    raise ValueError(f"expected .png, .tif, .bmp, .fits or .npy, got {template.suffix}")
+
+
+def _encode_png(values: np.ndarray, tags: Tags) -> bytes:
     buffer = io.BytesIO()
-    if template.suffix == ".png":
-        data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit color
-        buffer.write(data[:PNG_HEADER_END])
-        if tags.icc_profile:
-            profile = zlib.compress(tags.icc_profile)
-            PngImagePlugin.putchunk(buffer, b"iCCP", b"ICC profile\0\0", profile)
-        elif tags.gamma:  # a profile has precedence
-            PngImagePlugin.putchunk(buffer, b"gAMA", struct.pack(">I", round(1e5 * tags.gamma)))
-        if tags.dpi:
-            per_meter = [round(value / 0.0254) for value in tags.dpi]
-            PngImagePlugin.putchunk(buffer, b"pHYs", struct.pack(">IIB", *per_meter, 1))
-        buffer.write(data[PNG_HEADER_END:])
-    elif template.suffix == ".bmp":
-        Image.fromarray(values).save(buffer, "BMP", **({"dpi": tags.dpi} if tags.dpi else {}))
-    else:
-        has_alpha = template.alpha is not None
-        is_rgb = channels - has_alpha == 3
-        num_bands = channels - has_alpha - (3 if is_rgb else 1)
-        tifffile.imwrite(
-            buffer,
-            values,
-            photometric="rgb" if is_rgb else "minisblack",
-            planarconfig="contig" if channels > 1 else None,
-            extrasamples=("unspecified",) * num_bands + ("unassalpha",) * has_alpha or None,
-            iccprofile=tags.icc_profile,
-            resolution=tags.dpi or tags.pixels_per_unit,
-            resolutionunit="inch" if tags.dpi else "none",
-            description=tags.description,
-            metadata=None,  # otherwise tifffile adds a description of its own
-        )
+    data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit color
+    buffer.write(data[:HEADER_END])
+    if tags.icc_profile:
+        profile = zlib.compress(tags.icc_profile)
+        PngImagePlugin.putchunk(buffer, b"iCCP", b"ICC profile\0\0", profile)
+    elif tags.gamma:  # a profile has precedence
+        PngImagePlugin.putchunk(buffer, b"gAMA", struct.pack(">I", round(1e5 * tags.gamma)))
+    if tags.dpi:
+        per_meter = [round(value / 0.0254) for value in tags.dpi]
+        PngImagePlugin.putchunk(buffer, b"pHYs", struct.pack(">IIB", *per_meter, 1))
+    if tags.exif:
+        PngImagePlugin.putchunk(buffer, b"eXIf", tags.exif)
+    buffer.write(data[HEADER_END:])
+    return buffer.getvalue()
+
+
+def _encode_bmp(values: np.ndarray, tags: Tags) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "BMP", **({"dpi": tags.dpi} if tags.dpi else {}))
+    return buffer.getvalue()
+
+
+def _encode_tiff(values: np.ndarray, tags: Tags, *, has_alpha: bool) -> bytes:
+    buffer, channels = io.BytesIO(), values.shape[-1]
+    is_rgb = channels - has_alpha == 3
+    num_bands = channels - has_alpha - (3 if is_rgb else 1)
+    tifffile.imwrite(
+        buffer,
+        values if channels > 1 else values[..., 0],
+        photometric="rgb" if is_rgb else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=("unspecified",) * num_bands + ("unassalpha",) * has_alpha or None,
+        iccprofile=tags.icc_profile,
+        resolution=tags.dpi or tags.pixels_per_unit,
+        resolutionunit="inch" if tags.dpi else "none",
+        # As bytes, because tifffile refuses text that is not ASCII, such as a micrometer.
+        description=tags.description.encode() if tags.description else None,
+        metadata=None,  # otherwise tifffile adds a description of its own
+        extratags=to_extratags(tags.texts),
+    )
     return buffer.getvalue()

@@ -1,5 +1,6 @@
 """An operator from a user's file: any JAX function from an image to a measurement, `path.py:function`."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dip_jax.base import Array
-from dip_jax.errors import InputError
+from dip_jax.errors import InputError, describe_error
 
 
 @jax.tree_util.register_dataclass
@@ -38,7 +39,10 @@ class CustomOperator:
 
     def __call__(self, image: Array) -> Array:
         """Measures `image`."""
-        return self.function(image)
+        try:
+            return self.function(image)
+        except SystemExit as error:  # would end the whole run
+            raise RuntimeError(f"it exits with status {error.code}") from None
 
     def pad(self, height: int, width: int) -> "CustomOperator":
         """Returns the operator for a canvas `[height, width]`: this one; only for a pixelwise function."""
@@ -57,7 +61,8 @@ def load_operator(text: str, shape: tuple[int, int, int]) -> CustomOperator:
       shape: `(H, W, C)` of the images of the trial.
 
     Raises:
-      InputError: If the file or the name does not exist, the file cannot be run, or the name is not callable.
+      InputError: If the file or the name does not exist, the file cannot be run, the name is not callable, or an
+        attribute is not a bool.
 
     Example:
       >>> import pathlib, tempfile
@@ -67,10 +72,26 @@ def load_operator(text: str, shape: tuple[int, int, int]) -> CustomOperator:
       True
     """
     function, digest = _load_function(text)
-    is_linear = getattr(function, "is_linear", None)
+    is_linear, is_pixelwise = (
+        _declaration(function, name, text) for name in ("is_linear", "is_pixelwise")
+    )
+    operator = CustomOperator(function, bool(is_linear), digest, bool(is_pixelwise))
     if is_linear is None:
-        is_linear = _seems_linear(function, shape)
-    return CustomOperator(function, is_linear, digest, getattr(function, "is_pixelwise", False))
+        operator = dataclasses.replace(operator, is_linear=_seems_linear(operator, shape))
+    return operator
+
+
+def _declaration(function: Callable[[Array], Array], name: str, text: str) -> bool | None:
+    """The value of an attribute of a user's function; None if it has none."""
+    try:
+        value = getattr(function, name, None)
+    except Exception as error:  # the user's code may raise anything
+        value = error
+    if not isinstance(value, bool | np.bool_ | None):
+        raise InputError(
+            f"--operator: expected {name} of {text} to be True or False, got {type(value).__name__}."
+        )
+    return None if value is None else bool(value)
 
 
 @functools.cache  # all images of a run share the function, and so the compiled program
@@ -87,23 +108,27 @@ def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
         raise InputError(f"--operator expects a Python file (.py), got {path}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    sys.path.insert(0, str(Path(path).resolve().parent))  # as `python path.py` does
+    folder = str(Path(path).resolve().parent)
+    sys.path.insert(0, folder)  # as `python path.py` does
     has_x64 = jax.config.values["jax_enable_x64"]
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        function = getattr(module, name, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's code may raise anything, and exit
         raise InputError(
-            f"--operator: {path} cannot be run: {type(error).__name__}: {error}."
+            f"--operator: {path} cannot be run: {type(error).__name__}: {describe_error(error)}."
         ) from None
     finally:
-        sys.path.pop(0)
+        with contextlib.suppress(ValueError):  # the file may change the list too
+            sys.path.remove(folder)
     if jax.config.values["jax_enable_x64"] != has_x64:
         jax.config.update("jax_enable_x64", has_x64)
         raise InputError(
             f"--operator: {path} sets jax_enable_x64, which would change the whole fit; remove that line. The "
             "images are float32."
         )
-    function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"--operator: {path} has no function {name!r}.")
     return function, hashlib.sha256(Path(path).read_bytes()).hexdigest()

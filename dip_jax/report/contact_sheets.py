@@ -1,14 +1,15 @@
 """Contact sheets: pages `contact-1.png` and so on with the small sheets of all images of a run."""
 
+import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
 from dip_jax.report.summary import Summary
+from dip_jax.storage.paths import AnyPath, read_bytes
 
 _CELL = (400, 180)  # width and height of a sheet, pixels
 _CAPTION_HEIGHT, _GAP = 16, 8
@@ -26,7 +27,7 @@ def contact_sheet_names(num_images: int) -> list[str]:
     return [f"contact-{page + 1}.png" for page in range(num_pages)]
 
 
-def write_contact_sheets(folder: Path, summaries: Sequence[Summary]) -> None:
+def write_contact_sheets(folder: AnyPath, summaries: Sequence[Summary]) -> None:
     """Writes as many pages as needed, and removes the surplus pages of an earlier run.
 
     Args:
@@ -34,6 +35,7 @@ def write_contact_sheets(folder: Path, summaries: Sequence[Summary]) -> None:
       summaries: The summaries of the restored images.
     """
     manifest, names = Manifest(folder), contact_sheet_names(len(summaries))
+    manifest.reserve(names)
     for name in list(manifest):
         if re.fullmatch(r"contact-\d+\.png", name) and name not in names:
             manifest.remove(name)
@@ -43,7 +45,7 @@ def write_contact_sheets(folder: Path, summaries: Sequence[Summary]) -> None:
         save_png(manifest.path(name), page)
 
 
-def draw_contact_sheet(folder: Path, summaries: Sequence[Summary]) -> Image.Image:
+def draw_contact_sheet(folder: AnyPath, summaries: Sequence[Summary]) -> Image.Image:
     """One page: the sheet of each image, with its name and PSNR below."""
     num_columns = min(_COLUMNS, len(summaries))
     num_rows = -(-len(summaries) // num_columns)
@@ -53,7 +55,8 @@ def draw_contact_sheet(folder: Path, summaries: Sequence[Summary]) -> Image.Imag
     for i, summary in enumerate(summaries):
         left, top = _GAP + i % num_columns * width, _GAP + i // num_columns * height
         try:
-            with Image.open(folder / summary["name"] / "sheet.png") as sheet:
+            data = read_bytes(folder / summary["name"] / "sheet.png")
+            with Image.open(io.BytesIO(data)) as sheet:
                 sheet.thumbnail(_CELL)
                 page.paste(sheet.convert("RGB"), (left, top))
         except OSError:  # an unreadable sheet must not prevent the page

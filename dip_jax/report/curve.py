@@ -1,7 +1,5 @@
 """The figure `curve.png`: loss, signals of the stopping rules and PSNR over the steps."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,9 +7,10 @@ from matplotlib.figure import Figure
 from dip_jax.base import Case, Result
 from dip_jax.metrics import psnr_on_host
 from dip_jax.report.png import save_png
+from dip_jax.storage.paths import AnyPath
 
 
-def draw_curve(path: Path, case: Case, result: Result) -> None:
+def draw_curve(path: AnyPath, case: Case, result: Result) -> None:
     """Draws the curve of a restoration.
 
     Args:

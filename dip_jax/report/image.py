@@ -5,11 +5,9 @@ Each file is written whole or not at all. `summary.json` is written last, so a f
 
 import json
 import math
-from pathlib import Path
 
 from dip_jax.base import Case, Result
 from dip_jax.config import Config, to_json
-from dip_jax.images.atomic import remove_parts, write_text
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.report.curve import draw_curve
@@ -18,12 +16,16 @@ from dip_jax.report.posterior import report_posterior
 from dip_jax.report.sheet import draw_sheet
 from dip_jax.report.summarize import summarize
 from dip_jax.report.summary import Summary, remove_summary, write_summary
+from dip_jax.storage.atomic import remove_parts, write_text
+from dip_jax.storage.paths import AnyPath
+from dip_jax.tasks.geometry import misfit_notes
 
+_FILES = ("config.json", "metrics.jsonl", "curve.png", "sheet.png")
 _LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 
 
 def report_image(
-    output: Path,
+    output: AnyPath,
     case: Case,
     result: Result,
     config: Config,
@@ -52,12 +54,14 @@ def report_image(
     remove_summary(output, case.name)
     remove_parts(output / case.name)
     files = Manifest(output, case.name)
+    files.reserve([f"restored{template.suffix}", *_FILES])
     write_image(files.path(f"restored{template.suffix}"), result.image, template)
     write_text(files.path("config.json"), to_json(config))
     write_text(files.path("metrics.jsonl"), _metrics_lines(result))
     draw_curve(files.path("curve.png"), case, result)
     draw_sheet(files.path("sheet.png"), case, result)
     posterior, notes = report_posterior(files, case, result, config, template)
+    notes += misfit_notes(case.problem, result.image)
     files.remove_others()
     summary = summarize(case, result, config, digest=digest, posterior=posterior, notes=notes)
     write_summary(files, summary)

@@ -3,12 +3,24 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from dip_jax.images.atomic import write_text
+from dip_jax.storage.atomic import write_text
+from dip_jax.storage.paths import (
+    AnyPath,
+    exists,
+    identity,
+    is_folder,
+    is_link,
+    is_remote,
+    list_folder,
+    make_folder,
+    read_bytes,
+    remove_file,
+    remove_if_empty,
+)
 
 STATE_FOLDER = ".dip_jax"  # holds the state of a run; no image has this name
 _FOLDER = "manifest"
@@ -50,12 +62,15 @@ class Manifest:
     images never write the same record.
     """
 
-    def __init__(self, output: Path, image: str | None = None):
+    def __init__(self, output: AnyPath, image: str | None = None):
         """Reads the record; it is empty if the file is missing or damaged.
 
         Args:
           output: The output folder.
           image: The name of the image; None for the files of the run itself.
+
+        Raises:
+          OSError: If the file cannot be read.
         """
         self._output, self._image = output, image
         name = "run" if image is None else hashlib.sha1(image.encode()).hexdigest()
@@ -71,7 +86,7 @@ class Manifest:
         """The recorded paths, sorted."""
         return iter(sorted(self._names))
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> AnyPath:
         """Records a file and returns its path; its folder is created.
 
         Call it before the file is written: a killed run then leaves no unrecorded file.
@@ -82,59 +97,82 @@ class Manifest:
         Raises:
           FileExistsError: If the file exists and is not recorded.
         """
-        name = name if self._image is None else f"{self._image}/{name}"
+        self.reserve([name])
+        name = self._full_name(name)
         path = self._output / name
-        if name not in self._names and os.path.lexists(path):
-            raise FileExistsError(f"{path} was not written by dip_jax, and is kept")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.add([name])
+        make_folder(path.parent)
         self._written.add(name)
         return path
 
+    def reserve(self, names: Iterable[str]) -> None:
+        """Records files that will be written, all at once: a remote record takes a request to save.
+
+        Args:
+          names: Paths of the files, as in `path`.
+
+        Raises:
+          FileExistsError: If a file exists and is not recorded.
+        """
+        full_names = [self._full_name(name) for name in names]
+        for name in full_names:
+            if name not in self._names and exists(self._output / name):
+                raise FileExistsError(
+                    f"{self._output / name} was not written by dip_jax, and is kept"
+                )
+        self.add(full_names)
+
     def add(self, names: Iterable[str]) -> None:
         """Records files, given relative to the output folder."""
-        names = self._names | set(names)
-        if names != self._names:
-            self._names = names
-            self._save()
+        self._save(self._names | set(names))
 
     def remove(self, name: str) -> None:
         """Removes a file and its record, and its folder within the image if empty; other files stay."""
-        if name in self._names:
-            path = self._output / name
-            path.unlink(missing_ok=True)
-            if self._image is not None and path.parent != self._output / self._image:
-                with contextlib.suppress(OSError):  # not empty
-                    path.parent.rmdir()
-            self._names.discard(name)
-            self._save()
+        self._remove([name])
 
     def remove_others(self) -> None:
         """Removes the recorded files whose `path` was not requested: those of an earlier run."""
-        for name in self._names - self._written:
-            self.remove(name)
+        self._remove(sorted(self._names - self._written))
 
-    def unrecorded(self, may_write: Callable[[str], bool]) -> list[Path]:
+    def unrecorded(self, may_write: Callable[[str], bool]) -> list[AnyPath]:
         """Existing files whose names a run needs, but which no run wrote.
 
         Args:
           may_write: Returns whether the run may write a file or folder of a name into the folder of the record.
+
+        Raises:
+          OSError: If the folder cannot be listed.
         """
         folder = self._output if self._image is None else self._output / self._image
         inside = (folder, *folder.parents)[: len(folder.parts) - len(self._output.parts)]
         for path in inside:  # a link would lead out of the output folder
-            if path.is_symlink() or (path.exists() and not path.is_dir()):
+            if is_link(path) or (exists(path) and not is_folder(path)):
                 return [path]
-        if not folder.is_dir():
-            return []
-        found = [path for path in folder.iterdir() if may_write(path.name)]
-        files = [f for path in found for f in (path.iterdir() if _is_folder(path) else [path])]
-        relative = {file.relative_to(self._output).as_posix(): file for file in sorted(files)}
+        found = [path for path in list_folder(folder) if may_write(path.name)]
+        files = [
+            f
+            for path in found
+            for f in ([path] if is_link(path) or not is_folder(path) else list_folder(path))
+        ]
+        relative = {file.relative_to(self._output).as_posix(): file for file in files}
         return [file for name, file in relative.items() if name not in self._names]
 
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self._path, json.dumps(sorted(self._names), indent=0) + "\n")
+    def _full_name(self, name: str) -> str:
+        return name if self._image is None else f"{self._image}/{name}"
+
+    def _remove(self, names: Iterable[str]) -> None:
+        recorded = [name for name in names if name in self._names]
+        for name in recorded:
+            path = self._output / name
+            remove_file(path)
+            if self._image is not None and path.parent != self._output / self._image:
+                remove_if_empty(path.parent)
+        self._save(self._names.difference(recorded))
+
+    def _save(self, names: set[str]) -> None:
+        if names != self._names:
+            make_folder(self._path.parent)
+            write_text(self._path, json.dumps(sorted(names), indent=0) + "\n")
+            self._names = names
 
 
 class RecordedFiles:
@@ -142,28 +180,32 @@ class RecordedFiles:
 
     def __init__(self) -> None:
         """Reads nothing yet."""
-        self._names: dict[Path, frozenset[str]] = {}
+        self._names: dict[AnyPath, frozenset[str]] = {}
 
-    def __contains__(self, path: object) -> bool:
+    def __contains__(self, path: AnyPath) -> bool:
         """Whether a file is recorded in one of the folders that contain it; links are followed."""
-        path = Path(os.path.realpath(str(path)))
+        path = path if is_remote(path) else Path(identity(path))
+        # The last parents of a remote path are its scheme and a root.
+        parents = list(path.parents)[:-2] if is_remote(path) else path.parents
         return any(
-            path.relative_to(folder).as_posix() in self._recorded(folder) for folder in path.parents
+            path.relative_to(folder).as_posix() in self._recorded(folder) for folder in parents
         )
 
-    def _recorded(self, output: Path) -> frozenset[str]:
+    def _recorded(self, output: AnyPath) -> frozenset[str]:
         if output not in self._names:
-            records = (output / STATE_FOLDER / _FOLDER).glob("*.json")
-            self._names[output] = frozenset(name for record in records for name in _read(record))
+            names: set[str] = set()
+            with contextlib.suppress(OSError):  # a folder above, which this user may not read
+                for record in list_folder(output / STATE_FOLDER / _FOLDER):
+                    names |= _read(record)
+            self._names[output] = frozenset(names)
         return self._names[output]
 
 
-def _read(path: Path) -> set[str]:
+def _read(path: AnyPath) -> set[str]:
+    """The names in a record; none if it is missing or damaged."""
     try:
-        return set(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # TypeError: valid JSON, but no list
+        return set(json.loads(read_bytes(path)))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return set()
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    except (ValueError, TypeError):  # no JSON, or no list
+        return set()

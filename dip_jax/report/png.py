@@ -1,16 +1,15 @@
 """PNG files of figures and images, each written whole or not at all."""
 
-from pathlib import Path
-
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dip_jax.images import atomic
+from dip_jax.storage import atomic
+from dip_jax.storage.paths import AnyPath
 
 DPI = 110  # pixels per inch of a figure
 
 
-def save_png(path: Path, image: Figure | Image.Image) -> None:
+def save_png(path: AnyPath, image: Figure | Image.Image) -> None:
     """Writes a matplotlib figure or a Pillow image as PNG; the same content gives the same bytes."""
     if isinstance(image, Figure):
         metadata = {"Software": None}  # else the version of matplotlib

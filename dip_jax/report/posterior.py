@@ -10,7 +10,6 @@ from scipy import stats
 
 from dip_jax.base import Case, Posterior, Result
 from dip_jax.config import Config
-from dip_jax.images.atomic import write_array
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
@@ -22,6 +21,7 @@ from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_traces
 from dip_jax.report.summarize import point_summary, posterior_summary, seeds_summary
 from dip_jax.report.summary import PosteriorSummary
+from dip_jax.storage.atomic import write_array
 
 _LEVEL = 0.9  # of interval.npy
 
@@ -50,6 +50,7 @@ def report_posterior(
     is_fit = config.fit.method == "fit"
     if posterior.num_samples < 2:
         return {}, [f"too few {'estimates' if is_fit else 'samples'} for a standard deviation"]
+    files.reserve(_file_names(posterior, template.suffix, is_fit=is_fit))
     write_array(files.path("std.npy"), posterior.std)
     draw_std(files.path("std.png"), posterior.std)
     if is_fit:
@@ -57,6 +58,17 @@ def report_posterior(
         write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
     return _report_samples(files, case, result, posterior, config.fit.likelihood, template)
+
+
+def _file_names(posterior: Posterior, suffix: str, *, is_fit: bool) -> list[str]:
+    if is_fit:
+        return ["std.npy", "std.png", f"median{suffix}"]
+    samples = [_sample_name(number, suffix) for number in range(1, len(posterior.samples) + 1)]
+    return ["std.npy", "std.png", "interval.npy", "traces.png", *samples]
+
+
+def _sample_name(number: int, suffix: str) -> str:
+    return f"samples/{number:04d}{suffix}"
 
 
 def _report_samples(
@@ -78,7 +90,7 @@ def _report_samples(
         scaled = calibrate_scaled(posterior.mean, posterior.std, case.reference)
         draw_calibration(files.path("calibration.png"), calibration, scaled)
     for number, sample in enumerate(posterior.samples, start=1):
-        write_image(files.path(f"samples/{number:04d}{template.suffix}"), sample, template)
+        write_image(files.path(_sample_name(number, template.suffix)), sample, template)
     check = _check_held_out(case, result, posterior, likelihood)
     notes = [] if diagnosis.converged else [diagnosis.message]
     notes += [check.message] if check is not None else []

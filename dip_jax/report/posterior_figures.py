@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,13 +12,14 @@ from dip_jax.base import Posterior
 from dip_jax.posterior.calibration import Calibration
 from dip_jax.posterior.convergence import Diagnosis, describe_quantity
 from dip_jax.report.png import DPI, save_png
+from dip_jax.storage.paths import AnyPath
 
 _MIN_SIDE = 400  # pixels; smaller images are enlarged to about that
 _MAX_SUMMARIES = 4  # traced summaries that are drawn in addition to two pixels
 _MAX_LEGEND, _LEGEND_COLUMNS = 12, 6  # chains in the legend
 
 
-def draw_std(path: Path, std: np.ndarray) -> None:
+def draw_std(path: AnyPath, std: np.ndarray) -> None:
     """Draws a standard deviation, its root mean square over the channels, pixel for pixel.
 
     Args:
@@ -57,7 +57,7 @@ def draw_std(path: Path, std: np.ndarray) -> None:
     save_png(path, figure)
 
 
-def draw_traces(path: Path, posterior: Posterior, diagnosis: Diagnosis) -> None:
+def draw_traces(path: AnyPath, posterior: Posterior, diagnosis: Diagnosis) -> None:
     """Draws traces of each chain: the pixels of largest and smallest R-hat, and the summaries.
 
     Args:
@@ -132,7 +132,7 @@ def _draw_trace(axis: Axes, trace: np.ndarray) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def draw_calibration(path: Path, calibration: Calibration, scaled: Calibration | None) -> None:
+def draw_calibration(path: AnyPath, calibration: Calibration, scaled: Calibration | None) -> None:
     """Draws three comparisons of the errors with their predicted standard deviation.
 
     The panels are the coverage of central intervals, the sparsification curve, and the error in bins of the

@@ -4,15 +4,15 @@ import collections
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
 
-from dip_jax.images.atomic import write_text
 from dip_jax.report.contact_sheets import write_contact_sheets
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.summary import Summary, write_run_summary
+from dip_jax.storage.atomic import write_text
+from dip_jax.storage.paths import AnyPath
 
 _COLUMNS = (
     "name",
@@ -69,7 +69,7 @@ td img { max-width: 30em; max-height: 14em }
 )
 
 
-def write_pages(folder: Path, summaries: Sequence[Summary]) -> None:
+def write_pages(folder: AnyPath, summaries: Sequence[Summary]) -> None:
     """Writes all files about a whole run.
 
     Args:

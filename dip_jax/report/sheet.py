@@ -1,7 +1,6 @@
 """The figure `sheet.png`: the degraded image, the restored image and the reference side by side."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,13 +9,14 @@ from matplotlib.textpath import TextPath
 from dip_jax.base import Case, Result
 from dip_jax.metrics import psnr_on_host
 from dip_jax.report.png import DPI, save_png
+from dip_jax.storage.paths import AnyPath
 
 _TITLE_SIZE = 9  # points
 _TITLE_HEIGHT, _GAP = 24, 8  # pixels
 _MIN_SIDE = 300  # pixels; smaller images are enlarged to about that
 
 
-def draw_sheet(path: Path, case: Case, result: Result) -> None:
+def draw_sheet(path: AnyPath, case: Case, result: Result) -> None:
     """Draws the images of a restoration pixel for pixel, small ones enlarged by a whole factor.
 
     Args:

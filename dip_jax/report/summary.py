@@ -5,12 +5,13 @@ The folder of an image holds one `Summary`; the output folder of a run holds the
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from types import UnionType
+from typing import Any, NotRequired, TypedDict, cast, get_args, get_origin, get_type_hints
 
 from dip_jax.base import Status
-from dip_jax.images.atomic import write_text
 from dip_jax.report.manifest import Manifest
+from dip_jax.storage.atomic import write_text
+from dip_jax.storage.paths import AnyPath, read_bytes
 
 _FILE = "summary.json"
 
@@ -171,12 +172,12 @@ def write_summary(files: Manifest, summary: Summary) -> None:
     _write(files, summary)
 
 
-def write_run_summary(output: Path, summaries: Sequence[Summary]) -> None:
+def write_run_summary(output: AnyPath, summaries: Sequence[Summary]) -> None:
     """Writes the summaries of all images into the output folder of a run."""
     _write(Manifest(output), list(summaries))
 
 
-def remove_summary(output: Path, name: str) -> None:
+def remove_summary(output: AnyPath, name: str) -> None:
     """Removes the summary of an image, so that its folder no longer counts as complete.
 
     Args:
@@ -186,16 +187,36 @@ def remove_summary(output: Path, name: str) -> None:
     Manifest(output, name).remove(f"{name}/{_FILE}")
 
 
-def read_summary(folder: Path) -> Summary | None:
+def read_summary(folder: AnyPath) -> Summary | None:
     """The summary of an image, read from its `folder`; None if it is missing, damaged or incomplete."""
     try:
-        summary = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        if not Summary.__required_keys__ <= summary.keys():
+        summary = json.loads(read_bytes(folder / _FILE))
+        if not _has_type(summary, Summary):
             return None
         return cast(Summary, {**summary, "status": Status(summary["status"])})
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _write(files: Manifest, content: object) -> None:
     write_text(files.path(_FILE), json.dumps(content, indent=2) + "\n")
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON has a type of this file; a key that is not declared may have any value."""
+    origin, items = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_has_type(value, k) for k in items)
+    if origin is list:
+        return isinstance(value, list) and all(_has_type(item, items[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_has_type(v, items[1]) for v in value.values())
+    if hasattr(kind, "__required_keys__"):
+        kinds = get_type_hints(kind)
+        return (
+            isinstance(value, dict)
+            and kind.__required_keys__ <= value.keys()
+            and all(_has_type(value[key], kinds[key]) for key in kinds.keys() & value.keys())
+        )
+    stored: dict[Any, Any] = {float: (int, float), Status: str}
+    return isinstance(value, stored.get(kind, kind))

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
+from skimage.restoration import estimate_sigma
 
 from dip_jax.base import Problem
 from dip_jax.config import TaskConfig
 from dip_jax.operators.blur import Blur
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import SubsampledFourier
+
+_MAX_MISFIT = 0.02  # of the variance; right angles leave 0.5 %, half of the range of angles 3 %
 
 
 def geometry_notes(
@@ -29,6 +33,26 @@ def geometry_notes(
     if isinstance(operator, Blur) and config.kernel == "file":
         return tuple(_kernel_notes(np.asarray(operator.kernel)))
     return ()
+
+
+def misfit_notes(problem: Problem, image: np.ndarray) -> tuple[str, ...]:
+    """Returns a warning if a restored image explains a sinogram much less well than its noise allows.
+
+    Args:
+      problem: The measurement and its operator.
+      image: The restored image `[H, W, C]`.
+    """
+    if not isinstance(problem.operator, Radon):
+        return ()
+    y = np.asarray(problem.measurement)
+    misfit = float(np.mean((np.asarray(problem.operator(jnp.asarray(image))) - y) ** 2))
+    variance, noise = float(np.var(y)), estimate_sigma(y, average_sigmas=True, channel_axis=-1) ** 2
+    if misfit < _MAX_MISFIT * variance or misfit < 4 * noise:
+        return ()
+    return (
+        f"{misfit / variance:.1%} of the variance of the sinogram remains unexplained, and the noise accounts for "
+        f"{noise / variance:.1%}; check the angles, the center and the detector, or run more steps",
+    )
 
 
 def _sinogram_notes(operator: Radon, y: np.ndarray, side: int) -> Iterator[str]:

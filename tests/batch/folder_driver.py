@@ -1,14 +1,18 @@
-"""The command in a separate process, with one addition: an image called `diverging` diverges.
+"""The command in a separate process, with two additions: an image that diverges, and buckets that are local folders.
 
-Its measurement is NaN, which no file can hold, so the guard undoes every step until the fit has diverged.
+The measurement of an image called `diverging` is NaN, which no file can hold, so the guard undoes every step until
+the fit has diverged. The folder in the environment variable `TEST_BUCKETS` is behind `gs://`.
 """
 
+import os
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 
 import main
 from dip_jax.batch import load
+from tests.storage.bucket import install
 
 build_case = load.build_case
 
@@ -22,4 +26,6 @@ def build_case_that_may_diverge(config, name, measurement, **side_inputs):
 
 
 load.build_case = build_case_that_may_diverge
+if "TEST_BUCKETS" in os.environ:
+    install(Path(os.environ["TEST_BUCKETS"]))
 sys.exit(main.main())

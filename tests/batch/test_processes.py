@@ -65,7 +65,7 @@ def test_an_interrupt_ends_the_wait(tmp_path):
 
 def test_a_silent_process_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_SILENCE_SECONDS", 0.05)
-    (tmp_path / "1").write_text("")
+    (tmp_path / "1").write_text("0")
     messages = []
     Heartbeats(tmp_path, Partition(0, 2)).wait_for_others(
         pytest.fail, should_stop=lambda: False, on_message=messages.append

@@ -10,6 +10,7 @@ from tests.engine.cases import (
     stop_after,
     tiny_config,
 )
+from tests.storage.bucket import install
 
 pytestmark = [pytest.mark.xdist_group("fits"), pytest.mark.usefixtures("shared_programs")]
 
@@ -21,12 +22,18 @@ def messages() -> list[str]:
 
 
 @pytest.fixture
-def open_store(tmp_path, messages):
+def folder(tmp_path):
+    """The folder of the stores."""
+    return tmp_path
+
+
+@pytest.fixture
+def open_store(folder, messages):
     """Opens a store in the same folder each time, `open_store(every_minutes)`."""
 
     def open_store(every_minutes):
         return CheckpointStore(
-            tmp_path, every_minutes=every_minutes, keep=2, on_message=messages.append
+            folder, every_minutes=every_minutes, keep=2, on_message=messages.append
         )
 
     return open_store
@@ -35,13 +42,16 @@ def open_store(tmp_path, messages):
 def interrupt(case, config, store):
     """Ends a run after some chunks, before the case has finished."""
     (result,) = restore_many([case], config, store=store, **stop_after(3))
-    store.close()
     assert result.status == "interrupted"
 
 
+@pytest.mark.parametrize("folder", ["disk", "gs://bucket/checkpoints"])
 def test_runs_that_are_interrupted_and_resumed_end_with_the_bits_of_a_single_run(
-    image, open_store, messages
+    image, open_store, messages, tmp_path, monkeypatch
 ):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPATH_USE_TF", "false")
+    install(tmp_path / "buckets")
     config = tiny_config("run.slots=2")
     names = ["a", "b", "ä/c d"]
     expected = restore_by_name(image, names, config)
@@ -54,7 +64,6 @@ def test_runs_that_are_interrupted_and_resumed_end_with_the_bits_of_a_single_run
         for result in restore_many(cases, config, store=store, **stop_after(2)):
             if result.status != "interrupted":
                 finished[result.name] = result
-        store.close()
     assert set(finished) == set(names)
     for name in names:
         assert any(text.startswith(f"{name}: resumed from step") for text in messages)
@@ -71,20 +80,29 @@ def test_a_checkpoint_of_another_image_is_not_resumed(image, open_store, message
     assert_same_bits(result.image, alone.image)
 
 
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit])
 def test_damaged_checkpoints_do_not_change_the_result(
-    image, open_store, messages, tmp_path, number
+    image, open_store, messages, tmp_path, number, damage
 ):
     config = tiny_config()
     case = simulate(image, config)
     interrupt(case, config, open_store(every_minutes=0))
-    (folder,) = tmp_path.iterdir()
-    steps = sorted((int(path.name) for path in folder.iterdir()), reverse=True)
+    (network,) = tmp_path.iterdir()
+    steps = sorted((int(path.stem) for path in network.iterdir()), reverse=True)
     assert len(steps) == 2
     for step in steps[:number]:
-        for path in (folder / str(step)).rglob("*"):
-            if path.is_file() and path.stat().st_size > 1000:
-                path.write_bytes(path.read_bytes()[:100])
+        damage(network / f"{step}.zip")
     (result,) = restore_many([case], config, store=open_store(every_minutes=100))
     assert len(messages) == 2
     for i in range(number):
@@ -98,12 +116,11 @@ def test_only_the_newest_checkpoints_are_kept_and_all_are_complete(image, open_s
     config = tiny_config()
     store = open_store(every_minutes=0)
     list(restore_many([simulate(image, config)], config, store=store))
-    store.close()
-    (folder,) = tmp_path.iterdir()
-    assert len(list(folder.iterdir())) == 2
-    assert all(path.name.isdigit() for path in folder.iterdir())
+    (network,) = tmp_path.iterdir()
+    assert len(list(network.iterdir())) == 2
+    assert all(path.stem.isdecimal() and path.suffix == ".zip" for path in network.iterdir())
     store.remove("a")
-    assert not folder.exists()
+    assert not network.exists()
 
 
 def test_a_save_is_due_after_the_set_time(tmp_path, monkeypatch):

@@ -92,7 +92,6 @@ def test_interrupted_chains_are_resumed_with_the_same_bits_even_if_one_has_finis
             tmp_path / "checkpoints", every_minutes=0, keep=2, on_message=messages.append
         )
         (result,) = restore_many([case], config, store=store, **stop_after(num_chunks))
-        store.close()
         statuses.append(result.status)
     assert statuses == ["interrupted", "interrupted", "done"]
     assert "a: resumed from step 30" in messages

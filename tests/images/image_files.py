@@ -4,7 +4,9 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import tifffile
+from astropy.io import fits
 from PIL import Image
 
 from dip_jax.images.read import read_image
@@ -106,10 +108,23 @@ def stored_values(path):
 
 
 def save_format(path, values=None):
-    """Saves an RGB image in the format of its suffix; returns the path."""
+    """Saves an RGB image without loss, if possible, in the format of its suffix; returns the path."""
     values = smooth() if values is None else values
     if path.suffix in (".tif", ".tiff"):
         save_tiff(path, values)
+    elif path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".npz":
+        np.savez(path, values)
+    elif path.suffix in (".fits", ".fit", ".fts"):
+        fits.PrimaryHDU(np.moveaxis(values, -1, 0)).writeto(path)
+    elif path.suffix in (".heic", ".heif"):
+        save_heif(path, pillow_heif.from_pillow(Image.fromarray(values)))
     else:
         Image.fromarray(values).save(path)
     return path
+
+
+def save_heif(path, image):
+    """Saves an image of pillow-heif without loss."""
+    image.save(path, quality=-1, chroma=444, matrix_coefficients=0)

@@ -4,15 +4,18 @@ import io
 import time
 
 import numpy as np
+import pillow_heif
 import psutil
 import pytest
 import tifffile
+from astropy.io import fits
 from PIL import Image
 
 from dip_jax.errors import InputError
+from dip_jax.images.array_file import read_array
 from dip_jax.images.jpeg_file import read_jpeg
 from dip_jax.images.read import peek_shape, read_image, read_mask
-from dip_jax.images.side_inputs import read_array, read_guide, read_kernel
+from dip_jax.images.side_inputs import read_guide, read_kernel
 from tests.images.image_files import HEIGHT, WIDTH, noise, png_bytes, smooth
 
 MAX_SECONDS, MAX_BYTES = 10.0, 1_000_000_000
@@ -35,6 +38,7 @@ def seeds() -> dict[str, list[bytes]]:
         for dtype in (np.uint8, np.uint16, np.int16, np.float32, np.float64)
         for compression in (None, "deflate")
     ]
+    compressed = fits.CompImageHDU(noise(1, np.int16))
     return {
         ".png": [
             encoded(color.save, "PNG"),
@@ -55,6 +59,13 @@ def seeds() -> dict[str, list[bytes]]:
             encoded(np.save, noise(1, np.float32)),
             encoded(np.save, 1j * noise(3, np.float32)),
         ],
+        ".npz": [encoded(np.savez_compressed, noise(3, np.uint8))],
+        ".fits": [
+            encoded(fits.PrimaryHDU(noise(1, np.int16)).writeto),
+            encoded(fits.HDUList([fits.PrimaryHDU(), compressed]).writeto),
+        ],
+        ".avif": [encoded(color.save, "AVIF")],
+        ".heic": [encoded(pillow_heif.from_pillow(color).save)],
     }
 
 
@@ -89,8 +100,8 @@ def read_everything(path) -> int:
         lambda: read_guide(path, (HEIGHT, WIDTH), max_pixels=MAX_PIXELS),
         lambda: read_kernel(path, max_pixels=MAX_PIXELS),
     ]
-    if path.suffix == ".npy":
-        readers = [lambda: read_array(path), lambda: read_kernel(path)]
+    if path.suffix in (".npy", ".npz"):
+        readers.append(lambda: read_array(path))
     if path.suffix == ".jpg":
         readers.append(lambda: read_jpeg(path))
     accepted = 0

@@ -1,49 +1,15 @@
-"""Guides, kernels and arrays are read, or refused with the reason."""
+"""Guides and kernels are read, or refused with the reason."""
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from dip_jax.errors import InputError
-from dip_jax.images.side_inputs import read_array, read_guide, read_kernel
+from dip_jax.images.side_inputs import read_guide, read_kernel
 
 
 def to_uint8(image):
     return np.rint(image * 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [(np.arange(6).reshape(2, 3), np.float32), (np.ones((2, 2)) * 1j, np.complex64)],
-)
-def test_an_array_is_read_in_single_precision(tmp_path, values, dtype):
-    np.save(tmp_path / "y.npy", values)
-    read = read_array(tmp_path / "y.npy")
-    assert read.dtype == dtype
-    np.testing.assert_array_equal(read, values)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (np.array([1.0, np.nan, np.inf]), "2 of 3"),
-        (np.array(["a"]), "numbers"),
-        (np.array([{}], dtype=object), "numpy.save"),
-        (np.zeros(0), "numbers"),
-    ],
-)
-def test_an_array_that_is_not_a_measurement_is_refused(tmp_path, values, words):
-    np.save(tmp_path / "y.npy", values)
-    with pytest.raises(InputError, match=words):
-        read_array(tmp_path / "y.npy")
-
-
-def test_a_missing_file_or_one_that_is_not_an_array_is_refused(tmp_path):
-    (tmp_path / "y.npy").write_bytes(b"not an array")
-    with pytest.raises(InputError, match=r"numpy\.save"):
-        read_array(tmp_path / "y.npy")
-    with pytest.raises(InputError, match="opened"):
-        read_array(tmp_path / "none.npy")
 
 
 def test_a_gray_guide_is_repeated_to_three_channels(tmp_path, image):

@@ -100,3 +100,22 @@ def test_a_range_without_any_value_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "in.tif", 100 + noise(1, np.float32), photometric="minisblack")
     with pytest.raises(InputError, match="all are farther outside"):
         read_image(tmp_path / "in.tif", value_range="0,1")
+
+
+def test_the_note_tells_the_ends_of_a_small_range_around_a_large_number_apart():
+    note = choose_range(np.linspace(1e6, 1e6 + 1, 1000), "auto").note
+    assert note.startswith("values from 999999.951 to 1000001.05 are mapped")
+    assert choose_range(np.linspace(-3, 500, 1000), "auto").note.startswith("values from -28.1")
+
+
+@pytest.mark.parametrize(
+    ("whites", "are_bands"), [((1, 1000, 10), True), ((900, 1000, 600), False)]
+)
+def test_three_channels_of_unlike_ranges_are_bands_of_their_own(tmp_path, whites, are_bands):
+    values = np.random.default_rng(0).random((HEIGHT, WIDTH, 3)) * whites
+    tifffile.imwrite(tmp_path / "x.tif", values.astype(np.float32), photometric="rgb")
+    stored = read_image(tmp_path / "x.tif")
+    assert np.ndim(stored.low) == are_bands
+    spread = np.ptp(stored.pixels, axis=(0, 1))
+    assert (spread.min() > 0.8) == are_bands
+    np.testing.assert_allclose(to_stored_values(stored.pixels, stored), values, rtol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dip_jax.images.decode import Tags
+from dip_jax.images.decoded import Tags
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import stored_like, to_stored_values, write_image
 from tests.images.image_files import (
@@ -267,3 +267,11 @@ def test_the_pixel_size_of_imagej_is_kept(tmp_path):
     with tifffile.TiffFile(target) as written:
         assert written.imagej_metadata["unit"] == "um"
         assert written.pages.first.tags.valueof("XResolution") == (5, 1)
+
+
+def test_a_text_beyond_ascii_is_kept(tmp_path):
+    text = "pixel size 5 µm"
+    save_tiff(tmp_path / "in.tif", smooth(), description=text.encode())
+    _, target = round_trip(tmp_path / "in.tif")
+    with tifffile.TiffFile(target) as written:
+        assert written.pages.first.description == text

@@ -13,6 +13,7 @@ from dip_jax.operators.checks import adjoint
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 from dip_jax.presets import DEFAULT_PRESETS
 from dip_jax.tasks.cases import build_case, operator_class, restore_known_values
+from dip_jax.tasks.geometry import misfit_notes
 from dip_jax.tasks.simulate import simulate_case
 
 
@@ -323,3 +324,16 @@ def test_a_detector_as_long_as_the_side_is_recognized():
     (note,) = build_case(TaskConfig(name="ct", num_angles=12), "x", y).notes
     assert "beyond the shadow of an image of 45 x 45" in note
     assert build_case(TaskConfig(name="ct", num_angles=12, circle=True), "x", y).notes == ()
+
+
+def test_an_image_that_explains_a_sinogram_less_well_than_its_noise_allows_is_noticed():
+    y = radon(phantom(), np.arange(12) * 15, circle=False)
+    problem = build_case(TaskConfig(name="ct", num_angles=12), "x", y).problem
+    assert misfit_notes(problem, phantom()[..., None]) == ()
+    wrong = 0.8 * phantom()[..., None]
+    (note,) = misfit_notes(problem, wrong)
+    share = np.sum((0.2 * y) ** 2) / np.sum((y - y.mean()) ** 2)
+    assert note.startswith(f"{share:.1%} of the variance of the sinogram remains unexplained")
+    noise = 0.3 * y.std() * np.random.default_rng(0).standard_normal(y.shape)
+    noisy = build_case(TaskConfig(name="ct", num_angles=12), "x", y + noise).problem
+    assert misfit_notes(noisy, phantom()[..., None]) == ()

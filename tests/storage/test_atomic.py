@@ -6,7 +6,7 @@ import stat
 import numpy as np
 import pytest
 
-from dip_jax.images import atomic
+from dip_jax.storage import atomic
 
 
 def fail_in_the_middle(file):

@@ -1,0 +1,1 @@
+"""Local and remote files: paths, and writes that are whole or absent."""
