@@ -1,7 +1,9 @@
 """The command: `python main.py` restores an image that ships with a dependency; `--help` lists the flags."""
 
+import contextlib
 import dataclasses
 import difflib
+import io
 import logging
 import os
 import sys
@@ -11,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import platformdirs
 from absl import flags
 
 from dip_jax.config import Config, replace_fields
 from dip_jax.errors import InputError
+from dip_jax.fields import shorten
 from dip_jax.presets import COMPARISONS, DEFAULT_PRESETS, build_comparison, build_config
 from dip_jax.storage.paths import AnyPath, to_path
 
@@ -218,6 +222,10 @@ def main() -> int:
 def _prepare_process() -> None:
     """Makes the process independent of an environment that is meant for other programs."""
     os.environ["MPLBACKEND"] = "agg"  # notebooks set one that only their own kernel has
+    with contextlib.suppress(RuntimeError):  # a user without a home folder
+        cache = platformdirs.user_cache_dir("dip_jax", appauthor=False)
+        # The settings of a user must not change figures, and a run writes nothing into other folders.
+        os.environ.setdefault("MPLCONFIGDIR", os.path.join(cache, "matplotlib"))
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages name the file
     # The same holds for warnings; some name our module, which called the library, as their origin.
     warnings.filterwarnings("ignore", module=r"(PIL|tifffile|astropy|dip_jax\.images)(\.|$)")
@@ -305,21 +313,28 @@ def _build_configs(preset: str | None) -> dict[str, Config]:
 
 
 def _read_angles(text: str) -> tuple[float, ...]:
-    """The angles of a comma-separated list, or of a file."""
-    path = Path(os.path.expanduser(text))
+    """The angles of a comma-separated list, or of a file of numbers."""
     try:
-        if path.is_file():
-            values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=None)
-        else:
-            values = np.array([float(part) for part in text.split(",")])
-        angles = tuple(np.asarray(values, np.float64).ravel().tolist())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--angles expects numbers separated by commas, or a .npy or text file, got {text!r} ({error})."
-        ) from None
+        values: Any = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = _read_angle_file(text)
+    angles = tuple(np.asarray(values, np.float64).ravel().tolist())
     if not angles or not np.isfinite(angles).all():
         raise InputError(f"--angles expects finite numbers, got {text!r}.")
     return angles
+
+
+def _read_angle_file(text: str) -> np.ndarray:
+    path = Path(os.path.expanduser(text))
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False).astype(np.float64, casting="safe")
+        return np.loadtxt(io.StringIO(path.read_text().replace(",", " ")))
+    except Exception as error:  # numpy may raise anything on a damaged file
+        raise InputError(
+            "--angles expects numbers separated by commas, or a .npy or text file of them, got "
+            f"{shorten(text)} ({shorten(str(error))})."
+        ) from None
 
 
 def validate(request: Request) -> None:

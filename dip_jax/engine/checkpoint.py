@@ -2,13 +2,14 @@
 
 A checkpoint holds everything that the next step needs: params, state of the optimizer, random key, averages, window
 of the stopping rule, guard, and the curve so far. Orbax writes it into a temporary folder, which is then packed into
-one zip file: a single file is complete or absent also in an object store, which has no renaming, and its checksums
-show damage. No other file uses orbax.
+one zip file: a single file is complete or absent also in an object store, which has no renaming. A checksum before
+the archive shows damage, which orbax would restore. No other file uses orbax.
 
 Each network has its own folder, which contains its newest checkpoints by step. A network can be resumed in any slot,
 on any number of devices and by any process, independently of other networks.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -38,6 +39,7 @@ from dip_jax.storage.paths import (
 )
 
 _SUFFIX = ".zip"
+_CHECKSUM_BYTES = 32  # of SHA-256
 
 
 class CheckpointStore:
@@ -86,7 +88,8 @@ class CheckpointStore:
             except Exception as error:  # any error: the lost steps can be computed again
                 text = str(error).strip().split("\n")[0]
                 self._on_message(f"{name}: the checkpoint of step {step} cannot be read ({text})")
-                remove_file(path)
+                with contextlib.suppress(OSError):
+                    remove_file(path)
                 continue
             if saved.fingerprint == fingerprint:
                 self._on_message(f"{name}: resumed from step {step}")
@@ -139,14 +142,18 @@ class CheckpointStore:
         return self._folder / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
 
     def _newest_first(self, name: str) -> list[tuple[int, AnyPath]]:
-        """Step and file of each checkpoint of a network."""
-        files = list_folder(self._network_folder(name))
+        """Step and file of each checkpoint of a network; none if its folder cannot be listed."""
+        try:
+            files = list_folder(self._network_folder(name))
+        except OSError as error:
+            self._on_message(f"{name}: its checkpoints cannot be listed ({error})")
+            return []
         steps = {int(f.stem): f for f in files if f.suffix == _SUFFIX and f.stem.isdecimal()}
         return sorted(steps.items(), reverse=True)
 
 
 def _pack(tree: dict[str, Any]) -> bytes:
-    """The files that orbax writes for a tree, as a zip archive."""
+    """The files that orbax writes for a tree, as a zip archive behind its checksum."""
     buffer = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="dip_jax-") as temporary:
         folder = Path(temporary) / "tree"
@@ -155,15 +162,19 @@ def _pack(tree: dict[str, Any]) -> bytes:
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
             for path in sorted(folder.rglob("*")):
                 archive.write(path, path.relative_to(folder))
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return hashlib.sha256(data).digest() + data
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
     """The tree of an archive; raises an error of any type if it is damaged."""
+    checksum, data = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
+    if hashlib.sha256(data).digest() != checksum:
+        raise ValueError("its checksum is wrong")
     with tempfile.TemporaryDirectory(prefix="dip_jax-") as temporary:
         folder = Path(temporary) / "tree"
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            archive.extractall(folder)  # compares the checksums
+            archive.extractall(folder)
         with _checkpointer() as checkpointer:
             return checkpointer.restore(folder, args=ocp.args.StandardRestore())
 

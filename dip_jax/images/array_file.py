@@ -59,10 +59,14 @@ def read_array(path: str | Path) -> np.ndarray:
         raise InputError(f"{path}: expected an array written by numpy.save ({error}).") from None
     if values.dtype.kind not in "buifc" or not values.size:
         raise InputError(f"{path}: expected an array of numbers, got {values!r:.60}.")
-    bad = int(np.count_nonzero(~np.isfinite(values)))
+    with np.errstate(over="ignore"):
+        single = values.astype(np.complex64 if values.dtype.kind == "c" else np.float32)
+    bad = int(np.count_nonzero(~np.isfinite(single)))
     if bad:
-        raise InputError(f"{path}: expected finite numbers, but {bad} of {values.size} are not.")
-    return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32)
+        raise InputError(
+            f"{path}: expected finite numbers in single precision, but {bad} of {values.size} are not."
+        )
+    return single
 
 
 def peek_array(file: BinaryIO, page: int | None) -> Header:

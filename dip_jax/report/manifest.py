@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dip_jax.storage.atomic import write_text
 from dip_jax.storage.paths import (
@@ -24,6 +24,7 @@ from dip_jax.storage.paths import (
 
 STATE_FOLDER = ".dip_jax"  # holds the state of a run; no image has this name
 _FOLDER = "manifest"
+_SAMPLES = "samples"  # the only folder in the folder of an image
 
 _RUN_FILES = re.compile(
     r"config\.json|summary\.(json|csv)|index\.html|(contact|comparison)-.*\.png|"
@@ -148,13 +149,18 @@ class Manifest:
             if is_link(path) or (exists(path) and not is_folder(path)):
                 return [path]
         found = [path for path in list_folder(folder) if may_write(path.name)]
-        files = [
-            f
-            for path in found
-            for f in ([path] if is_link(path) or not is_folder(path) else list_folder(path))
-        ]
-        relative = {file.relative_to(self._output).as_posix(): file for file in files}
-        return [file for name, file in relative.items() if name not in self._names]
+        return [file for path in found for file in self._unrecorded_at(path)]
+
+    def _unrecorded_at(self, path: AnyPath) -> list[AnyPath]:
+        # A run writes no links, and no folder but that of the samples.
+        if not is_link(path) and is_folder(path):
+            is_samples = self._image is not None and path.name.casefold() == _SAMPLES
+            files = list_folder(path) if is_samples else [path]
+            return [file for file in files if is_folder(file) or not self._has(file)]
+        return [path] if is_link(path) or not self._has(path) else []
+
+    def _has(self, path: AnyPath) -> bool:
+        return path.relative_to(self._output).as_posix() in self._names
 
     def _full_name(self, name: str) -> str:
         return name if self._image is None else f"{self._image}/{name}"
@@ -202,10 +208,21 @@ class RecordedFiles:
 
 
 def _read(path: AnyPath) -> set[str]:
-    """The names in a record; none if it is missing or damaged."""
+    """The names in a record, without those of files outside of the folder; none if it is missing or damaged."""
     try:
-        return set(json.loads(read_bytes(path)))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        names = json.loads(read_bytes(path))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, RecursionError):
         return set()
-    except (ValueError, TypeError):  # no JSON, or no list
-        return set()
+    return set(filter(_is_inside, names)) if isinstance(names, list) else set()
+
+
+def _is_inside(name: object) -> bool:
+    """Whether a name is that of a file in a folder."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

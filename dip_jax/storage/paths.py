@@ -37,7 +37,7 @@ def to_path(path: str | AnyPath) -> AnyPath:
       A `pathlib.Path`, or an `epath.Path` for a URL.
 
     Raises:
-      InputError: If the scheme is unknown, or its library is not installed.
+      InputError: If the text is empty, the scheme is unknown, or its library is not installed.
 
     Example:
       >>> to_path("photos/cup.png").name
@@ -45,6 +45,8 @@ def to_path(path: str | AnyPath) -> AnyPath:
     """
     if not isinstance(path, str | Path):  # an epath.Path is one already
         return path
+    if path == "":
+        raise InputError("Expected a path, got an empty text.")
     scheme, is_url, rest = str(path).partition("://")
     if not is_url:
         _refuse_broken_url(str(path))

@@ -73,7 +73,7 @@ def numbers(draw) -> bytes:
     dtype = np.dtype(
         draw(st.sampled_from(["<f8", ">f4", "<f2", "|u1", ">i4", "|b1", "<c8", "<f16"]))
     )
-    shape = draw(st.lists(st.sampled_from([0, 1, 2, 3, SIDE, SIDE, SIDE, 50]), max_size=4))
+    shape = draw(st.lists(st.sampled_from([0, 1, 2, 3, SIDE, SIDE, SIDE, 50]), max_size=3))
     header = (
         f"{{'descr': {dtype.str!r}, 'fortran_order': {draw(booleans)}, 'shape': {tuple(shape)}}}"
     )
@@ -96,7 +96,7 @@ def hostile_files(draw) -> bytes:
     stated = struct.pack("<H", min(length, 65535)) if version == 1 else struct.pack("<I", length)
     minor = draw(st.sampled_from([0] * 9 + [1]))
     size = draw(st.sampled_from([8 * SIDE**2, 24 * SIDE**2, 4 * SIDE**2, SIDE**2, 0, 1, 37]))
-    fill = draw(st.sampled_from([b"\0", b"\x3f", b"\xff", b"O"]))
+    fill = draw(st.sampled_from([b"\0", b"\x3f", b"\xff", b"<"]))
     return b"\x93NUMPY" + bytes([version, minor]) + stated + header + fill * size
 
 
@@ -123,24 +123,23 @@ def read_everything(path) -> int:
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_an_array_with_a_hostile_header_is_read_or_refused(tmp_path, monkeypatch, count):
     monkeypatch.chdir(tmp_path)
-    process, accepted, path = psutil.Process(), [], tmp_path / "y.npy"
-    before = process.memory_info().rss
+    process, accepted, grown, path = psutil.Process(), [], [], tmp_path / "y.npy"
 
     @settings(max_examples=count, deadline=None, derandomize=True)
     @given(numbers() | hostile_files())
     def check(content):
         path.write_bytes(content)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), process.memory_info().rss
         accepted.append(read_everything(path) > 0)
         assert time.perf_counter() - start < MAX_SECONDS
+        grown.append(process.memory_info().rss - before)
 
     check()
     assert [file.name for file in tmp_path.iterdir()] == ["y.npy"]  # no code was run
-    assert process.memory_info().rss - before < MAX_BYTES
+    assert max(max(grown), sum(grown)) < MAX_BYTES
     assert 0.05 < np.mean(accepted) < 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="numbers are checked before they are converted")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_a_number_that_single_precision_cannot_hold_is_refused(tmp_path, dtype):
     np.save(tmp_path / "y.npy", np.full((SIDE, SIDE), 1e300, dtype))

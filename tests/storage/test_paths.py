@@ -38,6 +38,7 @@ def test_a_url_is_a_remote_path_with_the_same_text(bucket):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("", "got an empty text"),
         ("http://host/a.png", "URL of gs://, s3://, az://, got http://"),
         ("file:///tmp/a.png", "expected a local path"),
         ("gs://", "expected a bucket and a folder"),
