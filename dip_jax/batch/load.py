@@ -297,6 +297,11 @@ def _derive_side_inputs(
         )
     if task.name == "inpaint":
         return _derive_mask(stored, side_inputs)
+    if task.name == "demosaic" and stored is not None:
+        pattern = stored.tags.bayer_pattern
+        is_other = pattern is not None and pattern != task.pattern
+        note = f"the file states the pattern {pattern}, but {task.pattern} is assumed; add --set task.pattern={pattern}"
+        return {}, (note,) if is_other else ()
     if task.name == "dejpeg" and task.jpeg == "intervals":
         jpeg, why_not = _read_jpeg(path, measurement)
         return {"jpeg": jpeg}, (why_not,) if why_not else ()

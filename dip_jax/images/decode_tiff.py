@@ -35,6 +35,7 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _GDAL_NODATA = 42113  # the TIFF tag
+_CFA_PATTERN = 33422  # the TIFF tag of TIFF/EP
 _REDUCED_OR_MASK = 0b101  # bits of the tag NewSubfileType
 
 
@@ -111,13 +112,25 @@ def decode_tiff(file: BinaryIO, max_pixels: int, page: int | None) -> Decoded:
         dpi=resolution if per_inch else None,
         pixels_per_unit=None if per_inch else resolution,
         # The text of ImageJ and OME counts the pages, and one page is written.
-        description=kept.description or None if num_pages == 1 else None,
+        # That of tifffile states the shape, which differs if the bands were planes.
+        description=kept.description or None if num_pages == 1 and not kept.is_shaped else None,
         texts=read_texts(kept),
+        bayer_pattern=_bayer_pattern(kept) if orientation == 1 else None,
     )
     if len(kept.extrasamples) - has_alpha > 0:
         notes += band_notes(values.shape[-1] - has_alpha)
     nodata = _nodata(kept)
     return Decoded(values, ".tif", orientation, len(numbers), tags, notes, has_alpha, nodata)
+
+
+def _bayer_pattern(page: tifffile.TiffPage) -> str | None:
+    """The colors of the 2 x 2 pixels of a raw mosaic, row by row; None if the file does not state them."""
+    try:
+        colors = bytes(page.tags.valueof(_CFA_PATTERN))
+    except TypeError:  # no tag, or no bytes
+        return None
+    is_known = len(colors) == 4 and set(colors) <= {0, 1, 2}
+    return "".join("RGB"[color] for color in colors) if is_known else None
 
 
 def _image_pages(tiff: tifffile.TiffFile) -> tuple[int, ...]:

@@ -24,6 +24,8 @@ class Tags(NamedTuple):
     """Text of a TIFF file with one page; ImageJ and OME store pixel sizes there."""
     texts: tuple[tuple[int, str], ...] = ()
     """Codes and texts of the tags of a TIFF file about camera, date, artist and copyright."""
+    bayer_pattern: str | None = None
+    """Colors of the 2 x 2 pixels of a raw mosaic, such as `RGGB`; not written."""
     exif: bytes | None = None
     """Exif data of the other formats, as `exif.clean` returns them."""
     fits_header: str | None = None

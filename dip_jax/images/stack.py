@@ -31,8 +31,9 @@ def write_stack(path: AnyPath, pages: Sequence[AnyPath], source: AnyPath) -> Non
 
 def _join(file: BinaryIO, pages: Sequence[Path], source: Path) -> None:
     with tifffile.TiffFile(source) as tiff:
-        first_image = tiff.pages[stack_pages(source)[0]]
-        description = first_image.aspage().description.encode() or None
+        image = tiff.pages[stack_pages(source)[0]].aspage()
+        # That of tifffile states the shape, which differs if the pages are enlarged.
+        description = None if image.is_shaped else image.description.encode() or None
     with tifffile.TiffWriter(file, bigtiff=sum(p.stat().st_size for p in pages) > 2**32) as writer:
         for number, page in enumerate(pages):
             with tifffile.TiffFile(page) as restored:

@@ -310,3 +310,16 @@ def test_the_range_of_a_measured_array_can_be_set_and_its_noise_is_in_the_same_u
     assert kept.template.high == 1
     with pytest.raises(InputError, match="expected 0,HIGH for a measured array"):
         load_input(sinogram_config(value_range="1,2"), "x", files, max_pixels=10**6)
+
+
+@pytest.mark.parametrize(("pattern", "is_noticed"), [("RGGB", False), ("GBRG", True)])
+def test_a_pattern_of_the_file_that_the_settings_contradict_is_noticed(
+    tmp_path, pattern, is_noticed
+):
+    codes = bytes("RGB".index(color) for color in pattern)
+    mosaic = np.random.default_rng(0).integers(0, 4096, (40, 36), np.uint16)
+    tags = [(33421, "H", 2, (2, 2), True), (33422, "B", 4, codes, True)]
+    tifffile.imwrite(tmp_path / "raw.tif", mosaic, photometric="cfa", extratags=tags)
+    (lazy,) = list_inputs(build_config("demosaic"), InputFiles([tmp_path / "raw.tif"]))
+    notes = " ".join(lazy.load().case.notes)
+    assert ("the file states the pattern GBRG, but RGGB is assumed" in notes) == is_noticed

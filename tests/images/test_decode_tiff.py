@@ -7,6 +7,7 @@ import tifffile
 from dip_jax.errors import InputError
 from dip_jax.images.decode import stack_pages
 from dip_jax.images.read import peek_shape, read_image
+from dip_jax.images.write import write_image
 from tests.images.image_files import noise, round_trip, stored_values
 
 FULL = noise(1, np.uint16)[:34, :44]
@@ -95,3 +96,13 @@ def test_a_damaged_link_to_a_next_page_does_not_hide_the_first(tmp_path):
     assert peek_shape(path) == (34, 44, 1)
     assert stack_pages(path) == (0,)
     np.testing.assert_array_equal(stored_values(path)[..., 0], FULL)
+
+
+def test_a_text_that_states_the_shape_of_planes_is_not_written_for_an_image(tmp_path):
+    bands = np.random.default_rng(0).random((5, 40, 36)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", bands, photometric="minisblack", planarconfig="separate")
+    stored = read_image(tmp_path / "in.tif")
+    write_image(tmp_path / "out.tif", stored.pixels, stored)
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        assert tiff.pages.first.aspage().description == ""
+        assert tiff.asarray().shape == (40, 36, 5)
