@@ -227,8 +227,8 @@ def _prepare_process() -> None:
         # The settings of a user must not change figures, and a run writes nothing into other folders.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(cache, "matplotlib"))
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages name the file
-    # The same holds for warnings; some name our module, which called the library, as their origin.
-    warnings.filterwarnings("ignore", module=r"(PIL|tifffile|astropy|dip_jax\.images)(\.|$)")
+    if not sys.warnoptions:  # the same holds for warnings of libraries
+        warnings.simplefilter("ignore")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller

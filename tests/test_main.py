@@ -346,7 +346,7 @@ def write_broken(path: Path) -> None:
         ("cut.jpg", "cut short"),
         ("cmyk.jpg", "CMYK"),
         ("small.png", "33"),
-        ("nan.tif", "no pixel has a finite number"),
+        ("nan.tif", "no value is a finite number"),
         ("huge.png", "--max_pixels"),
         ("missing.png", "no image matches"),
     ],

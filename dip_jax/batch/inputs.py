@@ -112,7 +112,7 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
         load = functools.partial(load_input, config, max_pixels=files.max_pixels)
         digest = image_files.digest
         stack = Stack(name, path, len(pages))
-        if stack.num_pages == 1:
+        if stack.num_pages <= 1:  # `load` reports a file without a page
             inputs.append(
                 LazyInput(name, functools.partial(load, name, image_files), digest, shape)
             )

@@ -95,8 +95,13 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
 
 def _load(config: Config, name: str, files: ImageFiles, max_pixels: int) -> LoadedInput:
     stored, measurement = _read_measurement(config.task, files, max_pixels)
-    notes = () if stored is None else stored.notes
     side_inputs, side_notes = _read_side_inputs(config.task, files, measurement, max_pixels)
+    if config.task.name == "inpaint" and "mask" in side_inputs and stored is not None:
+        # Whatever lies in the holes must not set the range of values; 8 bits have a fixed one.
+        used = side_inputs["mask"][..., np.newaxis] > 0
+        if stored.dtype != np.uint8:
+            stored, measurement = _read_measurement(config.task, files, max_pixels, used)
+    notes = () if stored is None else stored.notes
     notes += side_notes
     white: Any = 1.0  # the size of the range of values
     if stored is not None:
@@ -230,7 +235,7 @@ def _file_digest(path: AnyPath, version: tuple[int, int]) -> bytes:
 
 
 def _read_measurement(
-    task: TaskConfig, files: ImageFiles, max_pixels: int
+    task: TaskConfig, files: ImageFiles, max_pixels: int, used: np.ndarray | None = None
 ) -> tuple[StoredImage | None, np.ndarray]:
     """The stored image and its pixels; for an array file, None and the array."""
     path = files.image
@@ -253,6 +258,7 @@ def _read_measurement(
         min_side=-(-MIN_SIDE // factor),
         value_range=task.value_range,
         page=files.page,
+        used=used,
     )
     return stored, stored.pixels
 

@@ -58,6 +58,8 @@ class Reader:
             if self._should_stop():
                 break
             summary = read_summary(self._folder / lazy.name) if resume else None
+            if summary is not None and summary["name"] != lazy.name:  # a copied folder
+                summary = None
             if summary is not None and summary["status"].is_finished:
                 if not has_changed(lazy, summary, self._on_message):
                     self._on_message(f"{lazy.name}: finished earlier, kept")

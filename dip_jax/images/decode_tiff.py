@@ -13,6 +13,7 @@ import tifffile
 
 from dip_jax.errors import InputError
 from dip_jax.images.decoded import (
+    ZERO_IS_WHITE,
     Decoded,
     Header,
     Tags,
@@ -103,7 +104,7 @@ def decode_tiff(file: BinaryIO, max_pixels: int, page: int | None) -> Decoded:
     if kept.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         colors, _ = split_alpha(values, has_alpha)
         colors[...] = sum(full_scale(values.dtype)) - colors
-        notes += ("0 is white in the file; written with 0 as black",)
+        notes += (f"{ZERO_IS_WHITE}; written with 0 as black",)
     orientation = kept.tags.valueof("Orientation", 1)
     resolution, per_inch = _resolution(kept)
     resolution = upright_resolution(resolution, orientation)

@@ -8,6 +8,8 @@ import numpy as np
 from dip_jax.errors import InputError
 from dip_jax.images.value_range import full_scale
 
+ZERO_IS_WHITE = "0 is white in the file"
+
 
 class Tags(NamedTuple):
     """What a file says about its image besides the values; copied to the restored image."""

@@ -11,14 +11,21 @@ import numpy as np
 
 from dip_jax.errors import InputError
 from dip_jax.images.decode import decode, peek
-from dip_jax.images.decoded import Tags
-from dip_jax.images.value_range import AUTO, choose_range, have_unlike_ranges, is_outlier
+from dip_jax.images.decoded import ZERO_IS_WHITE, Tags
+from dip_jax.images.value_range import (
+    AUTO,
+    choose_range,
+    have_unlike_ranges,
+    is_outlier,
+    repeated_outlier,
+)
 from dip_jax.storage.paths import AnyPath, to_path
 
 MIN_SIDE = 33
 """The smallest height and width of an image to restore; the networks halve it five times."""
 MAX_PIXELS = 100_000_000
 """The most pixels of an image, unless the user raises the limit."""
+_MAX_OUTLIERS = 0.6  # of the values; a larger fraction means that the range is wrong
 MAX_GRAY = 0.05
 """The largest fraction of pixels of a mask that may lie between black and white."""
 
@@ -57,6 +64,7 @@ def read_image(
     min_side: int = MIN_SIDE,
     value_range: str = AUTO,
     page: int | None = None,
+    used: np.ndarray | None = None,
 ) -> StoredImage:
     """Reads an image file at its full depth.
 
@@ -66,6 +74,7 @@ def read_image(
       min_side: An image with fewer pixels in width or height is refused.
       value_range: The stored values of the pixels 0 and 1; see `choose_range`.
       page: The page or frame, from 0; None for the first image.
+      used: Boolean, broadcasts to `[H, W, C]`: the values that determine the range; None for those that are not transparent.
 
     Returns:
       The image, turned upright, with a palette expanded to colors.
@@ -89,25 +98,36 @@ def read_image(
             f"{width} x {height}; enlarge or pad the image first"
         )
     has_number = np.isfinite(colors) & (colors != decoded.nodata)
-    if not has_number.any():
-        raise InputError(f"{path}: expected an image, but no pixel has a finite number")
+    empty = np.flatnonzero(~has_number.any(axis=(0, 1)))
+    if empty.size:
+        subject = "no value" if empty.size == channels else f"no value of band {empty[0] + 1}"
+        raise InputError(f"{path}: expected an image, but {subject} is a finite number")
+    if used is None and alpha is not None:
+        used = (alpha > 0)[..., np.newaxis]
+    is_usual = has_number if used is None else has_number & used
+    is_usual = is_usual if is_usual.any() else has_number
+    is_far = np.zeros(colors.shape, bool)
+    for c in range(channels):
+        is_far[..., c][is_usual[..., c]] = repeated_outlier(colors[..., c][is_usual[..., c]])
+    is_usual = is_usual & ~is_far
     low: float | np.ndarray
     high: float | np.ndarray
-    low, high, note, is_measured = common = choose_range(colors[has_number], value_range)
-    complete = colors[has_number.all(axis=-1)]
+    low, high, note, is_measured = common = choose_range(colors[is_usual], value_range)
+    complete = colors[is_usual.all(axis=-1)]
     is_color = channels == 3 and not (is_measured and have_unlike_ranges(complete, common))
     if channels > 1 and not is_color:
-        bands = [colors[..., c][has_number[..., c]] for c in range(channels)]
-        ranges = [choose_range(v if v.size else colors[has_number], value_range) for v in bands]
+        bands = [colors[..., c][is_usual[..., c]] for c in range(channels)]
+        ranges = [choose_range(v if v.size else colors[is_usual], value_range) for v in bands]
         low, high = (np.array([r[k] for r in ranges]) for k in (0, 1))
         note = next((r.note for r in ranges if r.note), "") and "each band has its own range"
     with np.errstate(invalid="ignore"):
         pixels = (colors.astype(np.float64) - low) / (high - low)
-    outliers = has_number & is_outlier(pixels)
+    outliers = has_number & (is_outlier(pixels) | is_far)
     is_known = has_number & ~outliers
-    if not is_known.any():
+    fraction = outliers.sum() / has_number.sum()
+    if fraction > _MAX_OUTLIERS:
         raise InputError(
-            f"{path}: expected values from {low} to {high}, but all are farther outside; set another --range"
+            f"{path}: expected values from {low} to {high}, but {fraction:.0%} are farther outside; set another --range"
         )
     pixels = np.where(is_known, pixels, np.median(pixels[is_known])).astype(np.float32)
     # Few programs read alpha from a BMP file.
@@ -182,6 +202,14 @@ def read_mask(
       [[0.0, 1.0], [1.0, 1.0]]
     """
     decoded = decode(Path(path), max_pixels)
+    if any(ZERO_IS_WHITE in note for note in decoded.notes) and set(np.unique(decoded.values)) <= {
+        0,
+        255,
+    }:
+        raise InputError(
+            f"{path}: expected a mask, but its tag says that 0 is white, as tifffile writes arrays of truth values; save "
+            "it with photometric='minisblack', or as PNG"
+        )
     colors, alpha = decoded.split_alpha()
     _require_finite(path, colors)
     if alpha is not None and np.ptp(colors) == 0 and np.ptp(alpha) > 0:  # drawn with the eraser

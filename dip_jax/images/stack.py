@@ -32,8 +32,12 @@ def write_stack(path: AnyPath, pages: Sequence[AnyPath], source: AnyPath) -> Non
 def _join(file: BinaryIO, pages: Sequence[Path], source: Path) -> None:
     with tifffile.TiffFile(source) as tiff:
         image = tiff.pages[stack_pages(source)[0]].aspage()
-        # That of tifffile states the shape, which differs if the pages are enlarged.
-        description = None if image.is_shaped else image.description.encode() or None
+        text = image.description
+    with tifffile.TiffFile(pages[0]) as restored:
+        is_same_size = restored.pages.first.shape == image.shape
+    # The texts of tifffile and OME state the shape.
+    states_shape = image.is_shaped or "<OME" in text
+    description = text.encode() or None if is_same_size or not states_shape else None
     with tifffile.TiffWriter(file, bigtiff=sum(p.stat().st_size for p in pages) > 2**32) as writer:
         for number, page in enumerate(pages):
             with tifffile.TiffFile(page) as restored:

@@ -16,6 +16,7 @@ AUTO = "auto"
 _QUANTILES = (0.001, 0.999)  # of the values; the remaining ones do not determine the range
 _MARGIN = 0.05  # of the quantile range, added on both sides
 _MIN_USE = 0.25  # of a range that the quantiles must cover for it to count as used
+_MIN_GAP = 2.0  # of a repeated far value to the others, as a multiple of their quantile range
 _MAX_EXCESS = 0.25  # of the range; values farther outside are outliers
 
 
@@ -89,6 +90,34 @@ def choose_range(values: np.ndarray, setting: str) -> ValueRange:
     if values.dtype.kind != "f":
         start, end = max(container[0], math.floor(start)), min(container[1], math.ceil(end))
     return ValueRange(float(start), float(end), _note(start, end, "as the values do"), True)
+
+
+def repeated_outlier(values: np.ndarray) -> np.ndarray:
+    """Returns which values are a far value that repeats, such as an unmarked "no data", or a saturated pixel.
+
+    The smallest or the largest value counts as one if up to half of the values equal it, and if the gap to the next one
+    is wider than the spread of all others. 8-bit values never do, because their container is their range.
+
+    Args:
+      values: Finite values, at least one, in any order.
+
+    Example:
+      >>> repeated_outlier(np.array([1.0, 2.0, -9999.0, 3.0, -9999.0])).tolist()
+      [False, False, True, False, True]
+    """
+    is_far = np.zeros(values.shape, bool)
+    if values.dtype == np.uint8:
+        return is_far
+    for extreme in (values.min(), values.max()):
+        is_extreme = values == extreme
+        others = values[~is_extreme & ~is_far].astype(np.float64)
+        if not 1 < np.count_nonzero(is_extreme) <= values.size / 2 or not others.size:
+            continue
+        gap = min(abs(others.min() - float(extreme)), abs(others.max() - float(extreme)))
+        spread = float(np.ptp(np.quantile(others, _QUANTILES)))
+        if spread > 0 and gap > _MIN_GAP * spread:
+            is_far |= is_extreme
+    return is_far
 
 
 def have_unlike_ranges(channels: np.ndarray, common: ValueRange) -> bool:

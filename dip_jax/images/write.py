@@ -68,6 +68,8 @@ def _tags_like(template: StoredImage, shape: tuple[int, int, int]) -> tuple[Tags
         if tags.layout and "C" not in tags.layout:
             is_fits = template.suffix == ".fits"
             tags = tags._replace(layout=f"C{tags.layout}" if is_fits else f"{tags.layout}C")
+    if "<OME" in (tags.description or ""):
+        tags = tags._replace(description=None)  # it states the number and the size of the pixels
     return tags, notes
 
 

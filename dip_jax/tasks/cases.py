@@ -381,7 +381,7 @@ def _fourier_operator(config: TaskConfig, mask: np.ndarray | None) -> Subsampled
         )
     if mask is None:
         raise InputError("compressed_sensing needs to know which frequencies were measured.")
-    return SubsampledFourier(jnp.asarray(mask, jnp.float32))
+    return SubsampledFourier(jnp.asarray(mask > 0, jnp.float32))
 
 
 def _check_prediction(

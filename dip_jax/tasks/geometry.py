@@ -9,6 +9,7 @@ from skimage.restoration import estimate_sigma
 from dip_jax.base import Problem
 from dip_jax.config import TaskConfig
 from dip_jax.operators.blur import Blur
+from dip_jax.operators.from_file import CustomOperator
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import SubsampledFourier
 
@@ -30,6 +31,8 @@ def geometry_notes(
         return tuple(_sinogram_notes(operator, y, shape[0]))
     if isinstance(operator, SubsampledFourier):
         return tuple(_spectrum_notes(y))
+    if isinstance(operator, CustomOperator):
+        return tuple(_custom_notes(operator, y, shape))
     if isinstance(operator, Blur) and config.kernel == "file":
         return tuple(_kernel_notes(np.asarray(operator.kernel)))
     return ()
@@ -96,14 +99,30 @@ def _sinogram_notes(operator: Radon, y: np.ndarray, side: int) -> Iterator[str]:
 def _spectrum_notes(y: np.ndarray) -> Iterator[str]:
     sizes = np.abs(y).sum(axis=-1)
     position = np.unravel_index(int(np.argmax(sizes)), sizes.shape)
-    if sizes[0, 0] > 0 and position != (0, 0):
-        ratio = sizes[position] / sizes[0, 0]
+    middle = (sizes.shape[0] // 2, sizes.shape[1] // 2)
+    if position != (0, 0) and (sizes[0, 0] > 0 or position == middle):
+        ratio = sizes[position] / sizes[0, 0] if sizes[0, 0] > 0 else np.inf
         yield (
             f"the largest frequency lies at {[int(i) for i in position]} and is {ratio:.3g} times that at [0, 0], where "
             "an image has its mean; if frequency 0 is in the middle, add --set task.frequencies=center"
         )
     if np.any(y) and not np.any(np.imag(y)):
         yield "the frequencies are real, so the image is symmetric; give complex frequencies otherwise"
+
+
+def _custom_notes(
+    operator: CustomOperator, y: np.ndarray, shape: tuple[int, int, int]
+) -> Iterator[str]:
+    image = np.random.default_rng(0).random(shape, np.float32)
+    usual = np.asarray(operator(jnp.asarray(image)))
+    size, expected = (float(np.sqrt(np.mean(np.abs(values) ** 2))) for values in (y, usual))
+    if min(size, expected) > 0 and not 0.01 < size / expected < 100:
+        yield (
+            f"the measurement is {size / expected:.3g} times as large as that of a usual image; the operator takes images "
+            "in [0, 1], so scale one of them"
+        )
+    if np.iscomplexobj(usual) and np.any(np.imag(usual)) and not np.any(np.imag(y)):
+        yield "the measurement is real, but the operator makes complex numbers; was the imaginary part lost?"
 
 
 def _kernel_notes(kernel: np.ndarray) -> Iterator[str]:

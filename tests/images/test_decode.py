@@ -354,7 +354,7 @@ def test_values_that_are_not_finite_are_unknown(tmp_path):
     assert stored.notes == ("3 values are missing (NaN, infinite or no data); they are filled in",)
     values[:] = np.nan
     save_tiff(tmp_path / "in.tif", values)
-    with pytest.raises(InputError, match="no pixel has a finite number"):
+    with pytest.raises(InputError, match="no value is a finite number"):
         read_image(tmp_path / "in.tif")
 
 

@@ -98,14 +98,14 @@ def test_outliers_come_back_and_everything_else_is_fitted(tmp_path):
 
 def test_a_range_without_any_value_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "in.tif", 100 + noise(1, np.float32), photometric="minisblack")
-    with pytest.raises(InputError, match="all are farther outside"):
+    with pytest.raises(InputError, match="100% are farther outside"):
         read_image(tmp_path / "in.tif", value_range="0,1")
 
 
 def test_the_note_tells_the_ends_of_a_small_range_around_a_large_number_apart():
     note = choose_range(np.linspace(1e6, 1e6 + 1, 1000), "auto").note
     assert note.startswith("values from 999999.951 to 1000001.05 are mapped")
-    assert choose_range(np.linspace(-3, 500, 1000), "auto").note.startswith("values from -28.1")
+    assert choose_range(np.linspace(-3, 500, 1000), "auto").note.startswith("values from -27.59")
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,56 @@ def test_three_channels_of_unlike_ranges_are_bands_of_their_own(tmp_path, whites
     spread = np.ptp(stored.pixels, axis=(0, 1))
     assert (spread.min() > 0.8) == are_bands
     np.testing.assert_allclose(to_stored_values(stored.pixels, stored), values, rtol=1e-4)
+
+
+def write_tiff(path, values):
+    tifffile.imwrite(path, values, photometric="minisblack")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "far", "fraction"),
+    [
+        (np.uint16, 65535, 0.01),
+        (np.float32, 50_000, 0.01),
+        (np.float32, -9999, 0.3),
+        (np.float32, -3.4e38, 0.05),
+    ],
+)
+def test_a_far_value_that_repeats_has_no_effect_and_is_kept(tmp_path, dtype, far, fraction):
+    rng = np.random.default_rng(0)
+    clean = (rng.random((HEIGHT, WIDTH)) * 3000 + 100).astype(dtype)
+    is_far = rng.random(clean.shape) < fraction
+    usual = read_image(write_tiff(tmp_path / "usual.tif", clean))
+    stored = read_image(write_tiff(tmp_path / "x.tif", np.where(is_far, dtype(far), clean)))
+    np.testing.assert_array_equal(stored.is_known[..., 0], ~is_far)
+    assert abs(stored.high - usual.high) < 0.01 * usual.high
+    assert any("are kept unchanged" in note for note in stored.notes)
+    restored = to_stored_values(np.full_like(stored.pixels, 0.5), stored)[..., 0]
+    assert (restored[is_far] == dtype(far)).all()
+    assert (restored[~is_far] != dtype(far)).all()
+
+
+def test_ink_on_paper_is_no_far_value(tmp_path):
+    rng = np.random.default_rng(0)
+    page = np.where(rng.random((HEIGHT, WIDTH)) < 0.04, 0, 60000) + rng.normal(
+        0, 500, (HEIGHT, WIDTH)
+    )
+    stored = read_image(write_tiff(tmp_path / "x.tif", np.clip(page, 0, 65535).astype(np.uint16)))
+    assert stored.is_known is None
+
+
+def test_a_range_that_most_values_miss_is_refused(tmp_path):
+    path = write_tiff(
+        tmp_path / "x.tif", np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    )
+    with pytest.raises(InputError, match="are farther outside; set another --range"):
+        read_image(path, value_range="0,1")
+
+
+def test_a_band_without_a_number_is_refused_by_its_place(tmp_path):
+    bands = np.random.default_rng(0).random((HEIGHT, WIDTH, 4)).astype(np.float32)
+    bands[..., 2] = np.nan
+    tifffile.imwrite(tmp_path / "x.tif", bands, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(InputError, match="no value of band 3 is a finite number"):
+        read_image(tmp_path / "x.tif")

@@ -10,6 +10,7 @@ from skimage.transform import radon
 from dip_jax.config import TASKS, TaskConfig
 from dip_jax.errors import InputError
 from dip_jax.operators.checks import adjoint
+from dip_jax.operators.from_file import CustomOperator
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 from dip_jax.presets import DEFAULT_PRESETS
 from dip_jax.tasks.cases import build_case, operator_class, restore_known_values
@@ -337,3 +338,25 @@ def test_an_image_that_explains_a_sinogram_less_well_than_its_noise_allows_is_no
     noise = 0.3 * y.std() * np.random.default_rng(0).standard_normal(y.shape)
     noisy = build_case(TaskConfig(name="ct", num_angles=12), "x", y + noise).problem
     assert misfit_notes(noisy, phantom()[..., None]) == ()
+
+
+def test_a_measurement_that_does_not_fit_the_unit_or_the_kind_of_an_operator_is_noticed(image):
+    task = TaskConfig(name="custom", image_shape=image.shape)
+    tiny = CustomOperator(lambda x: 1e-8 * x, is_linear=True)
+    (note,) = build_case(task, "x", image, operator=tiny).notes
+    assert "times as large as that of a usual image" in note
+    fourier = CustomOperator(lambda x: jnp.fft.fft2(x, axes=(0, 1), norm="ortho"), is_linear=True)
+    spectrum = np.fft.fft2(image, axes=(0, 1), norm="ortho")
+    assert build_case(task, "x", spectrum.astype(np.complex64), operator=fourier).notes == ()
+    (note,) = build_case(task, "x", spectrum.real.astype(np.float32), operator=fourier).notes
+    assert "the measurement is real, but the operator makes complex numbers" in note
+
+
+def test_a_shifted_spectrum_is_noticed_also_if_the_corner_was_not_measured(image):
+    spectrum = np.fft.fftshift(np.fft.fft2(image, axes=(0, 1), norm="ortho"), axes=(0, 1))
+    mask = np.ones(image.shape[:2])
+    mask[0, 0] = 0
+    case = build_case(
+        TaskConfig(name="compressed_sensing"), "x", spectrum.astype(np.complex64), mask=mask
+    )
+    assert any("task.frequencies=center" in note for note in case.notes)
