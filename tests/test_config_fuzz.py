@@ -18,7 +18,7 @@ from dip_jax.config import Config, field_names, from_json, parse_field, replace_
 from dip_jax.errors import InputError
 from dip_jax.presets import PRESETS, build_config
 
-COUNTS = [300, pytest.param(5_000, marks=pytest.mark.slow)]
+COUNTS = [100, pytest.param(5_000, marks=pytest.mark.slow)]
 MAX_MILLISECONDS = 10_000
 MAX_CHARACTERS = 1000
 FIELDS = {

@@ -56,7 +56,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
-SLOW = ("plain, resumed", "compared", "sampled", "planned")
+SLOW = ("plain, resumed", "plain, overwritten", "compared", "sampled", "planned")
 
 
 def output_of(name: str, root: Path) -> Path:

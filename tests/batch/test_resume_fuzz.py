@@ -104,7 +104,7 @@ def read(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_a_damaged_run_is_resumed_to_the_same_images_or_ends_with_a_sentence(
     run, unfinished, tmp_path, count
 ):

@@ -61,7 +61,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [80, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_random_arrays_are_loaded_or_refused(tmp_path, image, count):
     outcomes = []
     iio.imwrite(tmp_path / "photo.png", (255 * image).astype(np.uint8))
@@ -118,7 +118,7 @@ angle_files = st.one_of(
 )
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_random_angles_are_finite_numbers_or_refused(tmp_path, monkeypatch, count):
     monkeypatch.chdir(tmp_path)
     accepted = []

@@ -78,7 +78,7 @@ def copy(source, target):
     shutil.copytree(source, target)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(3_000, marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_a_saved_state_or_none_with_a_message(
     saved, checkpoints, tmp_path, count
 ):
@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_a_saved_state_or_none_with_a_message(
     assert process.memory_info().rss - before < MAX_BYTES
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed_or_has_no_effect(
     saved, checkpoints, tmp_path, count
 ):

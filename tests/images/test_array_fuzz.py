@@ -120,7 +120,7 @@ def read_everything(path) -> int:
 
 
 @pytest.mark.filterwarnings("ignore")  # of numpy
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_an_array_with_a_hostile_header_is_read_or_refused(tmp_path, monkeypatch, count):
     monkeypatch.chdir(tmp_path)
     process, accepted, grown, path = psutil.Process(), [], [], tmp_path / "y.npy"
