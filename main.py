@@ -226,7 +226,8 @@ def _prepare_process() -> None:
         cache = platformdirs.user_cache_dir("dip_jax", appauthor=False)
         # The settings of a user must not change figures, and a run writes nothing into other folders.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(cache, "matplotlib"))
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # our own messages name the file
+    for library in ("tifffile", "matplotlib"):  # our own messages name the file
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     if not sys.warnoptions:  # the same holds for warnings of libraries
         warnings.simplefilter("ignore")
     for name in ("stdout", "stderr"):

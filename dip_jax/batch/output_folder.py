@@ -117,7 +117,7 @@ def _require_free_names(folder: AnyPath, names: Sequence[str]) -> None:
         taken.append(state)
     if taken:
         raise InputError(
-            f"{taken[0]} was not written by dip_jax, and the run needs its name: move it, or choose another "
+            f"{taken[0]} is not recorded as a file of dip_jax, and the run needs its name: move it, or choose another "
             "--output."
         )
 

@@ -113,7 +113,7 @@ def _require_free_figures(output: AnyPath, inputs: Sequence[LazyInput]) -> None:
     names = {_figure_name(lazy).casefold() for lazy in inputs}
     for path in Manifest(output).unrecorded(lambda name: name.casefold() in names):
         raise InputError(
-            f"{path} was not written by dip_jax, and a figure needs its name: move it, or choose another "
+            f"{path} is not recorded as a file of dip_jax, and a figure needs its name: move it, or choose another "
             "--output."
         )
 

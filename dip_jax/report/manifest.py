@@ -118,7 +118,7 @@ class Manifest:
         for name in full_names:
             if name not in self._names and exists(self._output / name):
                 raise FileExistsError(
-                    f"{self._output / name} was not written by dip_jax, and is kept"
+                    f"{self._output / name} is not recorded as a file of dip_jax, and is kept"
                 )
         self.add(full_names)
 

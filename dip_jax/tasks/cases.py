@@ -31,6 +31,7 @@ from dip_jax.tasks.baselines import demosaic_bilinear, filtered_back_projection,
 from dip_jax.tasks.geometry import geometry_notes
 
 Shape = tuple[int, int, int]
+_MAX_IMAGE = 3.0  # 99 % quantile of an image in [0, 1] with the strongest noise, or of a preview from few angles
 
 
 class SideInputs(NamedTuple):
@@ -271,6 +272,11 @@ def _check_measurement(config: TaskConfig, measurement: np.ndarray) -> np.ndarra
             f"An image must be float in [0, 1], got {measurement.dtype} from {measurement.min()} to "
             f"{measurement.max()}; divide it by its white, e.g. 255."
         )
+    if is_image and float(np.quantile(measurement, 0.99)) > _MAX_IMAGE:
+        raise InputError(
+            f"An image must be float in [0, 1], got values from {measurement.min():.3g} to {measurement.max():.3g}; divide "
+            "it by its white, e.g. 255."
+        )
     return measurement
 
 
@@ -314,6 +320,10 @@ def _radon(config: TaskConfig, shape: Shape) -> Radon:
 def _ct_shape(config: TaskConfig, measured: tuple[int, ...]) -> Shape:
     """The shape of the square image behind a sinogram `[detectors, angles, C]`."""
     num_angles = _num_angles(config)
+    if len(measured) == 3 and measured[0] == num_angles != measured[1]:
+        raise InputError(
+            f"ct takes a sinogram [detectors, {num_angles}], got {measured[:2]}: its axes seem to be swapped; transpose it."
+        )
     if len(measured) != 3 or measured[1] != num_angles:
         raise InputError(
             f"ct takes a sinogram of {num_angles} angles, [detectors, {num_angles}], got "
@@ -470,7 +480,7 @@ def _range_notes(config: TaskConfig, preview: np.ndarray | None) -> tuple[str, .
     if config.name not in ("ct", "compressed_sensing") or preview is None:
         return ()
     high = float(np.quantile(preview, 0.99))
-    if 0.02 < high < 3:  # previews from few angles overshoot
+    if 0.02 < high < _MAX_IMAGE:  # previews from few angles overshoot
         return ()
     return (
         f"the image seems to reach {high:.3g}, but estimates lie in [0, 1]: divide the measurement by "

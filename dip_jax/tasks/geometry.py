@@ -61,7 +61,20 @@ def misfit_notes(problem: Problem, image: np.ndarray) -> tuple[str, ...]:
 def _sinogram_notes(operator: Radon, y: np.ndarray, side: int) -> Iterator[str]:
     sums = y.astype(np.float64).sum(axis=-1)  # [P, angles]
     first, last, scale = sums[:, 0], sums[:, -1], max(float(np.linalg.norm(sums[:, 0])), 1e-30)
-    if not operator.angles and sums.shape[1] > 2:
+    num_angles = sums.shape[1]
+    if len(operator.angles) > 8 and max(np.abs(operator.angles)) < 7:
+        yield "all angles lie within 7 degrees; if they are radians, give them in degrees"
+    if not operator.angles and num_angles > 2:
+        half = num_angles // 2
+        turned = np.linalg.norm(sums[:, half] - first[::-1]) / scale
+        if (
+            num_angles % 2 == 0
+            and turned < 0.5 * np.linalg.norm(sums[:, half] - sums[:, half - 1]) / scale
+        ):
+            yield (
+                f"angle {half} mirrors angle 0 (difference {turned:.1%}), so the angles seem to cover a full turn; list them "
+                "with --angles"
+            )
         mirrored = np.linalg.norm(last - first[::-1]) / scale
         neighbor = np.linalg.norm(last - sums[:, -2]) / scale
         if mirrored < 0.5 * neighbor:

@@ -33,7 +33,7 @@ def test_a_file_that_no_run_wrote_is_never_overwritten(
     path = tmp_path / name.format(image=finished_run.names[0])
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    with pytest.raises(InputError, match=f"{path.name} was not written by dip_jax"):
+    with pytest.raises(InputError, match=f"{path.name} is not recorded as a file of dip_jax"):
         restore_files(config, tmp_path, InputFiles([finished_run.source]), **options)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 

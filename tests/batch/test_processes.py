@@ -164,7 +164,7 @@ def test_if_the_folder_is_refused_all_processes_are_refused(tmp_path):
     for process in start_two(tmp_path / "in", tmp_path / "out"):
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 2, stderr
-        assert "summary.json was not written by dip_jax" in stderr
+        assert "summary.json is not recorded as a file of dip_jax" in stderr
     assert json.loads((tmp_path / "out/summary.json").read_text()) == []
 
 

@@ -95,7 +95,7 @@ def test_a_file_in_a_bucket_that_no_run_wrote_is_kept(config, buckets):
     mine = buckets / "photos/out/image-00/restored.psd"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(InputError, match=r"restored\.psd was not written by dip_jax"):
+    with pytest.raises(InputError, match=r"restored\.psd is not recorded as a file of dip_jax"):
         restore_files(config, "gs://photos/out", InputFiles(["gs://photos/in"]), overwrite=True)
     assert names_in(buckets / "photos/out") == ["image-00/restored.psd"]
 

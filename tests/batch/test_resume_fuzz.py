@@ -258,7 +258,7 @@ def test_an_empty_folder_that_has_the_name_of_a_file_is_refused_at_the_start(
     (output / name).mkdir()
     status, _, errors = resume(run, unfinished, output)
     assert status == 2
-    assert f"{name} was not written by dip_jax" in errors
+    assert f"{name} is not recorded as a file of dip_jax" in errors
 
 
 def test_a_config_that_is_a_broken_link_is_refused_in_a_sentence(run, unfinished, tmp_path):

@@ -63,7 +63,7 @@ def test_pages_of_several_shapes_are_no_stack(tmp_path):
 def test_a_foreign_file_in_the_place_of_the_stack_refuses_the_run(stack, tmp_path):
     (tmp_path / "out/cells").mkdir(parents=True)
     (tmp_path / "out/cells/restored.tif").write_text("mine")
-    with pytest.raises(InputError, match="was not written by dip_jax"):
+    with pytest.raises(InputError, match="is not recorded as a file of dip_jax"):
         restore_files(CONFIG, tmp_path / "out", InputFiles([stack]), overwrite=True)
 
 

@@ -55,7 +55,7 @@ def test_a_file_that_no_run_wrote_is_never_given_out_for_writing(tmp_path):
         (tmp_path / "a" / name).symlink_to("nowhere") if "link" in name else (
             tmp_path / "a" / name
         ).write_text("mine")
-        with pytest.raises(FileExistsError, match=f"{name} was not written by dip_jax"):
+        with pytest.raises(FileExistsError, match=f"{name} is not recorded as a file of dip_jax"):
             Manifest(tmp_path, "a").path(name)
 
 

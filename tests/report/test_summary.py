@@ -70,7 +70,7 @@ def test_a_status_is_stored_as_its_string(tmp_path, summary, status):
 def test_a_summary_that_no_run_wrote_is_neither_replaced_nor_removed(tmp_path, summary):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/summary.json").write_text("mine")
-    with pytest.raises(FileExistsError, match="was not written by dip_jax"):
+    with pytest.raises(FileExistsError, match="is not recorded as a file of dip_jax"):
         write_summary(Manifest(tmp_path, "a"), summary)
     remove_summary(tmp_path, "a")
     assert (tmp_path / "a/summary.json").read_text() == "mine"

@@ -360,3 +360,21 @@ def test_a_shifted_spectrum_is_noticed_also_if_the_corner_was_not_measured(image
         TaskConfig(name="compressed_sensing"), "x", spectrum.astype(np.complex64), mask=mask
     )
     assert any("task.frequencies=center" in note for note in case.notes)
+
+
+def test_an_image_of_0_to_255_is_refused_and_one_with_strong_noise_is_not(image):
+    with pytest.raises(InputError, match=r"must be float in \[0, 1\], got values from .* to 229"):
+        build_case(TaskConfig(), "x", 255 * image)
+    noisy = image + np.random.default_rng(0).standard_normal(image.shape).astype(np.float32)
+    assert build_case(TaskConfig(), "x", noisy).notes == ()
+
+
+def test_a_full_turn_radians_and_swapped_axes_of_a_sinogram_are_noticed():
+    y = radon(phantom(), np.arange(12) * 30, circle=False)
+    notes = build_case(TaskConfig(name="ct", num_angles=12), "x", y).notes
+    assert any("the angles seem to cover a full turn" in note for note in notes)
+    y = radon(phantom(), np.arange(12) * 15, circle=False)
+    radians = TaskConfig(name="ct", angles=tuple(np.deg2rad(np.arange(12) * 15)))
+    assert any("if they are radians" in note for note in build_case(radians, "x", y).notes)
+    with pytest.raises(InputError, match="its axes seem to be swapped; transpose it"):
+        build_case(TaskConfig(name="ct", num_angles=12), "x", y.T)
