@@ -102,28 +102,14 @@ def read_image(
     if empty.size:
         subject = "no value" if empty.size == channels else f"no value of band {empty[0] + 1}"
         raise InputError(f"{path}: expected an image, but {subject} is a finite number")
-    if used is None and alpha is not None:
-        used = (alpha > 0)[..., np.newaxis]
-    is_usual = has_number if used is None else has_number & used
-    is_usual = is_usual if is_usual.any() else has_number
-    is_far = np.zeros(colors.shape, bool)
-    for c in range(channels):
-        is_far[..., c][is_usual[..., c]] = repeated_outlier(colors[..., c][is_usual[..., c]])
-    is_usual = is_usual & ~is_far
-    low: float | np.ndarray
-    high: float | np.ndarray
-    low, high, note, is_measured = common = choose_range(colors[is_usual], value_range)
-    complete = colors[is_usual.all(axis=-1)]
-    is_color = channels == 3 and not (is_measured and have_unlike_ranges(complete, common))
-    if channels > 1 and not is_color:
-        bands = [colors[..., c][is_usual[..., c]] for c in range(channels)]
-        ranges = [choose_range(v if v.size else colors[is_usual], value_range) for v in bands]
-        low, high = (np.array([r[k] for r in ranges]) for k in (0, 1))
-        note = next((r.note for r in ranges if r.note), "") and "each band has its own range"
+    if used is None:
+        used = np.ones((1, 1, 1), bool) if alpha is None else (alpha > 0)[..., np.newaxis]
+    is_far = _far_values(colors, has_number & used)
+    low, high, note = _choose_ranges(colors, has_number & used & ~is_far, value_range)
     with np.errstate(invalid="ignore"):
         pixels = (colors.astype(np.float64) - low) / (high - low)
-    outliers = has_number & (is_outlier(pixels) | is_far)
-    is_known = has_number & ~outliers
+    is_known = has_number & ~is_outlier(pixels) & ~is_far
+    outliers = has_number & used & ~is_known  # whatever is not used may be filled in
     fraction = outliers.sum() / has_number.sum()
     if fraction > _MAX_OUTLIERS:
         raise InputError(
@@ -144,6 +130,33 @@ def read_image(
         is_known=None if is_known.all() else is_known,
         outliers=np.where(outliers, colors, np.nan) if outliers.any() else None,
     )
+
+
+def _far_values(colors: np.ndarray, is_used: np.ndarray) -> np.ndarray:
+    """Boolean `[H, W, C]`: the used values that are repeated outliers of their channel."""
+    is_far = np.zeros(colors.shape, bool)
+    for c in range(colors.shape[-1]):
+        values = colors[..., c][is_used[..., c]]
+        if values.size:
+            is_far[..., c][is_used[..., c]] = repeated_outlier(values)
+    return is_far
+
+
+def _choose_ranges(
+    colors: np.ndarray, is_used: np.ndarray, setting: str
+) -> tuple[float | np.ndarray, float | np.ndarray, str]:
+    """The values of black and white, for gray and RGB in common and otherwise of each band, and a note."""
+    if not is_used.any():  # a fully transparent image
+        is_used = np.isfinite(colors)
+    common, channels = choose_range(colors[is_used], setting), colors.shape[-1]
+    complete = colors[is_used.all(axis=-1)]
+    is_color = channels == 3 and not (common.is_measured and have_unlike_ranges(complete, common))
+    if channels == 1 or is_color:
+        return common.low, common.high, common.note
+    bands = [colors[..., c][is_used[..., c]] for c in range(channels)]
+    ranges = [choose_range(v if v.size else colors[is_used], setting) for v in bands]
+    low, high = (np.array([r[k] for r in ranges]) for k in (0, 1))
+    return low, high, next((r.note for r in ranges if r.note), "") and "each band has its own range"
 
 
 def _value_notes(range_note: str, num_missing: int, num_outliers: int) -> list[str]:
