@@ -291,8 +291,9 @@ def _image_shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: Sid
     if name == "ct":
         return _ct_shape(config, measured)
     if len(measured) != 3:
+        function = f" and the operator {config.operator}" if config.operator else ""
         raise InputError(
-            f"{name} cannot derive the image's size from a measurement of shape {measured}; state it with "
+            f"{name} cannot derive the image's size from a measurement of shape {measured}{function}; state it with "
             "--set task.image_shape=H,W,C."
         )
     height, width, channels = measured
