@@ -135,6 +135,8 @@ def read_image(
 def _far_values(colors: np.ndarray, is_used: np.ndarray) -> np.ndarray:
     """Boolean `[H, W, C]`: the used values that are repeated outliers of their channel."""
     is_far = np.zeros(colors.shape, bool)
+    if colors.dtype == np.uint8:  # spares photos the selections
+        return is_far
     for c in range(colors.shape[-1]):
         values = colors[..., c][is_used[..., c]]
         if values.size:
@@ -149,9 +151,10 @@ def _choose_ranges(
     if not is_used.any():  # a fully transparent image
         is_used = np.isfinite(colors)
     common, channels = choose_range(colors[is_used], setting), colors.shape[-1]
-    complete = colors[is_used.all(axis=-1)]
-    is_color = channels == 3 and not (common.is_measured and have_unlike_ranges(complete, common))
-    if channels == 1 or is_color:
+    is_common = channels in (1, 3)
+    if channels == 3 and common.is_measured:
+        is_common = not have_unlike_ranges(colors[is_used.all(axis=-1)], common)
+    if is_common:
         return common.low, common.high, common.note
     bands = [colors[..., c][is_used[..., c]] for c in range(channels)]
     ranges = [choose_range(v if v.size else colors[is_used], setting) for v in bands]
