@@ -1,14 +1,7 @@
 """An operator from a user's file: any JAX function from an image to a measurement, `path.py:function`."""
 
-import contextlib
 import dataclasses
-import functools
-import hashlib
-import importlib.util
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +9,7 @@ import numpy as np
 
 from dip_jax.base import Array
 from dip_jax.errors import InputError, describe_error
+from dip_jax.user_file import run_user_file
 
 
 @jax.tree_util.register_dataclass
@@ -94,44 +88,21 @@ def _declaration(function: Callable[[Array], Array], name: str, text: str) -> bo
     return None if value is None else bool(value)
 
 
-@functools.cache  # all images of a run share the function, and so the compiled program
 def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
-    """The function and the checksum of its file."""
-    path, colon, name = os.path.expanduser(text).rpartition(":")
+    """The function, the same for all images of a run, and the checksum of its file."""
+    path, colon, name = text.rpartition(":")
     if not colon or not name.isidentifier():
         raise InputError(f"--operator expects path.py:function, got {text!r}.")
-    if not Path(path).is_file():
-        raise InputError(f"--operator: there is no file {path!r}.")
-    module_name = f"_dip_jax_operator_{Path(path).stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"--operator expects a Python file (.py), got {path}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    folder = str(Path(path).resolve().parent)
-    sys.path.insert(0, folder)  # as `python path.py` does
-    has_x64 = jax.config.values["jax_enable_x64"]
+    module, digest = run_user_file(path, flag="--operator")
     try:
-        spec.loader.exec_module(module)
         function = getattr(module, name, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the user's code may raise anything, and exit
+    except BaseException as error:  # the file may define `__getattr__`
         raise InputError(
             f"--operator: {path} cannot be run: {type(error).__name__}: {describe_error(error)}."
         ) from None
-    finally:
-        with contextlib.suppress(ValueError):  # the file may change the list too
-            sys.path.remove(folder)
-    if jax.config.values["jax_enable_x64"] != has_x64:
-        jax.config.update("jax_enable_x64", has_x64)
-        raise InputError(
-            f"--operator: {path} sets jax_enable_x64, which would change the whole fit; remove that line. The "
-            "images are float32."
-        )
     if not callable(function):
         raise InputError(f"--operator: {path} has no function {name!r}.")
-    return function, hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return function, digest
 
 
 def _seems_linear(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> bool:
