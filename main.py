@@ -16,10 +16,10 @@ import numpy as np
 import platformdirs
 from absl import flags
 
-from dip_jax.config import Config, replace_fields
+from dip_jax.config import TASKS, Config, replace_fields
 from dip_jax.errors import InputError
 from dip_jax.fields import shorten
-from dip_jax.presets import COMPARISONS, DEFAULT_PRESETS, build_comparison, build_config
+from dip_jax.presets import COMPARISONS, build_comparison, build_config
 from dip_jax.storage.paths import AnyPath, to_path
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("task", None, f"Degradation of the image: {', '.join(DEFAULT_PRESETS)}.")
+flags.DEFINE_string("task", None, f"Degradation of the image: {', '.join(TASKS)}.")
 flags.DEFINE_multi_string("input", [], "Degraded images: a file, glob or folder")
 flags.DEFINE_multi_string(
     "reference",
@@ -50,6 +50,7 @@ flags.DEFINE_string(
     "ct: the angles in degrees, separated by commas, or a .npy or text file that lists them.",
 )
 flags.DEFINE_string("operator", None, "custom: path.py:function, a JAX function of an image.")
+flags.DEFINE_multi_string("plugin", [], "Python files that register tasks, for --task")
 flags.DEFINE_float("noise_std", None, "Noise level in gray levels of 255, if it is known.")
 flags.DEFINE_string(
     "noise_unit",
@@ -142,14 +143,9 @@ _FIELDS = {
     "slots": "run.slots",
     "checkpoint_every": "run.checkpoint_every",
 }
-# Flags that belong to some tasks only.
-_TASKS = {
-    "mask": ("inpaint", "compressed_sensing"),
-    "guide": ("flash",),
-    "kernel": ("deblur",),
-    "factor": ("super_resolve",),
-    "angles": ("ct",),
-}
+# Flags that belong to some tasks only: side inputs, and fields of the task.
+_SIDE_INPUTS = ("mask", "guide", "kernel")
+_TASK_FIELDS = ("factor", "angles")
 # Exit statuses, as `sysexits.h` and shells use them.
 _FAILED, _MISTAKE, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
 
@@ -193,6 +189,7 @@ def main() -> int:
             raise InputError(f"Unexpected argument {rest[0]!r}; pass images as --input={rest[0]}.")
         request = resolve_flags()
         validate(request)
+        validate_task(request)
         summaries = dispatch(request)
         status = exit_code(
             (summary["status"] for summary in summaries), can_resume=request.mode != "demo"
@@ -275,6 +272,23 @@ def resolve_flags() -> Request:
     )
 
 
+def _load_plugins() -> tuple[str, ...]:
+    """Runs the files that register tasks; returns their paths and checksums."""
+    if not FLAGS.plugin:
+        return ()
+    from dip_jax.tasks.plugin import load_plugin
+
+    _divide_cpu()  # before a plugin uses a device
+    return tuple(load_plugin(path) for path in FLAGS.plugin)
+
+
+def _divide_cpu() -> None:
+    import jax
+
+    if FLAGS.cpu_devices not in (None, jax.config.values["jax_num_cpu_devices"]):
+        jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
+
+
 def _choose_mode(given: frozenset[str]) -> Literal["demo", "plan", "compare", "restore"]:
     if "plan" in given:
         return "plan"
@@ -287,6 +301,7 @@ def _choose_mode(given: frozenset[str]) -> Literal["demo", "plan", "compare", "r
 
 def _build_configs(preset: str | None) -> dict[str, Config]:
     """The configs by label."""
+    plugins = _load_plugins()
     task, overrides = FLAGS.task, list(FLAGS.set)
     if FLAGS.operator is not None:
         overrides.append(f"task.operator={FLAGS.operator}")
@@ -294,6 +309,8 @@ def _build_configs(preset: str | None) -> dict[str, Config]:
     values = {
         field: FLAGS[flag].value for flag, field in _FIELDS.items() if FLAGS[flag].value is not None
     }
+    if plugins:
+        values["task.plugins"] = plugins
     if FLAGS.noise_std is not None:
         in_gray_levels = (FLAGS.noise_unit or "gray") == "gray"
         if in_gray_levels and not 0 <= FLAGS.noise_std <= 255:
@@ -340,7 +357,7 @@ def _read_angle_file(text: str) -> np.ndarray:
 
 def validate(request: Request) -> None:
     """Raises an `InputError` for flags that do not belong together."""
-    given, task = request.given, request.config.task.name
+    given = request.given
     methods = {config.fit.method for config in request.configs.values()}
     rules = [
         ({"compare", "method"} <= given, "A comparison sets its own methods: leave out --method."),
@@ -351,14 +368,6 @@ def validate(request: Request) -> None:
         (
             request.mode != "demo" and not given & {"input", "reference"},
             "Nothing to restore: pass degraded images (--input), or clean ones (--reference).",
-        ),
-        *(
-            (
-                flag in given and task not in tasks,
-                f"--{flag} belongs to {' and '.join(tasks)}, the task is {task}: "
-                f"use --task={tasks[0]}.",
-            )
-            for flag, tasks in _TASKS.items()
         ),
         (
             "num_chains" in given and "sgld" not in methods,
@@ -383,14 +392,31 @@ def validate(request: Request) -> None:
             raise InputError(message)
 
 
+def validate_task(request: Request) -> None:
+    """Raises an `InputError` for flags and settings that do not fit the task; it loads JAX."""
+    from dip_jax.tasks.registry import tasks_with_setting, tasks_with_side_input
+    from dip_jax.tasks.settings import check_settings
+
+    task = request.config.task.name
+    users = {
+        **{flag: tasks_with_side_input(flag) for flag in _SIDE_INPUTS},
+        **{flag: tasks_with_setting(flag) for flag in _TASK_FIELDS},
+    }
+    for flag, tasks in users.items():
+        if flag in request.given and task not in tasks:
+            raise InputError(
+                f"--{flag} belongs to {' and '.join(tasks)}, the task is {task}: use --task={tasks[0]}."
+            )
+    for config in request.configs.values():
+        check_settings(config)
+
+
 def dispatch(request: Request) -> "list[Summary]":
     """Runs a valid request and prints its results.
 
     Returns:
       A summary per image; none for a plan.
     """
-    import jax
-
     from dip_jax.base import Status
     from dip_jax.batch.folder import restore_files
     from dip_jax.batch.inputs import InputFiles, list_inputs
@@ -401,8 +427,7 @@ def dispatch(request: Request) -> "list[Summary]":
 
     if request.keep_compiled:
         program_cache.keep_compiled()
-    if request.cpu_devices is not None:
-        jax.config.update("jax_num_cpu_devices", request.cpu_devices)
+    _divide_cpu()
     if not request.processes["distributed"]:  # processes meet before they use a device
         require_platform()
     config, output, files = request.config, request.output, InputFiles(**request.files)
@@ -449,6 +474,7 @@ def exit_code(statuses: Iterable[str], *, can_resume: bool = True) -> int:
 def _list_presets() -> int:
     from dip_jax.cli import console
 
+    _load_plugins()
     console.print_presets()
     return 0
 

@@ -41,4 +41,6 @@ from .sgld import build_sgld as build_sgld
 from .sgld import sampler_args as sampler_args
 from .stopping.rules import build_stopper as build_stopper
 from .tasks.cases import build_case as build_case
+from .tasks.registry import register_task as register_task
 from .tasks.simulate import simulate_case as simulate_case
+from .tasks.task import Task as Task

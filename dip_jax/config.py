@@ -16,7 +16,7 @@ import numpy as np
 from dip_jax.errors import InputError
 from dip_jax.fields import Section, number, parse, require_choice, shorten
 
-Task = Literal[
+TASKS: tuple[str, ...] = (
     "denoise",
     "inpaint",
     "dejpeg",
@@ -27,8 +27,10 @@ Task = Literal[
     "compressed_sensing",
     "ct",
     "custom",
-]
-TASKS: tuple[Task, ...] = get_args(Task)
+)
+"""The tasks of this package; `dip_jax.tasks` describes them."""
+_added_tasks: list[str] = []
+
 Noise = Literal["gaussian", "poisson", "poisson_gauss", "salt_and_pepper"]
 Filter = Literal["lanczos2", "lanczos3", "box", "bicubic"]
 Boundary = Literal["reflect", "circular"]
@@ -46,6 +48,17 @@ Batching = Literal["auto", "grouped", "separate", "product"]
 Likelihood = Literal["gaussian", "poisson", "poisson_gauss", "laplace", "interval"]
 LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
 Variation = Literal["isotropic", "smooth"]
+
+
+def task_names() -> tuple[str, ...]:
+    """Returns the names of all tasks: those of this package, then those that were registered."""
+    return (*TASKS, *_added_tasks)
+
+
+def add_task_name(name: str) -> None:
+    """Makes a name valid as `task.name`; `dip_jax.register_task` also registers the task itself."""
+    if name not in _added_tasks:
+        _added_tasks.append(name)
 
 
 def parse_range(setting: str) -> tuple[float, float] | None:
@@ -77,8 +90,8 @@ class TaskConfig(Section):
 
     SECTION = "task"
 
-    name: Task = "denoise"
-    """Name of the task; see `dip_jax.tasks`."""
+    name: str = "denoise"
+    """Name of the task: one of `TASKS`, or of those that were registered (`dip_jax.register_task`)."""
     value_range: str = "auto"
     """Stored values of the pixels 0 and 1: `auto` (from the values, see `images.value_range`), `container` (the limits
     of an integer type, 0 and 1 for floats), or `LOW,HIGH`."""
@@ -145,6 +158,8 @@ class TaskConfig(Section):
     measurement determines them."""
     operator: str = ""
     """(custom) `path.py:function`, a JAX function from an image to a measurement."""
+    plugins: tuple[str, ...] = ()
+    """Files that registered tasks of the user, each as `path#sha256=CHECKSUM`; `--plugin` sets them."""
 
     def __post_init__(self) -> None:
         """Checks the fields together.
@@ -153,6 +168,7 @@ class TaskConfig(Section):
           InputError: If they contradict each other.
         """
         super().__post_init__()
+        self._check_name()
         if len(self.image_shape) not in (0, 3):
             raise InputError(
                 f"task.image_shape expects height, width and channels, got {shorten(self.image_shape)}."
@@ -167,6 +183,15 @@ class TaskConfig(Section):
                 f"task.noise_std expects at most 1, the range of the image, got {self.noise_std}; for stored values "
                 "set task.noise_unit=file."
             )
+
+    def _check_name(self) -> None:
+        try:
+            require_choice("task", self.name, task_names())
+        except InputError as error:
+            if not self.plugins:
+                raise
+            flags = " ".join(f"--plugin={plugin.partition('#')[0]}" for plugin in self.plugins)
+            raise InputError(f"{error} Its settings name plugins: add {shorten(flags)}.") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -538,7 +563,7 @@ class Config:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
-        """Checks the sections together.
+        """Checks the sections together; `dip_jax.tasks.settings` checks that they fit the task.
 
         Raises:
           InputError: If they contradict each other.
@@ -546,7 +571,7 @@ class Config:
         self._check_code()
         if self.fit.method == "sgld":
             self._check_sampling()
-        self._check_task()
+        self._check_likelihood()
 
     def _check_code(self) -> None:
         depth, code = self.net.input_depth, self.fit.code
@@ -557,11 +582,6 @@ class Config:
         }.get(code, (True, ""))
         if not is_valid:
             raise InputError(f"fit.code={code} expects net.input_depth={expected}, got {depth}.")
-        if (code == "image") != (self.task.name == "flash"):
-            raise InputError(
-                "fit.code=image belongs to task flash, whose guide image is the code, got "
-                f"fit.code={code} and task {self.task.name}."
-            )
         if self.net.kind == "identity" and (
             self.fit.optimize != "code" or code not in ("uniform", "normal")
         ):
@@ -571,30 +591,12 @@ class Config:
                 f"{code}."
             )
 
-    def _check_task(self) -> None:
-        task, likelihood = self.task, self.fit.likelihood
-        if task.operator and task.name != "custom":
-            raise InputError(f"An operator belongs to custom, got task {task.name}.")
-        if likelihood == "poisson_gauss" and "poisson" not in task.noise:
+    def _check_likelihood(self) -> None:
+        if self.fit.likelihood == "poisson_gauss" and "poisson" not in self.task.noise:
             raise InputError(
                 "fit.likelihood=poisson_gauss expects a noise of photons, got "
-                f"task.noise={task.noise}; add --set task.noise=poisson_gauss --set task.peak=..."
+                f"task.noise={self.task.noise}; add --set task.noise=poisson_gauss --set task.peak=..."
             )
-        if task.name == "compressed_sensing" and "poisson" in likelihood + task.noise:
-            raise InputError(
-                "compressed_sensing does not count photons: expected task.noise and fit.likelihood "
-                f"other than poisson, got {task.noise} and {likelihood}."
-            )
-        if task.name in ("ct", "compressed_sensing"):
-            if task.saturation is not None:
-                raise InputError(
-                    f"task.saturation expects a measurement of pixels, got task {task.name}."
-                )
-            if task.noise == "salt_and_pepper":
-                raise InputError(
-                    "task.noise=salt_and_pepper expects a measurement of pixels, got task "
-                    f"{task.name}."
-                )
 
     def _check_sampling(self) -> None:
         sgld, fit = self.sgld, self.fit

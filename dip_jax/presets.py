@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from dip_jax.config import TASKS, Config, NetConfig, Task, parse_field, replace_fields
+from dip_jax.config import Config, NetConfig, parse_field, replace_fields, task_names
 from dip_jax.errors import InputError
 from dip_jax.fields import require_choice, shorten
 
@@ -13,7 +13,7 @@ from dip_jax.fields import require_choice, shorten
 class Preset:
     """A named setting."""
 
-    task: Task
+    task: str
     about: str
     """Description, for the list of presets."""
     source: str
@@ -96,6 +96,13 @@ _LIBRARY_RESNET = {
     "fit.perturbation": 0.0,
     **_NO_AVERAGE,
 }
+
+TASK_DEFAULTS: dict[str, Any] = {
+    "fit.num_steps": 3000,
+    "fit.perturbation": 0.03,
+    **_ALL_STEPS,
+}
+"""Overrides of `custom`, and of the preset of a registered task that states none."""
 
 PRESETS: dict[str, Preset] = {
     "denoise": Preset(
@@ -383,9 +390,10 @@ PRESETS: dict[str, Preset] = {
         "custom",
         "a user-defined operator",
         "docs/tasks.md",
-        {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
+        TASK_DEFAULTS,
     ),
 }
+"""All presets by name. The default preset of a task has the name of the task."""
 
 COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
     "networks": {
@@ -430,9 +438,6 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Comparisons of the papers; each has variants by label, with the fields that they change."""
 
-DEFAULT_PRESETS: dict[str, str] = {task: task for task in TASKS}
-"""Default preset of each task."""
-
 
 def build_config(
     preset: str | None = None,
@@ -458,9 +463,9 @@ def build_config(
       ('inpaint', 1500, ('nearest',))
     """
     if task is not None:
-        require_choice("task", task, tuple(DEFAULT_PRESETS))
+        require_choice("task", task, task_names())
     if preset is None:
-        preset = DEFAULT_PRESETS[task or "denoise"]
+        preset = task or "denoise"
     require_choice("preset", preset, tuple(PRESETS))
     chosen = PRESETS[preset]
     if task is not None and chosen.task != task:
@@ -500,10 +505,12 @@ def build_comparison(
     """
     overrides = list(overrides)
     if comparison in COMPARISONS:
-        if (PRESETS[preset].task if preset in PRESETS else task) == "flash":
+        base = build_config(preset, task=task, overrides=overrides)
+        sets_code = any("fit.code" in changes for changes in COMPARISONS[comparison].values())
+        if sets_code and base.fit.code == "image":
             raise InputError(
-                f"--compare={comparison} expects a task other than flash, whose code is its guide "
-                "image; compare presets of flash by their names."
+                f"--compare={comparison} sets the code, but the code of {base.task.name} is its guide "
+                f"image; compare presets of {base.task.name} by their names."
             )
         return {
             label: build_config(preset, task=task, overrides=overrides, changes=changes)

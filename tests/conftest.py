@@ -19,7 +19,10 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+from dip_jax import config
 from dip_jax.engine.program_cache import cache_exports
+from dip_jax.presets import PRESETS
+from dip_jax.tasks import registry
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -60,6 +63,17 @@ def image() -> np.ndarray:
 def double():
     """Float64 for comparisons with numbers that were computed in it."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def registered():
+    """A test may register tasks, which are removed after it."""
+    with (
+        mock.patch.dict(registry._tasks),
+        mock.patch.dict(PRESETS),
+        mock.patch.object(config, "_added_tasks", []),
+    ):
         yield
 
 

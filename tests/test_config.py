@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dip_jax import config as config_module
 from dip_jax.config import (
+    TASKS,
     Config,
     FitConfig,
     NetConfig,
@@ -23,7 +24,7 @@ from dip_jax.config import (
     to_json,
 )
 from dip_jax.errors import InputError
-from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
+from dip_jax.presets import PRESETS, build_config
 
 SECTIONS = {
     section.__name__: section
@@ -39,8 +40,9 @@ def test_every_preset_survives_json(preset):
 
 
 def test_the_default_preset_of_a_task_is_for_this_task():
-    for task, preset in DEFAULT_PRESETS.items():
-        assert PRESETS[preset].task == task
+    for task in TASKS:
+        assert PRESETS[task].task == task
+        assert build_config(task=task) == build_config(task)
 
 
 @given(
@@ -161,6 +163,7 @@ def test_the_choices_that_restrict_a_field_exist_in_its_section():
         }
         for section in SECTIONS.values()
     }
+    choices["task"] |= set(TASKS)
     for name, doc in field_docs().items():
         if doc.startswith("("):
             assert set(doc[1 : doc.index(")")].split(", ")) <= choices[name.split(".")[0]], name

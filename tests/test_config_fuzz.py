@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dip_jax import config as config_module
-from dip_jax.config import Config, field_names, from_json, parse_field, replace_fields, to_json
+from dip_jax.config import (
+    TASKS,
+    Config,
+    field_names,
+    from_json,
+    parse_field,
+    replace_fields,
+    to_json,
+)
 from dip_jax.errors import InputError
 from dip_jax.presets import PRESETS, build_config
 
@@ -40,6 +48,8 @@ words = st.text(st.characters(exclude_categories=()), max_size=20)  # surrogates
 
 def valid_values(field: dataclasses.Field) -> st.SearchStrategy[Any]:
     """Values that a field accepts, if the other fields agree."""
+    if field.name == "name":  # of the task
+        return st.sampled_from(TASKS)
     low, high, _ = field.metadata.get("range", (-sys.float_info.max, sys.float_info.max, False))
     return _values_of(field.type, max(low, -1e300), min(high, 1e300))
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import dip_jax
+from dip_jax.config import TASKS
 
 ROOT = Path(__file__).parents[1]
 # From bottom to top. A room imports only from earlier lines and from itself, so imports go one way.
 LEVELS = (
     ("errors", "_version", "fields"),
-    ("storage", "config", "presets", "base", "metrics", "fast_random"),
+    ("storage", "config", "presets", "base", "metrics", "fast_random", "user_file"),
     ("images", "layers", "problem", "keys"),
     ("operators", "architectures", "losses", "codes", "posterior"),
     ("nets", "fit"),
@@ -160,6 +161,41 @@ def test_layers_and_architectures_do_not_import_problems(room):
 def test_fit_and_sgld_import_neither_networks_nor_tasks_nor_rules(module):
     rooms = {room_of(i) for i in imports(MODULES[f"dip_jax.{module}"]) if i.startswith("dip_jax.")}
     assert not rooms & {"nets", "tasks", "stopping", "engine"}
+
+
+def names_of_tasks(node: ast.AST) -> list[str]:
+    """The names of tasks that a comparison, a pattern or a table of the source contains."""
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        items = [item for side in sides for item in getattr(side, "elts", [side])]
+    elif isinstance(node, ast.MatchValue):
+        items = [node.value]
+    elif isinstance(node, ast.Dict):
+        items = [key for key in node.keys if key is not None]
+    else:
+        return []
+    return [i.value for i in items if isinstance(i, ast.Constant) and i.value in TASKS]
+
+
+def test_only_the_entry_of_a_task_knows_what_is_special_about_it():
+    entries = {f"dip_jax.tasks.{name}" for name in TASKS}
+    assert entries <= set(MODULES)
+    presets = "dip_jax.presets"  # the default preset of a task has its name
+    for module, path in (*MODULES.items(), ("main", ROOT / "main.py")):
+        if module not in {*entries, presets}:
+            for node in ast.walk(ast.parse(path.read_text())):
+                assert not names_of_tasks(node), f"{module}, line {node.lineno}"
+
+
+def test_a_comparison_with_the_name_of_a_task_is_found():
+    for text in (
+        "task.name == 'ct'",
+        "name in ('x', 'flash')",
+        "'inpaint' != name",
+        "{'deblur': 2}.get(name)",
+        "match name:\n  case 'ct' | 'x': pass",
+    ):
+        assert any(names_of_tasks(node) for node in ast.walk(ast.parse(text))), text
 
 
 def test_every_package_is_installed():

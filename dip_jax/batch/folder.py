@@ -26,6 +26,7 @@ from dip_jax.errors import InputError, describe_error
 from dip_jax.fit import build_optimizer
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath, to_path
+from dip_jax.tasks.settings import check_settings
 
 
 def restore_files(
@@ -117,6 +118,7 @@ def restore_inputs(
     names += sorted({lazy.stack.name for lazy in inputs if lazy.stack is not None})
 
     def prepare(process: int = 0) -> None:
+        check_settings(config)
         build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)
         prepare_folder(folder, names, config, overwrite=overwrite, resume=resume, process=process)
 

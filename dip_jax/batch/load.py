@@ -17,20 +17,17 @@ from dip_jax.images.array_file import SUFFIXES as ARRAY_SUFFIXES
 from dip_jax.images.array_file import read_array
 from dip_jax.images.decode import peek
 from dip_jax.images.decoded import Tags
-from dip_jax.images.jpeg_file import JpegFile, read_jpeg
 from dip_jax.images.read import MIN_SIDE, StoredImage, read_image, read_mask
 from dip_jax.images.side_inputs import read_guide, read_kernel
 from dip_jax.images.value_range import AUTO
 from dip_jax.images.write import stored_like
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.operators.basic import Mask
-from dip_jax.operators.jpeg_intervals import MIN_MATCHING_FRACTION, matching_fraction
 from dip_jax.storage.paths import AnyPath, as_os_error, file_version, local_copy
 from dip_jax.tasks.cases import build_case
+from dip_jax.tasks.registry import require_side_input, task_of
 from dip_jax.tasks.simulate import simulate_case
-
-# Tasks whose measurement may be an array that is not an image.
-ARRAY_TASKS = ("ct", "compressed_sensing", "custom")
+from dip_jax.tasks.task import MeasurementFile, SideInputs
 
 # Previews within these limits count as images in [0, 1]: those from few angles overshoot.
 _MIN_WHITE, _MAX_WHITE = 0.25, 2.0
@@ -96,11 +93,11 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
 def _load(config: Config, name: str, files: ImageFiles, max_pixels: int) -> LoadedInput:
     stored, measurement = _read_measurement(config.task, files, max_pixels)
     side_inputs, side_notes = _read_side_inputs(config.task, files, measurement, max_pixels)
-    if config.task.name == "inpaint" and "mask" in side_inputs and stored is not None:
-        # Whatever lies in the holes must not set the range of values; 8 bits have a fixed one.
-        used = side_inputs["mask"][..., np.newaxis] > 0
-        if stored.dtype != np.uint8:
-            stored, measurement = _read_measurement(config.task, files, max_pixels, used)
+    # Whatever lies in the holes must not set the range of values; 8 bits have a fixed one.
+    has_range = stored is not None and stored.dtype != np.uint8
+    if side_inputs.mask is not None and has_range:
+        used = side_inputs.mask[..., np.newaxis] > 0
+        stored, measurement = _read_measurement(config.task, files, max_pixels, used)
     notes = () if stored is None else stored.notes
     notes += side_notes
     white: Any = 1.0  # the size of the range of values
@@ -112,19 +109,21 @@ def _load(config: Config, name: str, files: ImageFiles, max_pixels: int) -> Load
         measurement = measurement if white == 1 else measurement / white
     task = _in_pixel_units(config.task, white)
     if files.is_degraded:
-        derived, derived_notes = _derive_side_inputs(
-            task, files.image, stored, measurement, side_inputs
-        )
+        file = MeasurementFile(files.image, stored, measurement)
+        side_inputs, derived_notes = _derive_side_inputs(task, file, side_inputs)
         notes += derived_notes
         is_known = None if stored is None else stored.is_known
-        case = build_case(task, name, measurement, **side_inputs, **derived, is_known=is_known)
+        case = build_case(task, name, measurement, **side_inputs._asdict(), is_known=is_known)
         if files.needs_reference:
             reference_range = task.value_range if stored is not None else f"0,{white!r}"
-            case = _with_reference(case, files, stored, task, reference_range, max_pixels)
+            case = _with_reference(
+                case, files, stored, task, side_inputs, reference_range, max_pixels
+            )
     else:
         _require_complete(files.image, stored)
         key = simulation_key(image_key(config.run.seed, name))
-        case = simulate_case(key, task, name, measurement, **side_inputs)
+        mask, guide, kernel, *_ = side_inputs
+        case = simulate_case(key, task, name, measurement, mask=mask, guide=guide, kernel=kernel)
     if stored is None:
         case = case._replace(notes=notes + case.notes, value_range=(0.0, white))
         return LoadedInput(case, _array_template(case, white))
@@ -165,11 +164,11 @@ def _local(files: ImageFiles) -> Iterator[ImageFiles]:
 
 
 def _array_white(
-    task: TaskConfig, name: str, measurement: np.ndarray, side_inputs: dict[str, Any]
+    task: TaskConfig, name: str, measurement: np.ndarray, side_inputs: SideInputs
 ) -> tuple[float, tuple[str, ...]]:
     """The value of white in the image behind a measured array, and a note about it.
 
-    The operators of `ct` and `compressed_sensing` are linear, so a measurement divided by the white of its image is the
+    The operator of a task that measures an `array` is linear, so a measurement divided by the white of its image is the
     measurement of an image in [0, 1]. The white comes from the preview, and is 1 if the preview uses [0, 1].
     """
     fixed = parse_range(task.value_range)
@@ -179,11 +178,13 @@ def _array_white(
                 f"--range={task.value_range}: expected 0,HIGH for a measured array, whose image has its black at 0."
             )
         return fixed[1], ()
-    if task.value_range == "container" or task.name == "custom":
+    has_unit = task_of(task).measurement == "array" and task_of(task).preview is not None
+    if task.value_range == "container" or not has_unit:
         return 1.0, ()
     plain = dataclasses.replace(task, noise_std=None, noise_unit="gray")
-    derived, _ = _derive_side_inputs(task, Path(name), None, measurement, side_inputs)
-    preview = build_case(plain, name, measurement, **side_inputs, **derived).preview
+    file = MeasurementFile(Path(name), None, measurement)
+    side_inputs, _ = _derive_side_inputs(task, file, side_inputs)
+    preview = build_case(plain, name, measurement, **side_inputs._asdict()).preview
     reached = float(np.quantile(np.asarray(preview), 0.99))
     if not reached > 0 or _MIN_WHITE <= reached <= _MAX_WHITE:
         return 1.0, ()
@@ -238,20 +239,21 @@ def _read_measurement(
     task: TaskConfig, files: ImageFiles, max_pixels: int, used: np.ndarray | None = None
 ) -> tuple[StoredImage | None, np.ndarray]:
     """The stored image and its pixels; for an array file, None and the array."""
-    path = files.image
-    if path.suffix.lower() in ARRAY_SUFFIXES and task.name in ARRAY_TASKS and files.is_degraded:
+    path, known = files.image, task_of(task)
+    is_array = path.suffix.lower() in ARRAY_SUFFIXES and known.measurement != "image"
+    if is_array and files.is_degraded:
         if files.page:
             raise InputError(
                 f"{path}: expected an image of several pages, got an array; leave out --page."
             )
         return None, read_array(path)
-    if task.name in ("ct", "compressed_sensing") and files.is_degraded:
+    if known.measurement == "array" and files.is_degraded:
         raise InputError(
-            f"{path}: {task.name} takes a measurement as .npy, got an image; to simulate a measurement "
+            f"{path}: {known.name} takes a measurement as .npy, got an image; to simulate a measurement "
             "from an image, pass it as --reference."
         )
-    # The degraded image of super-resolution may be smaller than the restored one has to be.
-    factor = task.factor if task.name == "super_resolve" and files.is_degraded else 1
+    # A degraded image that is enlarged may be smaller than the restored one has to be.
+    factor = known.scale(task) if files.is_degraded else 1
     stored = read_image(
         path,
         max_pixels=max_pixels,
@@ -265,9 +267,9 @@ def _read_measurement(
 
 def _read_side_inputs(
     task: TaskConfig, files: ImageFiles, measurement: np.ndarray, max_pixels: int
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The mask, guide and kernel as arrays by name, and notes for the user."""
-    side_inputs: dict[str, Any] = {}
+) -> tuple[SideInputs, tuple[str, ...]]:
+    """The mask, guide and kernel as arrays, and notes for the user."""
+    arrays: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     for kind, path in files.side_inputs.items():
         if path is None:
@@ -275,78 +277,26 @@ def _read_side_inputs(
                 f"{files.image}: no {kind} has its stem {files.image.stem!r}; rename one, or give one "
                 f"{kind} for all images."
             )
+        require_side_input(task_of(task), kind)
         if kind == "kernel":
             array, kind_notes = read_kernel(path, max_pixels=max_pixels)
         elif kind == "guide":
             array, kind_notes = read_guide(path, measurement.shape[:2], max_pixels=max_pixels)
-        elif path.suffix.lower() in ARRAY_SUFFIXES and task.name != "inpaint":
+        elif path.suffix.lower() in ARRAY_SUFFIXES and task_of(task).measurement != "image":
             array, kind_notes = np.abs(read_array(path)), ()
         else:
             array, kind_notes = read_mask(path, measurement.shape[:2], max_pixels=max_pixels)
-        side_inputs[kind] = array
+        arrays[kind] = array
         notes += kind_notes
-    return side_inputs, notes
+    return SideInputs(**arrays), notes
 
 
 def _derive_side_inputs(
-    task: TaskConfig,
-    path: Path,
-    stored: StoredImage | None,
-    measurement: np.ndarray,
-    side_inputs: dict[str, Any],
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+    task: TaskConfig, file: MeasurementFile, side_inputs: SideInputs
+) -> tuple[SideInputs, tuple[str, ...]]:
     """Side inputs that follow from the measurement itself, and notes for the user."""
-    if task.name == "compressed_sensing" and "mask" not in side_inputs:
-        mask = np.abs(measurement).reshape(*measurement.shape[:2], -1).any(axis=-1)
-        return {"mask": mask}, (
-            f"{mask.mean():.1%} of the frequencies are not zero; these count as measured",
-        )
-    if task.name == "inpaint":
-        return _derive_mask(stored, side_inputs)
-    if task.name == "demosaic" and stored is not None:
-        pattern = stored.tags.bayer_pattern
-        is_other = pattern is not None and pattern != task.pattern
-        note = f"the file states the pattern {pattern}, but {task.pattern} is assumed; add --set task.pattern={pattern}"
-        return {}, (note,) if is_other else ()
-    if task.name == "dejpeg" and task.jpeg == "intervals":
-        jpeg, why_not = _read_jpeg(path, measurement)
-        return {"jpeg": jpeg}, (why_not,) if why_not else ()
-    return {}, ()
-
-
-def _derive_mask(
-    stored: StoredImage | None, side_inputs: dict[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The mask of transparent pixels, if no mask is given; and the fraction of missing pixels."""
-    derived, source = {}, ""
-    if "mask" not in side_inputs and stored is not None and stored.alpha is not None:
-        derived["mask"] = (stored.alpha > 0).astype(np.float32)
-        source = " (the transparent ones)"
-    mask = side_inputs.get("mask", derived.get("mask"))
-    if mask is None or not np.any(mask) or np.all(mask):  # `build_case` refuses it
-        return derived, ()
-    return derived, (
-        f"{np.mean(mask == 0):.1%} of the pixels are missing{source} and are filled in",
-    )
-
-
-def _read_jpeg(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
-    """The coefficients of a JPEG file; otherwise None, and why its decoded image is fitted instead."""
-    instead = "its pixels are fitted instead, as by --preset=dejpeg_2018"
-    with path.open("rb") as file:
-        is_jpeg = file.read(2) == b"\xff\xd8"
-    if not is_jpeg:
-        return None, f"this is not a JPEG file, so its quantization is unknown; {instead}"
-    try:
-        jpeg = read_jpeg(path)
-    except InputError as error:
-        return None, f"{error} ({instead})"
-    fraction = matching_fraction(jpeg, pixels)
-    if fraction < MIN_MATCHING_FRACTION:
-        return None, (
-            f"only {fraction:.1%} of the decoded image agrees with the coefficients of the file; {instead}"
-        )
-    return jpeg, ""
+    derive = task_of(task).derive
+    return (side_inputs, ()) if derive is None else derive(task, file, side_inputs)
 
 
 def _with_reference(
@@ -354,16 +304,18 @@ def _with_reference(
     files: ImageFiles,
     stored: StoredImage | None,
     task: TaskConfig,
+    side_inputs: SideInputs,
     value_range: str,
     max_pixels: int,
 ) -> Case:
     reference = _read_reference(files, stored, value_range, max_pixels)
-    if task.name == "super_resolve":
-        # A side that the factor does not divide was rounded up: take the size of the reference.
-        surplus = [m - n for m, n in zip(case.shape[:2], reference.shape[:2], strict=True)]
-        if all(0 <= n < task.factor for n in surplus) and max(surplus) > 0:
-            measurement = np.asarray(case.problem.measurement)
-            case = build_case(task, case.name, measurement, shape=reference.shape)
+    # A side that the factor does not divide was rounded up: take the size of the reference.
+    surplus = [m - n for m, n in zip(case.shape[:2], reference.shape[:2], strict=True)]
+    if all(0 <= n < task_of(task).scale(task) for n in surplus) and max(surplus) > 0:
+        measurement = np.asarray(case.problem.measurement)
+        case = build_case(
+            task, case.name, measurement, **side_inputs._asdict(), shape=reference.shape
+        )
     if reference.shape != case.shape:
         raise InputError(
             f"{files.reference}: expected a reference of the shape of the image, {case.shape}, got "

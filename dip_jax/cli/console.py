@@ -24,7 +24,7 @@ from dip_jax.cli.cost import Machine, forecast_seconds, network_work, probe_mach
 from dip_jax.cli.plan import Plan
 from dip_jax.config import Config
 from dip_jax.engine.restore import num_networks
-from dip_jax.presets import DEFAULT_PRESETS, PRESETS, build_config
+from dip_jax.presets import PRESETS, build_config
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath
 
@@ -168,7 +168,7 @@ _PRESET_SHAPE = (256, 256, 3)
 
 
 def _marked_name(name: str) -> str:
-    is_default = DEFAULT_PRESETS[PRESETS[name].task] == name
+    is_default = PRESETS[name].task == name
     return name + "*" * is_default
 
 

@@ -13,6 +13,7 @@ from dip_jax.base import Case
 from dip_jax.config import Config
 from dip_jax.errors import InputError
 from dip_jax.problem import MIN_NOISE_STD, informative_mask
+from dip_jax.tasks.settings import check_settings
 
 _MIN_SIDE = 16
 _MIN_BLOCKS = 256
@@ -100,8 +101,10 @@ def resolve_noise(case: Case, config: Config) -> Case:
       The case; unchanged if the settings need no noise level.
 
     Raises:
-      InputError: If sampling needs a noise level that is neither known nor can be estimated.
+      InputError: If the settings do not fit the task (`check_settings`), or sampling needs a noise level that is
+        neither known nor can be estimated.
     """
+    check_settings(config)  # each case passes here before its fit, also from Python
     if config.fit.method == "sgld":
         counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
         return case if config.sgld.sampler == "paper" or counts_photons else _for_sampler(case)

@@ -12,7 +12,6 @@ from dip_jax.errors import InputError
 from dip_jax.operators.checks import adjoint
 from dip_jax.operators.from_file import CustomOperator
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
-from dip_jax.presets import DEFAULT_PRESETS
 from dip_jax.tasks.cases import build_case, operator_class, restore_known_values
 from dip_jax.tasks.geometry import misfit_notes
 from dip_jax.tasks.simulate import simulate_case
@@ -22,10 +21,6 @@ def hole(image):
     mask = np.ones(image.shape[:2], np.float32)
     mask[5:9, 5:9] = 0
     return mask
-
-
-def test_every_task_has_a_preset_of_its_name():
-    assert set(DEFAULT_PRESETS) == set(TASKS)
 
 
 def test_missing_pixels_do_not_affect_the_case(image):
