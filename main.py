@@ -278,15 +278,15 @@ def _load_plugins() -> tuple[str, ...]:
         return ()
     from dip_jax.tasks.plugin import load_plugin
 
-    _divide_cpu()  # before a plugin uses a device
+    _divide_cpu(FLAGS.cpu_devices)  # before a plugin uses a device
     return tuple(load_plugin(path) for path in FLAGS.plugin)
 
 
-def _divide_cpu() -> None:
+def _divide_cpu(number: int | None) -> None:
     import jax
 
-    if FLAGS.cpu_devices not in (None, jax.config.values["jax_num_cpu_devices"]):
-        jax.config.update("jax_num_cpu_devices", FLAGS.cpu_devices)
+    if number not in (None, jax.config.values["jax_num_cpu_devices"]):
+        jax.config.update("jax_num_cpu_devices", number)
 
 
 def _choose_mode(given: frozenset[str]) -> Literal["demo", "plan", "compare", "restore"]:
@@ -427,7 +427,7 @@ def dispatch(request: Request) -> "list[Summary]":
 
     if request.keep_compiled:
         program_cache.keep_compiled()
-    _divide_cpu()
+    _divide_cpu(request.cpu_devices)
     if not request.processes["distributed"]:  # processes meet before they use a device
         require_platform()
     config, output, files = request.config, request.output, InputFiles(**request.files)

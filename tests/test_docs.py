@@ -116,6 +116,8 @@ folder = "checkpoints"
 """
 # Names that mean something else for one span.
 OWN_NAMES = {
+    'build_config("interlaced")': "register_task(Task('interlaced'))",
+    'register_task(task, preset={"fit.num_steps": 2000})': "task = Task('other')",
     "params_from_torch(config.net, state)": "state = torch_state(params)",
     "skimage.transform.radon(image, angles, circle=False)": "image = image[:, :, 0]",
 }
@@ -215,8 +217,13 @@ def test_every_flag_preset_and_comparison_in_a_page_exists(page):
         assert set(names.split(",")) <= {*PRESETS, *COMPARISONS}
 
 
-def test_every_command_in_a_page_has_settings_that_exist(tmp_path):
+@pytest.mark.usefixtures("registered")
+def test_every_command_in_a_page_has_settings_that_exist(tmp_path, monkeypatch):
     install(tmp_path)  # the library of a bucket is not a requirement
+    monkeypatch.chdir(tmp_path)
+    for block in (block for parameters in BLOCKS for block in parameters.values[1:]):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / name[1]).write_text(block)
     found = [
         arguments
         for text in PAGES.values()

@@ -30,6 +30,12 @@ dip_jax.register_task(
     about="every other row",
 )
 """
+FAILING = """
+import dip_jax
+
+dip_jax.register_task(dip_jax.Task("fails", shape=lambda *_: {}["side"]))
+dip_jax.register_task(dip_jax.Task("nothing", shape=lambda *_: None))
+"""
 TASK = ("--plugin=mine.py", "--task=striped", *QUICK)
 
 
@@ -123,6 +129,8 @@ def test_a_run_is_resumed_only_with_its_plugin_unchanged(run, folder):
             [*TASK, "--operator=mine.py:even_rows"],
             "An operator belongs to custom, got task striped",
         ),
+        (["--plugin=fails.py", "--task=fails", *QUICK], "The task fails fails: KeyError: 'side'"),
+        (["--plugin=fails.py", "--task=nothing", *QUICK], "The task nothing fails: TypeError"),
         ([*TASK, "--set=fit.code=image", "--set=net.input_depth=3"], "fit.code=image belongs to"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -131,6 +139,7 @@ def test_a_mistake_is_reported_in_a_sentence_and_nothing_is_written(run, folder,
     (folder / "same.py").write_text(PLUGIN + "# the same name\n")
     (folder / "exits.py").write_text("import sys\nsys.exit(0)\n")
     (folder / "empty.py").write_text("")
+    (folder / "fails.py").write_text(FAILING)
     status, _, errors = run(*args, "--input=field.png", "--output=out")
     assert status == 2
     assert words in errors

@@ -25,7 +25,7 @@ from dip_jax.keys import image_key, simulation_key
 from dip_jax.operators.basic import Mask
 from dip_jax.storage.paths import AnyPath, as_os_error, file_version, local_copy
 from dip_jax.tasks.cases import build_case
-from dip_jax.tasks.registry import require_side_input, task_of
+from dip_jax.tasks.registry import reported_errors, require_side_input, task_of
 from dip_jax.tasks.simulate import simulate_case
 from dip_jax.tasks.task import MeasurementFile, SideInputs
 
@@ -86,7 +86,7 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
     Raises:
       InputError: If a file is missing, cannot be read, or does not fit the task or the other files.
     """
-    with _local(files) as local:
+    with reported_errors(config.task), _local(files) as local:
         return _load(config, name, local, max_pixels)
 
 
@@ -94,9 +94,9 @@ def _load(config: Config, name: str, files: ImageFiles, max_pixels: int) -> Load
     stored, measurement = _read_measurement(config.task, files, max_pixels)
     side_inputs, side_notes = _read_side_inputs(config.task, files, measurement, max_pixels)
     # Whatever lies in the holes must not set the range of values; 8 bits have a fixed one.
-    has_range = stored is not None and stored.dtype != np.uint8
-    if side_inputs.mask is not None and has_range:
-        used = side_inputs.mask[..., np.newaxis] > 0
+    has_holes = side_inputs.mask is not None and task_of(config.task).measurement == "image"
+    if has_holes and stored is not None and stored.dtype != np.uint8:
+        used = np.asarray(side_inputs.mask)[..., np.newaxis] > 0
         stored, measurement = _read_measurement(config.task, files, max_pixels, used)
     notes = () if stored is None else stored.notes
     notes += side_notes

@@ -21,7 +21,7 @@ from dip_jax.operators.bayer import Bayer
 from dip_jax.operators.checks import adjoint, check_operator
 from dip_jax.operators.sensing import SubsampledFourier
 from dip_jax.tasks.geometry import geometry_notes
-from dip_jax.tasks.registry import is_built_in, require_side_input, task_of
+from dip_jax.tasks.registry import is_built_in, reported_errors, require_side_input, task_of
 from dip_jax.tasks.task import Shape, SideInputs, Task
 
 _MAX_IMAGE = 3.0  # 99 % quantile of an image in [0, 1] with the strongest noise, or of a preview from few angles
@@ -144,7 +144,8 @@ def operator_class(config: TaskConfig) -> type[Operator]:
       'Mask'
     """
     find_class = task_of(config).operator_class
-    return Operator if find_class is None else find_class(config)
+    with reported_errors(config):
+        return Operator if find_class is None else find_class(config)
 
 
 def restore_known_values(

@@ -13,12 +13,10 @@ from dip_jax.operators.sensing import (
     random_frequencies,
     random_matrix,
 )
-from dip_jax.tasks.task import MeasurementFile, Shape, SideInputs, Task
+from dip_jax.tasks.task import Derived, Measured, MeasurementFile, Preview, Shape, SideInputs, Task
 
 
-def _prepare(
-    config: TaskConfig, measurement: np.ndarray, side_inputs: SideInputs
-) -> tuple[np.ndarray, SideInputs]:
+def _prepare(config: TaskConfig, measurement: np.ndarray, side_inputs: SideInputs) -> Measured:
     """Moves frequency 0 to the corner."""
     if config.frequencies != "center":
         return measurement, side_inputs
@@ -45,13 +43,11 @@ def _operator_class(config: TaskConfig) -> type[Operator]:
 
 def _preview(
     config: TaskConfig, measurement: np.ndarray, problem: Problem, shape: Shape
-) -> tuple[np.ndarray, str]:
+) -> Preview:
     return np.asarray(adjoint(problem.operator, shape)(problem.measurement)), "adjoint"
 
 
-def _derive(
-    config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs
-) -> tuple[SideInputs, tuple[str, ...]]:
+def _derive(config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs) -> Derived:
     """The mask of the values that are not 0, if no mask is given."""
     if side_inputs.mask is not None:
         return side_inputs, ()

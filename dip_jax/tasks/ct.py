@@ -9,7 +9,7 @@ from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
 from dip_jax.operators.radon import Radon, num_detectors
 from dip_jax.tasks.baselines import filtered_back_projection
-from dip_jax.tasks.task import Shape, SideInputs, Task
+from dip_jax.tasks.task import Preview, Shape, SideInputs, Task
 
 
 def _num_angles(config: TaskConfig) -> int:
@@ -48,7 +48,7 @@ def _operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> Rado
 
 def _preview(
     config: TaskConfig, measurement: np.ndarray, problem: Problem, shape: Shape
-) -> tuple[np.ndarray, str]:
+) -> Preview:
     estimate = filtered_back_projection(
         measurement, shape, angles=config.angles, center=config.detector_center
     )

@@ -19,7 +19,7 @@ from dip_jax.operators.jpeg_intervals import (
     matching_fraction,
 )
 from dip_jax.tasks.eight_bits import eight_bit_channels
-from dip_jax.tasks.task import MeasurementFile, Shape, SideInputs, Task
+from dip_jax.tasks.task import Derived, Measured, MeasurementFile, Preview, Shape, SideInputs, Task
 
 
 def _shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: SideInputs) -> Shape:
@@ -42,13 +42,11 @@ def _operator_class(config: TaskConfig) -> type[Operator]:
 
 def _preview(
     config: TaskConfig, measurement: np.ndarray, problem: Problem, shape: Shape
-) -> tuple[np.ndarray, str]:
+) -> Preview:
     return measurement.astype(np.float32), "decoded"
 
 
-def _derive(
-    config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs
-) -> tuple[SideInputs, tuple[str, ...]]:
+def _derive(config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs) -> Derived:
     if config.jpeg != "intervals":
         return side_inputs, ()
     jpeg, why_not = _read_coefficients(file.path, file.measurement)
@@ -74,9 +72,7 @@ def _read_coefficients(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None,
     return jpeg, ""
 
 
-def _degrade(
-    config: TaskConfig, reference: np.ndarray, side_inputs: SideInputs
-) -> tuple[np.ndarray, SideInputs]:
+def _degrade(config: TaskConfig, reference: np.ndarray, side_inputs: SideInputs) -> Measured:
     """The decoded image of a JPEG file, and the side inputs with the file."""
     channels = eight_bit_channels(reference)
     merged = channels[0] if len(channels) == 1 else Image.merge("RGB", channels)

@@ -7,7 +7,7 @@ from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
 from dip_jax.operators.bayer import Bayer
 from dip_jax.tasks.baselines import demosaic_bilinear
-from dip_jax.tasks.task import MeasurementFile, Shape, SideInputs, Task
+from dip_jax.tasks.task import Derived, MeasurementFile, Preview, Shape, SideInputs, Task
 
 
 def _shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: SideInputs) -> Shape:
@@ -31,13 +31,11 @@ def _operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> Baye
 
 def _preview(
     config: TaskConfig, measurement: np.ndarray, problem: Problem, shape: Shape
-) -> tuple[np.ndarray, str]:
+) -> Preview:
     return demosaic_bilinear(measurement, config.pattern), "bilinear"
 
 
-def _derive(
-    config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs
-) -> tuple[SideInputs, tuple[str, ...]]:
+def _derive(config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs) -> Derived:
     """A note if the file states another pattern."""
     pattern = None if file.stored is None else file.stored.tags.bayer_pattern
     if pattern in (None, config.pattern):

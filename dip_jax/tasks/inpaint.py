@@ -8,7 +8,7 @@ from dip_jax.base import Array
 from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
 from dip_jax.operators.basic import Mask
-from dip_jax.tasks.task import MeasurementFile, Shape, SideInputs, Task
+from dip_jax.tasks.task import Derived, MeasurementFile, Shape, SideInputs, Task
 
 
 def _operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> Mask:
@@ -23,9 +23,7 @@ def _operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> Mask
     return Mask(jnp.asarray((mask > 0).astype(np.float32)[..., None]))
 
 
-def _derive(
-    config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs
-) -> tuple[SideInputs, tuple[str, ...]]:
+def _derive(config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs) -> Derived:
     """The mask of transparent pixels, if no mask is given; and the fraction of missing pixels."""
     source, stored = "", file.stored
     if side_inputs.mask is None and stored is not None and stored.alpha is not None:

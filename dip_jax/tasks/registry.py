@@ -1,9 +1,11 @@
 """The tasks by name: those of this package, and those that users register."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from dip_jax.config import TASKS, Config, TaskConfig, add_task_name, replace_fields
-from dip_jax.errors import InputError
+from dip_jax.errors import InputError, describe_error
 from dip_jax.presets import COMPARISONS, PRESETS, TASK_DEFAULTS, Preset
 from dip_jax.tasks.compressed_sensing import COMPRESSED_SENSING
 from dip_jax.tasks.ct import CT
@@ -47,6 +49,21 @@ def is_built_in(task: Task) -> bool:
 def registered_tasks() -> dict[str, Task]:
     """Returns the tasks that users have registered, by name."""
     return {name: task for name, task in _tasks.items() if not is_built_in(task)}
+
+
+@contextlib.contextmanager
+def reported_errors(config: TaskConfig) -> Iterator[None]:
+    """A context in which any error is an `InputError` that names the task, if a user registered it."""
+    try:
+        yield
+    except (InputError, OSError, MemoryError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # the user's code may raise anything, and exit
+        if is_built_in(task_of(config)):
+            raise
+        raise InputError(
+            f"The task {config.name} fails: {type(error).__name__}: {describe_error(error)}."
+        ) from error
 
 
 def tasks_with_setting(field: str) -> tuple[str, ...]:

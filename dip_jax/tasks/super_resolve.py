@@ -8,18 +8,16 @@ from dip_jax.config import TaskConfig
 from dip_jax.operators.downsample import Downsample
 from dip_jax.tasks.baselines import upsample_bicubic
 from dip_jax.tasks.eight_bits import eight_bit_channels
-from dip_jax.tasks.task import Shape, SideInputs, Task
+from dip_jax.tasks.task import Measured, Preview, Shape, SideInputs, Task
 
 
 def _preview(
     config: TaskConfig, measurement: np.ndarray, problem: Problem, shape: Shape
-) -> tuple[np.ndarray, str]:
+) -> Preview:
     return upsample_bicubic(measurement, config.factor, shape), "bicubic"
 
 
-def _degrade(
-    config: TaskConfig, reference: np.ndarray, side_inputs: SideInputs
-) -> tuple[np.ndarray, SideInputs]:
+def _degrade(config: TaskConfig, reference: np.ndarray, side_inputs: SideInputs) -> Measured:
     """The image reduced by Pillow's Lanczos filter in 8 bits, `[ceil(H / f), ceil(W / f), C]`."""
     factor, (height, width, _) = config.factor, reference.shape
     margins = [(0, -height % factor), (0, -width % factor), (0, 0)]

@@ -44,6 +44,15 @@ class MeasurementFile(NamedTuple):
     """The pixels, or the array."""
 
 
+Measured = tuple[np.ndarray, SideInputs]
+"""A measurement with its side inputs."""
+Derived = tuple[SideInputs, tuple[str, ...]]
+"""Side inputs with notes for the user."""
+
+Preview = tuple[np.ndarray, str]
+"""An estimate `[H, W, C]` with its label."""
+
+
 def _one(config: TaskConfig) -> int:
     return 1
 
@@ -91,9 +100,7 @@ class Task:
     """Whether a Gaussian noise level that is not stated counts as 0, not as unknown."""
 
     # From a measurement to a case.
-    prepare: (
-        Callable[[TaskConfig, np.ndarray, SideInputs], tuple[np.ndarray, SideInputs]] | None
-    ) = None
+    prepare: Callable[[TaskConfig, np.ndarray, SideInputs], Measured] | None = None
     """`prepare(config, measurement, side_inputs)` returns both in the convention of the operator; None if they are."""
     scale: Callable[[TaskConfig], int] = _one
     """`scale(config)` returns the factor by which each side of the image exceeds that of the measurement."""
@@ -105,16 +112,11 @@ class Task:
     operator_class: Callable[[TaskConfig], type[Operator]] | None = None
     """`operator_class(config)` returns the class of the operator before an image is read, so that images of similar
     sizes are read one after the other. None means unknown."""
-    preview: Callable[[TaskConfig, np.ndarray, Problem, Shape], tuple[np.ndarray, str]] | None = (
-        None
-    )
-    """`preview(config, measurement, problem, shape)` returns an estimate `[H, W, C]` by a classical method and its
-    label; for an `array`, in the unit of the measurement. None means the measurement itself if it is an image, or the
+    preview: Callable[[TaskConfig, np.ndarray, Problem, Shape], Preview] | None = None
+    """`preview(config, measurement, problem, shape)` returns an estimate by a classical method, with its label; for an
+    `array`, in the unit of the measurement. None means the measurement itself if it is an image, or the
     adjoint."""
-    derive: (
-        Callable[[TaskConfig, MeasurementFile, SideInputs], tuple[SideInputs, tuple[str, ...]]]
-        | None
-    ) = None
+    derive: Callable[[TaskConfig, MeasurementFile, SideInputs], Derived] | None = None
     """`derive(config, file, side_inputs)` adds side inputs that follow from the file of the measurement, and notes for
     the user. None means that there are none."""
 
@@ -122,9 +124,7 @@ class Task:
     draw: Callable[[Array, TaskConfig, Shape, SideInputs], SideInputs] | None = None
     """`draw(key, config, shape, side_inputs)` adds random side inputs that are not given. None means that there are
     none."""
-    degrade: (
-        Callable[[TaskConfig, np.ndarray, SideInputs], tuple[np.ndarray, SideInputs]] | None
-    ) = None
+    degrade: Callable[[TaskConfig, np.ndarray, SideInputs], Measured] | None = None
     """`degrade(config, reference, side_inputs)` returns the measurement without noise, and the side inputs. None means
     that the operator makes the measurement."""
     noise_std: float | None = 0.0
