@@ -25,3 +25,6 @@ def check(case: dip_jax.Case, image: dip_jax.StoredImage) -> None:
     loss: Callable[..., object] = dip_jax.losses.gaussian
     assert_type(dip_jax.operators.Chain(tuple(operators)).is_linear, bool)
     assert_type(loss, Callable[..., object])
+    assert_type(dip_jax.Task("mine").noise_std, float | None)
+    register: Callable[[dip_jax.Task], None] = dip_jax.register_task
+    register(dip_jax.Task("mine"))
