@@ -10,6 +10,7 @@ import numpy as np
 from dip_jax.base import Case, Posterior, Result, Status, network_label
 from dip_jax.config import Config
 from dip_jax.engine.case_queue import QueuedCase
+from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus
 from dip_jax.nets import num_params
@@ -86,6 +87,26 @@ class ActiveNetwork:
         if not log["step"].size:
             return None
         return {name: values[-1] for name, values in log.items() if name != "trace"}
+
+    def observe(self, slots: Slots, num_steps: int) -> Observation | None:
+        """Returns what the network has reached; None if the last chunk made no step.
+
+        Args:
+          slots: The slots.
+          num_steps: Maximum number of steps.
+        """
+        values = self.last_values()
+        if values is None:
+            return None
+        return Observation(
+            slots,
+            self.index,
+            name=self.label,
+            case=self.case,
+            step=self.num_steps,
+            num_steps=num_steps,
+            values={name: float(value) for name, value in values.items() if name != "step"},
+        )
 
     def save(self, slots: Slots) -> SavedNetwork:
         """Returns the network as a checkpoint stores it."""

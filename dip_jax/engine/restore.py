@@ -11,6 +11,7 @@ from typing import Any
 from dip_jax.base import Case, Result, Status
 from dip_jax.config import Config, StopConfig
 from dip_jax.engine.merge import merge
+from dip_jax.engine.observation import Observation
 from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each
 from dip_jax.errors import InputError
 from dip_jax.tasks.noise_level import resolve_noise
@@ -30,6 +31,8 @@ def restore_many(
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[Observation], None] | None = None,
+    every: int = 100,
 ) -> Iterator[Result]:
     """Restores images, each with its own networks, and yields results as they finish.
 
@@ -48,13 +51,17 @@ def restore_many(
       on_progress: Called between chunks of steps.
       should_stop: Called between chunks of steps; True saves the networks in progress, yields their current
         estimates as `interrupted`, and ends the run.
+      on_step: Called every `every` steps of each network, and at its end, with an `Observation`: its step, its last
+        values, and on request its estimate and its whole state. The fit that sampling is compared with is left out.
+      every: Number of steps between two calls of `on_step`. Chunks of steps end there, so a small number costs time.
 
     Yields:
       A result for each case. Its status is `stopped` (by the stopping rule), `done` (all steps), `diverged`,
       `interrupted`, or `failed`. A failed result has an `error`; every other has the best `image` so far.
 
     Raises:
-      InputError: If sampling needs a noise level that is neither known nor can be estimated.
+      InputError: If `every` is not positive, or sampling needs a noise level that is neither known nor can be
+        estimated.
 
     Example:
       >>> import numpy as np
@@ -66,9 +73,11 @@ def restore_many(
       >>> [(result.name, result.status.value) for result in restore_many(cases, config)]
       [('a', 'done'), ('b', 'done')]
     """
+    if every < 1:
+        raise InputError(f"Expected `every` to be at least 1, got {every}; 100 is the default.")
     if max_cases is None and isinstance(cases, Sized):
         max_cases = len(cases)
-    hooks = RunHooks(devices, store, on_progress, should_stop)
+    hooks = RunHooks(devices, store, on_progress, should_stop, on_step, every)
     resolved = (resolve_noise(case, config) for case in cases)
     number = num_networks(config)
     if number == 1 and config.fit.method == "fit":
@@ -116,6 +125,8 @@ def restore(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[Observation], None] | None = None,
+    every: int = 100,
 ) -> list[Result]:
     """Restores images, each with its own networks; see `restore_many`.
 
@@ -124,12 +135,14 @@ def restore(
       config: The settings.
       on_progress: Called between chunks of steps.
       should_stop: Called between chunks of steps; True ends the run with the current estimates.
+      on_step: Called every `every` steps of each network, and at its end; see `restore_many`.
+      every: Number of steps between two calls of `on_step`.
 
     Returns:
       A result for each case that was started, in the order of the cases.
 
     Raises:
-      InputError: If two cases have the same name, or the run needs more memory than is available, with the amount
+      InputError: If two cases have the same name, `every` is not positive, or the run needs more memory than is available, with the amount
         and the settings that lower it. Any other error of a case is raised unchanged.
 
     Example:
@@ -146,7 +159,14 @@ def restore(
     if len(set(names)) < len(names):
         raise InputError(f"Expected unique names of cases, got {names}; rename the cases.")
     results = {}
-    for result in restore_many(cases, config, on_progress=on_progress, should_stop=should_stop):
+    for result in restore_many(
+        cases,
+        config,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        on_step=on_step,
+        every=every,
+    ):
         if result.error is not None:
             raise result.error
         results[result.name] = result
@@ -166,7 +186,8 @@ def _with_point_estimate(merged: Result, case: Case, config: Config, hooks: RunH
     """Adds the result of a fit with as many steps; the other networks wait for it."""
     fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
     config = dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
-    results = list(restore_each([case], config, hooks._replace(store=None), max_cases=1))
+    hooks = hooks._replace(store=None, on_step=None)
+    results = list(restore_each([case], config, hooks, max_cases=1))
     if results and results[0].status == Status.DONE:
         return merged._replace(point_estimate=results[0])
     note = "the fit for comparison was not finished, so it is left out"

@@ -16,6 +16,7 @@ from dip_jax.config import Config
 from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
 from dip_jax.engine.case_queue import CaseQueue, read_ahead
 from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
 
@@ -64,6 +65,11 @@ class RunHooks(NamedTuple):
     """Called between chunks."""
     should_stop: Callable[[], bool] = lambda: False
     """Called between chunks; True saves the networks in progress and ends the run."""
+    on_step: Callable[[Observation], None] | None = None
+    """Called every `every` steps of a network with what it has reached, and once more at its end if the last step is
+    no multiple. A network that is interrupted has not reached its end."""
+    every: int = 100
+    """Number of steps between two calls of `on_step`."""
 
 
 class Ending(enum.Enum):
@@ -140,6 +146,7 @@ class Scheduler:
                 return Ending.FAILED
             if self._hooks.on_progress is not None:
                 self._hooks.on_progress(self._progress(sizer.steps_per_second))
+            self._observe(status)
             for index in [i for i in self._active if not status.is_active[i]]:
                 yield self._finish(index, status)
             should_stop = self._hooks.should_stop()
@@ -169,11 +176,30 @@ class Scheduler:
     def _advance(self, sizer: ChunkSizer) -> SlotStatus:
         """Runs a chunk of steps in all slots and appends it to the logs."""
         sizer.start()
-        status, logs = self._slots.advance(sizer.count)
+        status, logs = self._slots.advance(min(sizer.count, self._steps_to_next_call()))
         sizer.update(int(np.max((logs["step"] >= 0).sum(axis=1))))
         for network in self._active.values():
             network.append(status, logs)
         return status
+
+    def _steps_to_next_call(self) -> int:
+        """The number of steps after which the first network is due for `on_step`; a chunk is no longer."""
+        if self._hooks.on_step is None:
+            return self._config.run.chunk
+        every = self._hooks.every
+        return min(every - network.num_steps % every for network in self._active.values())
+
+    def _observe(self, status: SlotStatus) -> None:
+        """Calls `on_step` for each network that made steps and is due or finished."""
+        if self._hooks.on_step is None:
+            return
+        for index, network in self._active.items():
+            if network.num_steps % self._hooks.every and status.is_active[index]:
+                continue
+            observation = network.observe(self._slots, self._config.fit.num_steps)
+            if observation is not None:
+                self._hooks.on_step(observation)
+                observation.close()
 
     def _finish(self, index: int, status: SlotStatus) -> Result:
         """Frees the slot of a finished network and returns its result."""
