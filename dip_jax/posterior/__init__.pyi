@@ -1,4 +1,5 @@
 from . import gaussian_process as gaussian_process
+from .arviz_data import to_arviz as to_arviz
 from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
 from .calibration import calibrate_scaled as calibrate_scaled
