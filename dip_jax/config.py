@@ -543,6 +543,11 @@ class RunConfig(Section):
     """Number of latest checkpoints that are kept."""
     max_memory: float | None = number(None, 0, open_low=True)
     """Memory in GB that a run may use; None for all available memory."""
+    log: Literal["none", "tensorboard", "wandb"] = "none"
+    """Logs that a run with an output folder writes while it goes on; see `report.loggers`. They need the package
+    tensorboardX or wandb."""
+    log_every: int = number(100, 1)
+    """Steps of a network between two entries of its log. A chunk ends there."""
 
 
 @dataclasses.dataclass(frozen=True)

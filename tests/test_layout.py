@@ -121,6 +121,10 @@ def test_modules_import_each_other_without_a_circle():
         ("jinja2", {"report"}),
         ("matplotlib", {"report", "cli"}),
         ("blackjax", {"posterior"}),
+        ("arviz", {"posterior"}),
+        ("xarray", {"posterior"}),
+        ("tensorboardX", {"report"}),
+        ("wandb", {"report"}),
     ],
 )
 def test_a_library_stays_in_its_room(library, allowed):

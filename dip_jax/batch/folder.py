@@ -24,6 +24,7 @@ from dip_jax.batch.worker import Worker
 from dip_jax.config import Config
 from dip_jax.errors import InputError, describe_error
 from dip_jax.fit import build_optimizer
+from dip_jax.report.loggers import require_logger
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath, to_path
 from dip_jax.tasks.settings import check_settings
@@ -115,6 +116,7 @@ def restore_inputs(
       OSError: If the disk is full.
     """
     folder, names = to_path(output), [lazy.name for lazy in inputs]
+    require_logger(config, folder)
     names += sorted({lazy.stack.name for lazy in inputs if lazy.stack is not None})
 
     def prepare(process: int = 0) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dip_jax.config import Config, from_json, to_json
 from dip_jax.errors import InputError
 from dip_jax.report.contact_sheets import contact_sheet_names
+from dip_jax.report.loggers import log_folder
 from dip_jax.report.manifest import STATE_FOLDER, Manifest, is_image_file
 from dip_jax.report.summary import remove_summary
 from dip_jax.storage.atomic import write_text
@@ -75,6 +76,7 @@ def prepare_folder(
     if not resume:
         # The state and the summaries of another run must not count as those of this run.
         remove_folder(checkpoint_folder(folder))
+        remove_folder(log_folder(folder))
         for name in names:
             with contextlib.suppress(OSError):
                 remove_summary(folder, name)

@@ -16,6 +16,7 @@ from dip_jax.config import Config
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import num_networks, restore_many
 from dip_jax.engine.scheduler import Progress
+from dip_jax.report.loggers import build_logger
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath
 
@@ -97,9 +98,16 @@ class Worker:
             keep=config.run.checkpoint_keep,
             on_message=self._on_message,
         )
+        logger = build_logger(config, self._folder, on_message=self._on_message)
         try:
             with ResultWriter(
-                self._folder, config, reader, record, store, on_message=self._on_message
+                self._folder,
+                config,
+                reader,
+                record,
+                store,
+                logger=logger,
+                on_message=self._on_message,
             ) as writer:
                 for result in restore_many(
                     reader.cases(unfinished),
@@ -108,6 +116,8 @@ class Worker:
                     store=store,
                     on_progress=show,
                     should_stop=should_stop,
+                    on_step=None if logger is None else logger.on_step,
+                    every=config.run.log_every,
                 ):
                     is_partial = result.status == Status.INTERRUPTED
                     if is_partial and not interrupt.is_from_keyboard:

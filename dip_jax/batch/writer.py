@@ -13,6 +13,7 @@ from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import num_networks
 from dip_jax.errors import describe_error
 from dip_jax.report.image import report_image
+from dip_jax.report.loggers import Logger
 from dip_jax.storage.paths import AnyPath
 
 _MAX_WAITING = 4  # results in the queue; when it is full, the fits wait
@@ -29,6 +30,7 @@ class ResultWriter:
         record: RunRecord,
         store: CheckpointStore,
         *,
+        logger: Logger | None,
         on_message: Callable[[str], None],
     ):
         """Starts no thread yet.
@@ -39,11 +41,12 @@ class ResultWriter:
           reader: Has the image of each result.
           record: Gets the summary of each result.
           store: The checkpoints; those of a finished image are removed.
+          logger: Gets each result after its files are written, and is closed at the end; None to log nothing.
           on_message: Called with sentences for the user.
         """
         self._folder, self._config = folder, config
         self._reader, self._record, self._store = reader, record, store
-        self._on_message = on_message
+        self._logger, self._on_message = logger, on_message
         self._executor = ThreadPoolExecutor(1)  # one thread: matplotlib is not thread-safe
         self._queue_space = threading.Semaphore(_MAX_WAITING)
 
@@ -59,6 +62,8 @@ class ResultWriter:
     ) -> None:
         """Waits until all results are written."""
         self._executor.shutdown()
+        if self._logger is not None:
+            self._logger.close()
 
     def submit(self, result: Result) -> None:
         """Queues a result; waits while the queue is full."""
@@ -82,6 +87,8 @@ class ResultWriter:
                 for network_index in range(num_networks(self._config)):
                     self._store.remove(network_label(result.name, network_index))
             self._record.add(summary)
+            if self._logger is not None:
+                self._logger.on_result(case, result)
         except Exception as error:  # any error concerns only this image, except a full disk
             if not self._record.note_disk_full(error):
                 self._record.fail(result.name, f"cannot be written: {describe_error(error)}")
