@@ -36,6 +36,8 @@ from .nets import params_from_torch as params_from_torch
 from .operators.checks import adjoint as adjoint
 from .operators.checks import check_operator as check_operator
 from .presets import build_config as build_config
+from .report.saved_run import SavedImage as SavedImage
+from .report.saved_run import load_run as load_run
 from .sgld import build_sampler as build_sampler
 from .sgld import build_sgld as build_sgld
 from .sgld import sampler_args as sampler_args

@@ -21,6 +21,8 @@ def check(case: dip_jax.Case, image: dip_jax.StoredImage) -> None:
     assert_type(dip_jax.operators.Mask(jnp.ones((4, 4, 1))).is_linear, bool)
     assert_type(dip_jax.stopping.fixed(), dip_jax.Stopper)
     assert_type(dip_jax.num_params({}), int)
+    assert_type(dip_jax.load_run("restored"), dict[str, dip_jax.SavedImage])
+    assert_type(dip_jax.load_run("restored")["photo"].std, np.ndarray | None)
     operators: Sequence[dip_jax.Operator] = [dip_jax.operators.Identity()]
     loss: Callable[..., object] = dip_jax.losses.gaussian
     assert_type(dip_jax.operators.Chain(tuple(operators)).is_linear, bool)

@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, NotRequired, TypedDict, cast, get_args, get_origin, get_type_hints
 
 from dip_jax.base import Status
+from dip_jax.errors import InputError
 from dip_jax.report.manifest import Manifest
 from dip_jax.storage.atomic import write_text
 from dip_jax.storage.paths import AnyPath, read_bytes
@@ -190,12 +191,36 @@ def remove_summary(output: AnyPath, name: str) -> None:
 def read_summary(folder: AnyPath) -> Summary | None:
     """The summary of an image, read from its `folder`; None if it is missing, damaged or incomplete."""
     try:
-        summary = json.loads(read_bytes(folder / _FILE))
-        if not _has_type(summary, Summary):
-            return None
-        return cast(Summary, {**summary, "status": Status(summary["status"])})
+        return _parse(json.loads(read_bytes(folder / _FILE)))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_run_summary(output: AnyPath) -> list[Summary]:
+    """The summaries of all images, read from the output folder of a run.
+
+    Raises:
+      InputError: If the file is damaged, or belongs to a single image.
+      OSError: If the file is missing or cannot be read.
+    """
+    path = output / _FILE
+    fault = "a damaged file; run again with --resume"
+    try:
+        loaded = json.loads(read_bytes(path))
+        if _has_type(loaded, Summary):
+            fault = "that of one image; pass the folder above"
+        elif _has_type(loaded, list[Summary]):
+            return [_parse(summary) for summary in loaded]
+    except (ValueError, RecursionError):
+        pass
+    raise InputError(f"{path}: expected the summaries of a run, got {fault}.")
+
+
+def _parse(summary: Any) -> Summary:
+    """Raises a `ValueError` for anything but a summary from JSON."""
+    if not _has_type(summary, Summary):
+        raise ValueError("keys are missing or have another type")
+    return cast(Summary, {**summary, "status": Status(summary["status"])})
 
 
 def _write(files: Manifest, content: object) -> None:

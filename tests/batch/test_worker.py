@@ -4,11 +4,13 @@ import errno
 import shutil
 
 import imageio.v3 as iio
+import numpy as np
 import pytest
 
 from dip_jax.batch import writer
 from dip_jax.batch.folder import restore_files, restore_inputs
 from dip_jax.batch.inputs import InputFiles, list_inputs
+from dip_jax.report.saved_run import load_run
 from dip_jax.report.summary import read_summary
 from tests.batch.image_folders import Run, assert_files_are_complete, draw_images
 
@@ -125,3 +127,15 @@ def test_the_progress_counts_the_images_of_the_folder(finished_run):
     assert done == sorted(done)
     assert all(p.num_done + len(p.in_progress.names) <= len(names) for p in progress)
     assert all(p.seconds_left >= 0 for p in progress)
+
+
+def test_the_output_folder_is_read_back(config, finished_run):
+    run = load_run(finished_run.output)
+    assert [saved.summary for saved in run.values()] == finished_run.summaries
+    assert list(run) == finished_run.names
+    for name, saved in run.items():
+        stored = iio.imread(finished_run.output / name / "restored.png")
+        np.testing.assert_array_equal(saved.values, stored)
+        np.testing.assert_allclose(saved.image, stored / 255, atol=1e-6)
+        assert saved.config == config
+        assert saved.curve["step"].tolist() == [0, 5]

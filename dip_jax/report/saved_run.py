@@ -1,0 +1,217 @@
+"""Reading an output folder back: summaries at once, arrays when they are asked for."""
+
+import dataclasses
+import io
+import json
+import sys
+
+import numpy as np
+
+from dip_jax.config import Config, from_json
+from dip_jax.errors import InputError
+from dip_jax.images.decode import decode
+from dip_jax.report.summary import Summary, read_run_summary
+from dip_jax.storage.paths import AnyPath, is_folder, list_folder, local_copy, read_bytes, to_path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedImage:
+    """An image in an output folder.
+
+    Each access to an array reads its file and keeps nothing, so that a loop over thousands of images needs the memory
+    of one. Images and standard deviations are `[H, W, C]` in [0, 1] units, as in a `Result`; only `values` has the
+    units of the file. Every attribute that reads a file raises an `InputError` if it is damaged or missing, and an
+    `OSError` if it cannot be accessed.
+    """
+
+    folder: AnyPath
+    """The folder of the image."""
+    summary: Summary
+    """How the image was restored, and how well."""
+    config: Config
+    """The settings of the run."""
+
+    @property
+    def path(self) -> AnyPath:
+        """The file of the restored image.
+
+        Raises:
+          InputError: If the image was not restored.
+        """
+        path = self._find("restored")
+        if path is None:
+            status, error = self.summary["status"].value, self.summary["error"]
+            raise InputError(
+                f"{self.folder}: expected a restored image, got none (status {status}: {error or 'no reason'}); "
+                "restore it with --resume."
+            )
+        return path
+
+    @property
+    def values(self) -> np.ndarray:
+        """The restored image as it is stored, `[H, W, C]` in the type of the file, without alpha."""
+        return _read_colors(self.path)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The restored image, float32 `[H, W, C]`; rounded as in the file.
+
+        Raises:
+          InputError: If the bands have a range of values each, which the summary does not record.
+        """
+        return self._to_unit_range(self.values)
+
+    @property
+    def curve(self) -> dict[str, np.ndarray]:
+        """The logged values of every tenth step, with the names of `Result.curve`; of the first of several networks.
+
+        A value that does not exist is NaN, and a name without any value is left out.
+        """
+        return self.network_curves[0]
+
+    @property
+    def network_curves(self) -> tuple[dict[str, np.ndarray], ...]:
+        """The curve of each network."""
+        path = self.folder / "metrics.jsonl"
+        return _parse_curves(path, _read(path))
+
+    @property
+    def std(self) -> np.ndarray | None:
+        """Standard deviation of the samples, or of the seeds; None for a single fit."""
+        return self._array("std.npy")
+
+    @property
+    def interval(self) -> np.ndarray | None:
+        """Limits of the 90 % interval of each value, `[2, H, W, C]`; None if nothing was sampled."""
+        return self._array("interval.npy")
+
+    @property
+    def median(self) -> np.ndarray | None:
+        """Pixelwise median of the seeds; None without several seeds."""
+        path = self._find("median")
+        return None if path is None else self._to_unit_range(_read_colors(path))
+
+    @property
+    def samples(self) -> np.ndarray | None:
+        """The kept samples `[K, H, W, C]`; None if there are none."""
+        paths = [path for path in list_folder(self.folder / "samples") if path.stem.isdigit()]
+        if not paths:
+            return None
+        paths.sort(key=lambda path: int(path.stem))
+        return np.stack([self._to_unit_range(_read_colors(path)) for path in paths])
+
+    def _find(self, stem: str) -> AnyPath | None:
+        """The file of a name whose suffix depends on the input."""
+        return next((path for path in list_folder(self.folder) if path.stem == stem), None)
+
+    def _array(self, name: str) -> np.ndarray | None:
+        path = self.folder / name
+        try:
+            data = read_bytes(path)
+        except FileNotFoundError:
+            return None
+        try:
+            return np.load(io.BytesIO(data), allow_pickle=False)
+        except Exception as error:  # numpy may raise anything on a damaged file
+            raise _damaged(path, "an array", error) from None
+
+    def _to_unit_range(self, values: np.ndarray) -> np.ndarray:
+        limits = self.summary["value_range"]
+        if limits is None:
+            raise InputError(
+                f"{self.folder}: expected one range of values, got bands with a range each, which no file records; use "
+                "`values`."
+            )
+        low, high = limits
+        return ((values.astype(np.float64) - low) / (high - low)).astype(np.float32)
+
+
+def load_run(folder: str | AnyPath) -> dict[str, SavedImage]:
+    """Reads the output folder of a run.
+
+    It reads two files. During a run, the folder lists the images that were finished some seconds before.
+
+    Args:
+      folder: The output folder, local or remote; of a comparison, the folder of one of its settings.
+
+    Returns:
+      The images by name, also those that failed.
+
+    Raises:
+      InputError: If there is no such folder, it is not an output folder, or one of the two files is damaged.
+      OSError: If a file cannot be accessed.
+
+    Example:
+      >>> import imageio.v3 as iio
+      >>> from dip_jax import InputFiles, build_config, restore_files
+      >>> iio.imwrite("photo.png", np.random.default_rng(0).integers(0, 256, (33, 33), np.uint8))
+      >>> net = ["net.kind=deep_decoder", "net.depth=1", "net.width=4", "net.input_depth=4"]
+      >>> config = build_config(overrides=["fit.num_steps=1", *net])
+      >>> summaries = restore_files(config, "restored", InputFiles(["photo.png"]))
+      >>> saved = load_run("restored")["photo"]
+      >>> saved.summary == summaries[0], saved.image.shape, saved.curve["step"].tolist()
+      (True, (33, 33, 1), [0])
+    """
+    folder = to_path(folder)
+    if not is_folder(folder):
+        raise InputError(f"{folder}: expected an output folder, got no folder; check the path.")
+    try:
+        text = read_bytes(folder / "config.json").decode(errors="replace")
+        summaries = read_run_summary(folder)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder}: expected an output folder of dip_jax, got one without config.json or summary.json ({error}); "
+            "pass the --output of a run, and finish an interrupted run with --resume."
+        ) from None
+    try:
+        config = from_json(text)
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}") from None
+    return {
+        summary["name"]: SavedImage(folder / summary["name"], summary, config)
+        for summary in summaries
+    }
+
+
+def _read(path: AnyPath) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: expected a file of a restored image, got none; restore it with --overwrite."
+        ) from None
+
+
+def _read_colors(path: AnyPath) -> np.ndarray:
+    with local_copy(path) as file:
+        colors, _ = decode(file, max_pixels=sys.maxsize).split_alpha()
+    return colors
+
+
+def _parse_curves(path: AnyPath, data: bytes) -> tuple[dict[str, np.ndarray], ...]:
+    """The curves in a `metrics.jsonl`, by network."""
+    networks: dict[int, list[dict[str, float]]] = {}
+    try:
+        for entry in map(json.loads, data.decode().splitlines()):
+            networks.setdefault(int(entry.pop("network", 1)), []).append(entry)
+        curves = tuple(_curve(entries) for _, entries in sorted(networks.items()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "lines of JSON", error) from None
+    if not curves:
+        raise _damaged(path, "lines of JSON", ValueError("it is empty"))
+    return curves
+
+
+def _curve(entries: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for entry in entries for name in entry if name != "step")
+    return {
+        "step": np.array([int(entry["step"]) for entry in entries]),
+        **{name: np.array([float(e.get(name, np.nan)) for e in entries]) for name in names},
+    }
+
+
+def _damaged(path: AnyPath, expected: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return InputError(
+        f"{path}: expected {expected}, got a damaged file ({reason}); restore the image with --overwrite."
+    )
