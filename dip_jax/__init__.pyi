@@ -22,6 +22,7 @@ from .batch.inputs import InputFiles as InputFiles
 from .batch.processes import ProcessOptions as ProcessOptions
 from .config import Config as Config
 from .engine.checkpoint import CheckpointStore as CheckpointStore
+from .engine.observation import Observation as Observation
 from .engine.restore import restore as restore
 from .engine.restore import restore_many as restore_many
 from .errors import InputError as InputError

@@ -12,6 +12,19 @@ from tests.engine.cases import assert_same_bits, assert_same_result, simulate, t
 pytestmark = [pytest.mark.xdist_group("fits"), pytest.mark.usefixtures("shared_programs")]
 
 
+@pytest.mark.parametrize("slot_mode", ["map", "vmap"])
+def test_a_chunk_of_blocks_ends_at_a_multiple_too(image, monkeypatch, slot_mode):
+    # As on a GPU, where the host is asked only after a block of steps.
+    monkeypatch.setattr("dip_jax.engine.step_loop.block_length", lambda: 4)
+    config, seen = tiny_config("stop.rule=fixed", f"run.slot_mode={slot_mode}"), []
+
+    def keep(observation):
+        seen.append((observation.step, int(observation.state.state.step)))
+
+    restore([simulate(image, config)], config, on_step=keep, every=5)
+    assert seen == [(5, 5), (10, 10), (12, 12)]
+
+
 @pytest.mark.parametrize(
     ("every", "expected"),
     [(1, range(1, 13)), (4, (4, 8, 12)), (5, (5, 10, 12)), (7, (7, 12)), (100, (12,))],

@@ -124,6 +124,7 @@ def test_wandb_gets_the_values_and_images_of_each_network(case, result, tmp_path
     logger.on_step(observation_of(case, 10, result.image, name="photo, network 2", loss=2.0))
     logger.on_result(case, result)
     logger.close()
+    sys.modules["wandb"].teardown()  # waits for the process that writes the files
     runs = {
         run["name"]: run for run in map(read_wandb, log_folder(tmp_path / "out").rglob("*.wandb"))
     }
