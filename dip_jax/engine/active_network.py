@@ -99,13 +99,13 @@ class ActiveNetwork:
         if values is None:
             return None
         return Observation(
-            slots,
-            self.index,
             name=self.label,
             case=self.case,
             step=self.num_steps,
             num_steps=num_steps,
             values={name: float(value) for name, value in values.items() if name != "step"},
+            _slots=slots,
+            _index=self.index,
         )
 
     def save(self, slots: Slots) -> SavedNetwork:

@@ -1,5 +1,6 @@
 """What a network has reached after some of its steps; a callback gets it every N steps."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -9,6 +10,7 @@ from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Observation:
     """A network in progress, or one that has just finished.
 
@@ -16,41 +18,21 @@ class Observation:
     costs nothing. Read them during the callback: afterwards the slot makes further steps.
     """
 
-    def __init__(
-        self,
-        slots: Slots,
-        index: int,
-        *,
-        name: str,
-        case: Case,
-        step: int,
-        num_steps: int,
-        values: dict[str, float],
-    ):
-        """Copies nothing yet.
-
-        Args:
-          slots: The slots; the one of the network holds its state.
-          index: The slot of the network.
-          name: As in the attributes.
-          case: As in the attributes.
-          step: As in the attributes.
-          num_steps: As in the attributes.
-          values: As in the attributes.
-        """
-        self.name = name
-        """Label of the network, see `network_label`."""
-        self.case = case
-        """The case of the network."""
-        self.step = step
-        """Number of steps made."""
-        self.num_steps = num_steps
-        """Maximum number of steps."""
-        self.values = values
-        """Values of the last step, with the names of `Result.curve`: `loss`, `psnr`, `psnr_average`, `signal_RULE`, ...
-        A value that does not exist is NaN."""
-        self._slots: Slots | None = slots
-        self._index = index
+    name: str
+    """Label of the network, see `network_label`."""
+    case: Case
+    """The case of the network."""
+    step: int
+    """Number of steps made."""
+    num_steps: int
+    """Maximum number of steps."""
+    values: dict[str, float]
+    """Values of the last step, with the names of `Result.curve`: `loss`, `psnr`, `psnr_average`, `signal_RULE`, ... A
+    value that does not exist is NaN."""
+    _slots: Slots | None = dataclasses.field(repr=False)
+    """The slots, of which one holds the state of the network; None after the callback."""
+    _index: int = dataclasses.field(repr=False)
+    """The slot of the network."""
 
     @functools.cached_property
     def image(self) -> np.ndarray:

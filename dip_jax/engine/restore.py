@@ -142,8 +142,8 @@ def restore(
       A result for each case that was started, in the order of the cases.
 
     Raises:
-      InputError: If two cases have the same name, `every` is not positive, or the run needs more memory than is available, with the amount
-        and the settings that lower it. Any other error of a case is raised unchanged.
+      InputError: If two cases have the same name, `every` is not positive, or the run needs more memory than is
+        available, with the amount and the settings that lower it. Any other error of a case is raised unchanged.
 
     Example:
       >>> import numpy as np

@@ -1,5 +1,6 @@
 """The logs of a run in its output folder."""
 
+import signal
 import sys
 import warnings
 from unittest import mock
@@ -8,6 +9,7 @@ import pytest
 
 from dip_jax.batch.folder import restore_files
 from dip_jax.batch.inputs import InputFiles
+from dip_jax.batch.processes import ProcessOptions
 from dip_jax.config import replace_fields
 from dip_jax.errors import InputError
 from dip_jax.report.loggers import log_folder
@@ -72,3 +74,32 @@ def test_without_the_package_nothing_is_written(logged, finished_run, tmp_path, 
     with pytest.raises(InputError, match=r"expects the package tensorboardX"):
         restore_files(logged, tmp_path / "out", InputFiles([finished_run.source]))
     assert not (tmp_path / "out").exists()
+
+
+def test_each_process_logs_its_own_images(logged, tmp_path):
+    names, output = draw_images(tmp_path / "in", 3), tmp_path / "out"
+    for process_id, logged_names in ((1, names[1:2]), (0, names)):
+        restore_files(
+            logged,
+            output,
+            InputFiles([tmp_path / "in"]),
+            resume=True,
+            processes=ProcessOptions(num_processes=2, process_id=process_id),
+        )
+        assert logged_steps(output) == {name: [4, 6] for name in logged_names}
+
+
+def test_an_interrupted_image_continues_its_log(logged, tmp_path):
+    (name,), output = draw_images(tmp_path / "in", 1), tmp_path / "out"
+    files = InputFiles([tmp_path / "in"])
+
+    def interrupt_at_4(progress):
+        if progress.in_progress.steps == (4,):
+            signal.raise_signal(signal.SIGINT)
+
+    (summary,) = restore_files(logged, output, files, on_progress=interrupt_at_4)
+    assert (summary["status"], summary["num_steps"]) == ("interrupted", 4)
+    assert logged_steps(output) == {name: [4]}
+    (summary,) = restore_files(logged, output, files, resume=True)
+    assert summary["status"].is_finished
+    assert logged_steps(output) == {name: [4, 6]}
