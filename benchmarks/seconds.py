@@ -35,7 +35,7 @@ from benchmarks.records import SOURCES, append_row, clean_images, psnr, read_row
 from benchmarks.step import Ours, Torch
 from dip_jax.base import Case, Result
 from dip_jax.config import Config, replace_fields
-from dip_jax.engine.restore import num_networks, restore_many
+from dip_jax.engine.restore import restore_many
 from dip_jax.errors import InputError
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
@@ -112,7 +112,7 @@ def time_steps(settings: dict[str, Config], side: int) -> list[Row]:
     builders: dict[tuple[str, str], Callable[[], Run]] = {}
 
     def build_ours(config: Config) -> Run:
-        number = num_networks(config)
+        number = config.num_networks
         return Ours(replace_fields(config, {**endless, "run.slots": number}), side, number).run
 
     for label, config in settings.items():
@@ -133,7 +133,7 @@ def time_steps(settings: dict[str, Config], side: int) -> list[Row]:
             "label": label,
             "library": library,
             "side": side,
-            "num_networks": num_networks(settings[label]),
+            "num_networks": settings[label].num_networks,
             **times[name],
         }
         for name, (label, library) in names.items()

@@ -22,9 +22,10 @@ import numpy as np
 
 from benchmarks.layers import rates, step_flops
 from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, arithmetic
-from dip_jax.config import Config, NetConfig
+from dip_jax.config import DEFAULT_LEARNING_RATE, Config, NetConfig
 from dip_jax.engine import step_loop
 from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.slots import Slots
 from dip_jax.nets import build_net, params_from_torch
@@ -40,6 +41,7 @@ class Ours:
 
     def __init__(self, config: Config, size: int, batch: int):
         """Compiles the program of the command for `batch` images."""
+        self._chunk = config.run.chunk
         before = peak_bytes()
         rng = np.random.default_rng(0)
         cases = [
@@ -48,12 +50,13 @@ class Ours:
             )
             for i in range(batch)
         ]
-        self.slots = Slots(pad_case(cases[0], config.net.sides_per_octave), config)
+        example = pad_case(cases[0], config.net.sides_per_octave)
+        self.slots = Slots(example, estimator_from_config(config), config.run)
         for index, case in enumerate(cases):
             self.slots.put(index, pad_case(case, config.net.sides_per_octave))
         self.run(1)
         after = peak_bytes()
-        num_passes = batch if step_loop.slot_mode(config) == "map" else 1
+        num_passes = batch if step_loop.slot_mode(config.run) == "map" else 1
         traffic = num_passes * _bytes_accessed(self.slots)
         self.traffic = traffic or None
         self.facts = {
@@ -67,7 +70,7 @@ class Ours:
     def run(self, count: int) -> float:
         """Makes `count` steps in one chunk, in whole blocks; returns seconds per step."""
         block = step_loop.block_length()
-        count = min(-(-count // block) * block, self.slots.config.run.chunk)
+        count = min(-(-count // block) * block, self._chunk)
         clock = time.perf_counter()
         _, logs = self.slots.advance(count)
         seconds = (time.perf_counter() - clock) / count
@@ -119,7 +122,9 @@ class Torch:
         target: dict[str, Any] = {"device": "cuda" if has_cuda else "cpu", "memory_format": layout}
         net: Any = build(config.net, 3).to(**target)
         self.optimizer = torch.optim.Adam(
-            net.parameters(), config.fit.learning_rate, capturable="graph" in options
+            net.parameters(),
+            config.fit.learning_rate or DEFAULT_LEARNING_RATE,
+            capturable="graph" in options,
         )
         self.code = 0.1 * torch.rand(1, config.net.input_depth, size, size).to(**target)
         self.measurement = torch.rand(1, 3, size, size).to(**target)

@@ -21,9 +21,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from dip_jax.errors import InputError
+from dip_jax.sample_schedule import SampleSchedule
+
 Array = jax.Array
 Params = Any
 """A pytree of arrays."""
+Shape = tuple[int, int, int]
+"""Height, width and channels."""
 
 
 def network_label(name: str, network_index: int) -> str:
@@ -89,7 +94,7 @@ class Case(NamedTuple):
     """Name of the image; its random numbers follow from the last part of it."""
     problem: Problem
     """Everything that the estimator may know."""
-    shape: tuple[int, int, int]
+    shape: Shape
     """Height, width and channels of the image to restore."""
     reference: np.ndarray | None = None
     """Ground truth `[H, W, C]`. None means unknown."""
@@ -105,6 +110,8 @@ class Case(NamedTuple):
     """Index of the network, if several networks (chains or seeds) serve the image."""
     value_range: tuple[float, float] | None = (0.0, 255.0)
     """Values of the pixels 0 and 1 in the file of the image, for reports; None if they differ between bands."""
+    paste_known: bool = True
+    """Restore values of the estimate that are known exactly; see `tasks.restore_known_values`."""
 
 
 class NetInit(Protocol):
@@ -133,7 +140,9 @@ class NetApply(Protocol):
 
 
 class Net(NamedTuple):
-    """A network as two pure functions.
+    """A network for images of one shape, as two pure functions.
+
+    Called with its own image shape it returns itself, so it also serves as a `NetBuilder`.
 
     Example:
       The simplest network has no weights, and its code is the image:
@@ -149,10 +158,82 @@ class Net(NamedTuple):
     """`init(key) -> params`."""
     apply: NetApply
     """`apply(params, code) -> image`."""
-    code_shape: tuple[int, int, int]
+    code_shape: Shape
     """Shape of the code, `(Hc, Wc, C_in)`."""
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     """Shape of the image, `(H, W, C)`."""
+
+    def __call__(self, shape: Shape, /) -> "Net":
+        """Returns this network.
+
+        Args:
+          shape: Shape of the image, `(H, W, C)`.
+
+        Raises:
+          InputError: If the network makes images of another shape.
+        """
+        if tuple(shape) != tuple(self.image_shape):
+            raise InputError(
+                f"Expected images of shape {tuple(self.image_shape)}, for which the network was built, got "
+                f"{tuple(shape)}; pass a builder such as nets.skip(), which serves all shapes."
+            )
+        return self
+
+
+class NetBuilder(Protocol):
+    """A network for images of any shape, such as `nets.skip()`."""
+
+    def __call__(self, shape: Shape, /) -> Net:
+        """Returns the network for images of one shape.
+
+        Args:
+          shape: Shape of the image, `(H, W, C)`.
+        """
+        ...
+
+
+class Loss(Protocol):
+    """The misfit of a prediction, which a fit minimizes; see `losses`."""
+
+    def __call__(self, prediction: Array, problem: Problem, /) -> Array:
+        """Returns the loss of each measured value, or a scalar.
+
+        Losses of single values, of the shape of the measurement, are averaged over the values with weight 1. A
+        scalar is taken as it is; values with weight 0 are then 0 in both the prediction and the measurement.
+
+        Args:
+          prediction: p = A x, same shape as the measurement.
+          problem: The problem, with the measurement y.
+        """
+        ...
+
+
+class Regularizer(Protocol):
+    """A term that is added to the loss of a fit; see `regularizers`."""
+
+    def __call__(self, image: Array, params: Params, problem: Problem, /) -> Array:
+        """Returns the term, a scalar.
+
+        Args:
+          image: Output of the network `[H, W, C]`; 0 on the margin of a canvas.
+          params: Weights of the network.
+          problem: The problem.
+        """
+        ...
+
+
+class CodeBuilder(Protocol):
+    """The code of a network for an image; see `codes`."""
+
+    def __call__(self, key: Array, shape: Shape, problem: Problem, /) -> Array:
+        """Returns the code, of the given shape.
+
+        Args:
+          key: Random key, consumed.
+          shape: Shape of the code, `(Hc, Wc, C_in)`.
+          problem: The problem.
+        """
+        ...
 
 
 class Info(NamedTuple):
@@ -180,7 +261,7 @@ class Info(NamedTuple):
 class AlgorithmInit(Protocol):
     """Starts an estimator."""
 
-    def __call__(self, key: Array, problem: Problem, /) -> Any:
+    def __call__(self, key: Array, problem: Problem, shape: Shape, /) -> Any:
         """Returns the first state, a pytree of arrays.
 
         The state has the fields `step` (steps made so far), `params`, `average`, `num_rollbacks`
@@ -189,6 +270,7 @@ class AlgorithmInit(Protocol):
         Args:
           key: Random key, consumed.
           problem: The problem.
+          shape: Shape of the image, `(H, W, C)`.
         """
         ...
 
@@ -207,12 +289,20 @@ class AlgorithmStep(Protocol):
 
 
 class Algorithm(NamedTuple):
-    """An estimator as two pure functions: a fit (`build_fit`) or a sampler (`build_sgld`)."""
+    """A fit (`build_fit`) or a sampler (`build_sgld`) as two pure functions, for images of any shape."""
 
     init: AlgorithmInit
-    """`init(key, problem) -> state`."""
+    """`init(key, problem, shape) -> state`."""
     step: AlgorithmStep
     """`step(problem, state) -> (state, info)`."""
+    lag: int = 0
+    """Mean age of the outputs in the running average, in steps."""
+    loss: Loss | None = None
+    """The loss that is minimized. None means unknown."""
+    net: NetBuilder | None = None
+    """The network. None means unknown."""
+    samples: SampleSchedule | None = None
+    """The steps that give samples. None for a fit."""
 
 
 class RuleReport(NamedTuple):
@@ -229,7 +319,7 @@ class RuleReport(NamedTuple):
 class StopperInit(Protocol):
     """Starts a stopping rule."""
 
-    def __call__(self, key: Array, problem: Problem, shape: tuple[int, ...], /) -> Any:
+    def __call__(self, key: Array, problem: Problem, shape: Shape, /) -> Any:
         """Returns the first state, a pytree of arrays with the field `done`.
 
         Args:
@@ -294,6 +384,8 @@ class Stopper(NamedTuple):
     the step."""
     reports: StopperReports
     """`reports(state) -> {rule: report}`."""
+    needs_start: bool = False
+    """Whether the rule must watch the fit from its first step, so it cannot be started later."""
 
 
 class Posterior(NamedTuple):
@@ -379,3 +471,30 @@ class Result(NamedTuple):
     """Result of a fit with as many steps, for comparison with samples. None if there is none."""
     stops: dict[str, tuple[int, bool]] | None = None
     """For each stopping rule, the step of its estimate and whether it has fired."""
+    net: Net | None = None
+    """The network, cropped to the image. None unless networks are kept."""
+    networks: tuple[Any, ...] = ()
+    """The whole state of each network after its last step, as `engine.active_network.SavedNetwork`; from them
+    `restore(..., start=[result])` continues. Empty unless networks are kept."""
+
+    @property
+    def samples_posterior(self) -> bool:
+        """Whether the result is of a sampler."""
+        return self.posterior is not None and bool(self.posterior.trace_names)
+
+    @property
+    def params(self) -> Params | None:
+        """Weights of the first network after its last step. None unless networks are kept."""
+        return self._variables.get("net")
+
+    @property
+    def code(self) -> np.ndarray | None:
+        """Code of the first network `[Hc, Wc, C_in]`. None unless networks are kept."""
+        return self._variables.get("code")
+
+    @property
+    def _variables(self) -> dict[str, Params]:
+        if not self.networks:
+            return {}
+        state = self.networks[0].slot.state
+        return getattr(state, "variables", {"net": state.params})

@@ -11,10 +11,9 @@ import json
 import math
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from dip_jax.errors import InputError
 from dip_jax.fields import Section, number, parse, require_choice, shorten
+from dip_jax.sample_schedule import SampleSchedule, every_nth, late_in_cycles
 
 TASKS: tuple[str, ...] = (
     "denoise",
@@ -48,6 +47,9 @@ Batching = Literal["auto", "grouped", "separate", "product"]
 Likelihood = Literal["gaussian", "poisson", "poisson_gauss", "laplace", "interval"]
 LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
 Variation = Literal["isotropic", "smooth"]
+Schedule = Literal["constant", "cosine", "warmup_cosine"]
+DEFAULT_LEARNING_RATE = 0.01
+"""Learning rate of samplers, and of optimizers that do not estimate the size of their steps."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -342,9 +344,17 @@ class FitConfig(Section):
     num_steps: int = number(3000, 1, 10_000_000)
     """Maximum number of steps; a stopping rule may end a fit earlier."""
     optimizer: str = "adam"
-    """Name of an optimizer in optax; a sampler takes its place."""
-    learning_rate: float = number(0.01, 0, open_low=True)
-    """Constant learning rate."""
+    """Name of an optimizer in `optax` or `optax.contrib`, see `optimizers`; a sampler takes its
+    place."""
+    learning_rate: float | None = number(None, 0, open_low=True)
+    """Learning rate, the largest one if a schedule changes it. None is 1 for optimizers that
+    estimate the size of their steps, such as `prodigy`, and 0.01 for all others."""
+    schedule: Schedule = "constant"
+    """Schedule of the learning rate: constant, a cosine that falls to 0 at `fit.num_steps`, or the
+    same after a warm-up. A rule that ends the fit earlier also ends the schedule."""
+    warm_up_steps: int | None = number(None, 0)
+    """(warmup_cosine) Steps in which the learning rate rises from 0; None for a twentieth of
+    `fit.num_steps`."""
     b2: float | None = number(None, 0, 0.99999)
     """Decay of the second moment in Adam and its variants; None for optax's default, 0.999."""
     optimize: Literal["net", "code", "both"] = "net"
@@ -362,7 +372,7 @@ class FitConfig(Section):
     tv_weight: float = number(0.0, 0)
     """Weight of the total variation in the loss."""
     tv_form: Variation = "isotropic"
-    """Total variation as in 2018, or smoothed at zero; see `losses.total_variation`."""
+    """Total variation as in 2018, or smoothed at zero; see `regularizers.total_variation`."""
     perturbation: float = number(1 / 30, 0)
     """Standard deviation of the fresh normal noise on the code in each step."""
     average: Literal["original", "corrected", "none"] = "corrected"
@@ -449,38 +459,26 @@ class SgldConfig(Section):
         burn_in = round(0.35 * num_steps) if self.burn_in is None else self.burn_in
         return burn_in // 5 if self.warm_up is None else self.warm_up, burn_in
 
-    def cycle_phase(self, step: Any, num_steps: int) -> Any:
-        """(csgld) Returns the position of `step` in its cycle, from 0 to 1.
+    def samples(self, num_steps: int) -> SampleSchedule:
+        """Returns the steps that give samples.
 
         Args:
-          step: A step, or an array of steps.
-          num_steps: Steps in total.
-        """
-        length = -(-num_steps // self.num_cycles)
-        return (step % length) / length
-
-    def is_sample(self, step: Any, num_steps: int) -> Any:
-        """Returns whether the output of `step` is a sample, unless the guard rejects it.
-
-        Args:
-          step: A step, or an array of steps.
           num_steps: Steps in total.
 
         Example:
-          >>> config = SgldConfig(burn_in=20, thin=10)
-          >>> [step for step in range(60) if config.is_sample(step, 60)]
-          [30, 40, 50]
+          >>> SgldConfig(burn_in=20, thin=10).samples(60).num_samples
+          3
         """
         _, burn_in = self.phases(num_steps)
-        sampled = (step > burn_in) & (step % self.thin == 0)
-        if self.sampler == "csgld":
-            sampled &= self.cycle_phase(step, num_steps) >= self.explore_fraction
-        return sampled
-
-    def num_samples(self, num_steps: int) -> int:
-        """Returns the number of samples of a chain in which the guard rejects none."""
-        steps = np.arange(0, num_steps, self.thin)
-        return int(np.count_nonzero(self.is_sample(steps, num_steps)))
+        if self.sampler != "csgld":
+            return every_nth(self.thin, burn_in=burn_in, num_steps=num_steps)
+        return late_in_cycles(
+            self.thin,
+            burn_in=burn_in,
+            num_steps=num_steps,
+            num_cycles=self.num_cycles,
+            explore_fraction=self.explore_fraction,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -567,6 +565,11 @@ class Config:
     stop: StopConfig = StopConfig()
     run: RunConfig = RunConfig()
 
+    @property
+    def num_networks(self) -> int:
+        """Networks of each image: chains of a sampler, or seeds of a fit."""
+        return self.sgld.num_chains if self.fit.method == "sgld" else self.fit.num_seeds
+
     def __post_init__(self) -> None:
         """Checks the sections together; `dip_jax.tasks.settings` checks that they fit the task.
 
@@ -574,6 +577,7 @@ class Config:
           InputError: If they contradict each other.
         """
         self._check_code()
+        self._check_schedule()
         if self.fit.method == "sgld":
             self._check_sampling()
         self._check_likelihood()
@@ -596,6 +600,19 @@ class Config:
                 f"{code}."
             )
 
+    def _check_schedule(self) -> None:
+        fit = self.fit
+        if fit.method == "sgld" and fit.schedule != "constant":
+            raise InputError(
+                "A sampler sets its own step sizes: expected fit.schedule=constant, got "
+                f"{fit.schedule}."
+            )
+        warm_up = fit.warm_up_steps if fit.schedule == "warmup_cosine" else None
+        if warm_up is not None and warm_up >= fit.num_steps:
+            raise InputError(
+                f"fit.warm_up_steps expects less than fit.num_steps={fit.num_steps}, got {warm_up}."
+            )
+
     def _check_likelihood(self) -> None:
         if self.fit.likelihood == "poisson_gauss" and "poisson" not in self.task.noise:
             raise InputError(
@@ -606,7 +623,7 @@ class Config:
     def _check_sampling(self) -> None:
         sgld, fit = self.sgld, self.fit
         warm_up, burn_in = sgld.phases(fit.num_steps)
-        num_samples = sgld.num_samples(fit.num_steps)
+        num_samples = sgld.samples(fit.num_steps).num_samples
         if num_samples < 2:
             raise InputError(
                 f"Sampling expects at least two samples, got {num_samples} from "

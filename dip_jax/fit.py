@@ -1,17 +1,17 @@
 """The point estimate: a network fitted to one measurement, with the running average of its outputs.
 
-    min  loss(A f(z + s n; w), y) + tv_weight TV(f(z + s n; w)),   n ~ N(0, 1) drawn in each step,
+    min  loss(A f(z + s n; w), y) + R(f(z + s n; w), w),   n ~ N(0, 1) drawn in each step,
 
-over the weights w, the code z, or both. s is the perturbation, and the loss is that of a likelihood
-(`losses`). The optimizer is any optax transformation. The state holds everything that the next step
-needs, so a fit can be saved and resumed.
+over the weights w, the code z, or both. s is the perturbation, and R a regularizer. The optimizer
+is any optax transformation. The state holds everything that the next step needs, so a fit can be
+saved and resumed.
 
 References:
   Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, sections 2 and 3.1.
 """
 
 import functools
-import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,15 +19,61 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dip_jax import fast_random
-from dip_jax.base import Algorithm, Array, Info, Net, Params, Problem
-from dip_jax.codes import build_code
-from dip_jax.config import FitConfig
+from dip_jax import codes, fast_random, losses
+from dip_jax.base import (
+    Algorithm,
+    Array,
+    CodeBuilder,
+    Info,
+    Loss,
+    NetBuilder,
+    Params,
+    Problem,
+    Regularizer,
+    Shape,
+)
 from dip_jax.errors import InputError
-from dip_jax.fields import require_choice
-from dip_jax.losses import build_likelihood, loss_floor, total_variation
 
 _LEVEL_RATE = 0.1  # of the running level of the loss, which thus lags ten steps behind
+
+
+class Guard(NamedTuple):
+    """Settings of the guard against spikes of the loss; see `build_fit`."""
+
+    ratio: float = 10**0.5
+    """A step is undone if its loss is above this multiple of its running level (2018: 5 dB of a squared misfit)."""
+    every: int = 20
+    """Accepted steps in a row after which the guard takes a snapshot."""
+    limit: int = 10
+    """Rollbacks to one snapshot after which the fit has diverged."""
+
+
+class Average(NamedTuple):
+    """Settings of the running average of the outputs; see `build_fit`.
+
+    Example:
+      >>> Average(decay=0.99).lag, Average(decay=0.0).lag
+      (99, 0)
+    """
+
+    decay: float = 0.99
+    """Decay d per step; 0 for the latest output alone."""
+    is_corrected: bool = True
+    """Correct the bias of the first steps. In 2018, the average started at the first output instead."""
+
+    @property
+    def lag(self) -> int:
+        """Mean age of the outputs in the average in steps, d / (1 - d)."""
+        return round(self.decay / (1 - self.decay))
+
+    def rate(self, count: Array) -> Array | float:
+        """Returns the weight r of the newest of `count` outputs."""
+        if not self.decay:
+            return 1.0
+        if not self.is_corrected:
+            return jnp.where(count <= 1, 1.0, 1 - self.decay)
+        total = 1 - jnp.float32(self.decay) ** jnp.maximum(count, 1)
+        return (1 - self.decay) / total
 
 
 class Snapshot(NamedTuple):
@@ -69,57 +115,17 @@ class FitState(NamedTuple):
     diverged: Array
     """Whether the guard has given up."""
 
-
-# They need more than a learning rate, or are deprecated.
-_UNSUITABLE = {"noisy_sgd", "optimistic_adam"}
-
-
-def optimizer_names() -> tuple[str, ...]:
-    """Returns the names of the optimizers in optax that need no more than a learning rate."""
-    names = []
-    for name in set(dir(optax)) - _UNSUITABLE:
-        candidate = getattr(optax, name)
-        if inspect.isfunction(candidate) and not name.startswith("_"):
-            signature = inspect.signature(candidate)
-            returned = getattr(signature.return_annotation, "__name__", "")
-            if "learning_rate" in signature.parameters and "GradientTransformation" in returned:
-                names.append(name)
-    return tuple(sorted(names))
-
-
-def build_optimizer(
-    name: str, learning_rate: float, b2: float | None = None
-) -> optax.GradientTransformationExtraArgs:
-    """Returns an optimizer of optax.
-
-    Args:
-      name: One of `optimizer_names()`.
-      learning_rate: Constant learning rate.
-      b2: Decay of the second moment; None for the default of optax.
-
-    Raises:
-      InputError: If the name is unknown, or the optimizer has no `b2` but one is given.
-    """
-    require_choice("optimizer", name, optimizer_names())
-    build = getattr(optax, name)
-    if b2 is not None:
-        if "b2" not in inspect.signature(build).parameters:
-            raise InputError(
-                f"optax.{name} has no b2, got fit.b2={b2:g}; set fit.b2=none or fit.optimizer=adam."
-            )
-        build = functools.partial(build, b2=b2)
-    try:
-        optimizer = build(learning_rate=learning_rate)
-    except TypeError as error:
-        raise InputError(f"optax.{name} needs more than a learning rate: {error}.") from None
-    return optax.with_extra_args_support(optimizer)
+    @property
+    def variables(self) -> dict[str, Params]:
+        """The inputs `net` (the weights w) and `code` (z), whether they are fitted or constant."""
+        return {**self.frozen, **self.params}
 
 
 class ExtraArgs(Protocol):
     """Returns the arguments that an optimizer's `update` takes in addition to those of optax."""
 
     def __call__(
-        self, problem: Problem, *, loss: Array, step: Array, key: Array, shape: tuple[int, ...]
+        self, problem: Problem, *, loss: Array, step: Array, key: Array, shape: Shape
     ) -> dict[str, Any]:
         """Returns the arguments by name.
 
@@ -134,13 +140,21 @@ class ExtraArgs(Protocol):
 
 
 def build_fit(
-    config: FitConfig,
-    net: Net,
+    net: NetBuilder,
     *,
+    loss: Loss = losses.gaussian,
     optimizer: optax.GradientTransformation | None = None,
+    eval_params: Callable[[Any, Params], Params] | None = None,
     extra_args: ExtraArgs | None = None,
+    regularizer: Regularizer | None = None,
+    code: CodeBuilder | None = None,
+    fits_net: bool = True,
+    fits_code: bool = False,
+    perturbation: float = 1 / 30,
+    average: Average = Average(),
+    guard: Guard = Guard(),
 ) -> Algorithm:
-    """Returns the fit of one image as an algorithm.
+    """Returns the fit of an image as an algorithm.
 
     Each step evaluates the loss at a perturbed code, updates the fitted variables by the optimizer,
     and adds the output of the network to a running average.
@@ -148,30 +162,42 @@ def build_fit(
     **Guard.** With Adam at this learning rate, the loss sometimes spikes. The guard rejects a step
     if its loss L is not finite, or if
 
-        L > guard_ratio max(level, floor),
+        L > guard.ratio max(level, floor),
 
     where the level follows the accepted losses, level <- level + 0.1 (L - level), and the floor is
-    `loss_floor` of the likelihood. A rejected step is a rollback: params and optimizer state return
+    `losses.loss_floor`. A rejected step is a rollback: params and optimizer state return
     to the last snapshot, the average stays, and the step counts as made.
 
-    A snapshot is taken after `guard_every` accepted steps in a row. Until the next snapshot, each
+    A snapshot is taken after `guard.every` accepted steps in a row. Until the next snapshot, each
     rollback halves the updates, so that a fit without perturbation does not repeat the spike. After
-    `guard_limit` rollbacks to one snapshot the fit has diverged.
+    `guard.limit` rollbacks to one snapshot the fit has diverged.
 
-    **Running average.** Over the accepted outputs x_1, x_2, ..., with d = `average_decay`,
+    **Running average.** Over the accepted outputs x_1, x_2, ..., with d = `average.decay`,
 
         m_t = m_{t-1} + r_t (x_t - m_{t-1}).
 
-    * `original`: r_1 = 1 and r_t = 1 - d. The first output has too large a weight at first.
-    * `corrected`: r_t = (1 - d) / (1 - d^t). Output s has a weight proportional to d^(t - s).
-    * `none`: r_t = 1, the latest output.
+    * Corrected: r_t = (1 - d) / (1 - d^t). Output s has a weight proportional to d^(t - s).
+    * Otherwise, as in 2018: r_1 = 1 and r_t = 1 - d. The first output has too large a weight at first.
 
     Args:
-      config: The settings.
-      net: The network.
-      optimizer: Any optax transformation, schedules included; None for the optimizer in `config`.
+      net: The network: a `NetBuilder` such as `nets.skip()`, or a `Net` for images of one shape.
+      loss: Any function `loss(prediction, problem)`; see `base.Loss`.
+      optimizer: Any optax transformation, schedules included; by default `optax.adam(0.01)`, as in 2018.
+      eval_params: `eval_params(opt_state, params)`, the variables at which the output is averaged,
+        for optimizers such as `optax.contrib.schedule_free`; it costs a second output per step.
+        None for the fitted variables themselves.
       extra_args: Arguments for the `update` of the optimizer, in addition to the `value`, `grad`
         and `value_fn` of optax; None for none. `sgld.sampler_args` builds those of a sampler.
+      regularizer: Any function `regularizer(image, params, problem)`; None for none.
+      code: The code of the network; by default `codes.uniform()`.
+      fits_net: Whether the weights of the network are fitted.
+      fits_code: Whether the code is fitted.
+      perturbation: Standard deviation s of the fresh normal noise on the code in each step.
+      average: The running average.
+      guard: The guard.
+
+    Raises:
+      InputError: If neither the network nor the code is fitted.
 
     Returns:
       The algorithm; its states are `FitState`.
@@ -181,31 +207,41 @@ def build_fit(
 
       >>> import jax
       >>> import jax.numpy as jnp
+      >>> from dip_jax.nets import identity
       >>> from dip_jax.operators import Identity
+      >>> fit = build_fit(
+      ...     identity(), optimizer=optax.sgd(1.0), fits_net=False, fits_code=True, perturbation=0
+      ... )
       >>> shape = (2, 2, 1)
-      >>> net = Net(lambda key: {}, lambda params, code: code, shape, shape)
-      >>> config = FitConfig(optimize="code", perturbation=0.0)
-      >>> fit = build_fit(config, net, optimizer=optax.sgd(1.0))
       >>> problem = Problem(Identity(), measurement=jnp.full(shape, 0.5), noise_std=0.0)
-      >>> state, step = fit.init(jax.random.key(0), problem), jax.jit(fit.step)
+      >>> state, step = fit.init(jax.random.key(0), problem, shape), jax.jit(fit.step)
       >>> for _ in range(20):
       ...     state, info = step(problem, state)
       >>> info.image.ravel().round(3).tolist()
       [0.5, 0.5, 0.5, 0.5]
     """
+    if not (fits_net or fits_code):
+        raise InputError(
+            "Expected fits_net or fits_code to be True, got neither; nothing would be fitted."
+        )
     if optimizer is None:
-        optimizer = build_optimizer(config.optimizer, config.learning_rate, config.b2)
+        optimizer = optax.adam(0.01)
+    start_optimizer = optimizer.init
     update = optax.with_extra_args_support(optimizer).update
-    likelihood = build_likelihood(config.likelihood, interval_pull=config.interval_pull)
-    floor = loss_floor(config.likelihood)
-    fitted = ("net", "code") if config.optimize == "both" else (config.optimize,)
+    build_code = codes.uniform() if code is None else code
+    floor = losses.loss_floor(loss)
+    fitted = ("net",) * fits_net + ("code",) * fits_code
+    build_net = functools.cache(net)
 
-    def init(key: Array, problem: Problem) -> FitState:
+    def init(key: Array, problem: Problem, shape: Shape) -> FitState:
+        net = build_net(shape)
         code_key, net_key, step_key = jax.random.split(key, 3)
-        code = build_code(code_key, config, net.code_shape, image=problem.code_image)
-        inputs = {"net": net.init(net_key), "code": code}
+        inputs = {
+            "net": net.init(net_key),
+            "code": build_code(code_key, net.code_shape, problem),
+        }
         params = {name: inputs.pop(name) for name in fitted}
-        opt_state = optimizer.init(params)
+        opt_state = start_optimizer(params)
         zero = jnp.int32(0)
         return FitState(
             step=zero,
@@ -213,7 +249,7 @@ def build_fit(
             frozen=inputs,
             params=params,
             opt_state=opt_state,
-            average=jnp.zeros(net.image_shape, jnp.float32),
+            average=jnp.zeros(shape, jnp.float32),
             num_averaged=zero,
             level=jnp.float32(jnp.inf),
             # A copy, because the state is donated and a buffer can be donated only once.
@@ -226,39 +262,43 @@ def build_fit(
 
     def step(problem: Problem, state: FitState) -> tuple[FitState, Info]:
         # 1. The loss at the perturbed code, and its gradient.
-        perturbation: Array | None = None
+        net = build_net(_image_shape(state))
+        noise: Array | None = None
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        if config.perturbation:
-            perturbation = config.perturbation * fast_random.normal(key, net.code_shape)
+        if perturbation:
+            noise = perturbation * fast_random.normal(key, net.code_shape)
+
+        def output(params: Params) -> Array:
+            inputs = {**state.frozen, **params}
+            code = inputs["code"] if noise is None else inputs["code"] + noise
+            image = net.apply(inputs["net"], code)
+            return image if problem.region is None else image * problem.region
 
         def loss_fn(params: Params) -> tuple[Array, Array]:
-            inputs = {**state.frozen, **params}
-            code = inputs["code"] if perturbation is None else inputs["code"] + perturbation
-            image = net.apply(inputs["net"], code)
-            if problem.region is not None:
-                image = image * problem.region
-            loss = likelihood(problem, problem.operator(image))
-            if config.tv_weight:
-                variation = total_variation(image, config.tv_form, region=problem.region)
-                loss += config.tv_weight * variation
-            return loss, image
+            image = output(params)
+            value = losses.mean_loss(loss, problem.operator(image), problem)
+            if regularizer is not None:
+                value += regularizer(image, {**state.frozen, **params}["net"], problem)
+            return value, image
 
-        (loss, image), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (value, image), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        if eval_params is not None:
+            image = output(eval_params(state.opt_state, state.params))
         # Inside all intervals the loss is 0. Without the floor, any later loss would be a spike.
-        limit = config.guard_ratio * jnp.maximum(state.level, floor)
-        accepted = jnp.isfinite(loss) & (loss <= limit)
+        limit = guard.ratio * jnp.maximum(state.level, floor)
+        accepted = jnp.isfinite(value) & (value <= limit)
 
         # 2. A step of the optimizer, or a rollback.
         extra: dict[str, Any] = {}
         if extra_args is not None:
-            extra = extra_args(problem, loss=loss, step=state.step, key=key, shape=image.shape)
+            extra = extra_args(problem, loss=value, step=state.step, key=key, shape=net.image_shape)
 
         def advance() -> tuple[Params, Any]:
             updates, opt_state = update(
                 grads,
                 state.opt_state,
                 state.params,
-                value=loss,
+                value=value,
                 grad=grads,
                 value_fn=lambda params: loss_fn(params)[0],
                 **extra,
@@ -271,13 +311,13 @@ def build_fit(
             accepted, advance, lambda: (state.snapshot.params, state.snapshot.opt_state)
         )
         level = jnp.where(
-            jnp.isinf(state.level), loss, state.level + _LEVEL_RATE * (loss - state.level)
+            jnp.isinf(state.level), value, state.level + _LEVEL_RATE * (value - state.level)
         )
         level = jnp.where(accepted, level, state.snapshot.level)
 
         # 3. A snapshot. It holds the params before this step: the loss after it is not known yet.
         num_accepted = jnp.where(accepted, state.num_accepted + 1, 0)
-        is_due = num_accepted >= config.guard_every
+        is_due = num_accepted >= guard.every
         snapshot = lax.cond(
             is_due,
             lambda: Snapshot(state.params, state.opt_state, level),
@@ -287,43 +327,26 @@ def build_fit(
 
         # 4. The running average.
         num_averaged = state.num_averaged + accepted
-        rate = _average_rate(config, num_averaged)
-        average = jnp.where(accepted, state.average + rate * (image - state.average), state.average)
+        rate = average.rate(num_averaged)
+        mean = jnp.where(accepted, state.average + rate * (image - state.average), state.average)
         state = state._replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            average=average,
+            average=mean,
             num_averaged=num_averaged,
             level=level,
             snapshot=snapshot,
             num_accepted=jnp.where(is_due, 0, num_accepted),
             num_retries=num_retries,
             num_rollbacks=state.num_rollbacks + ~accepted,
-            diverged=num_retries >= config.guard_limit,
+            diverged=num_retries >= guard.limit,
         )
-        return state, Info(loss, image, average, accepted)
+        return state, Info(value, image, mean, accepted)
 
-    return Algorithm(init, step)
-
-
-def average_lag(config: FitConfig) -> int:
-    """Returns the mean age of the outputs in the running average in steps, d / (1 - d).
-
-    Example:
-      >>> average_lag(FitConfig(average_decay=0.99))
-      99
-    """
-    if config.average == "none":
-        return 0
-    return round(config.average_decay / (1 - config.average_decay))
+    return Algorithm(init, step, lag=average.lag, loss=loss, net=net)
 
 
-def _average_rate(config: FitConfig, count: Array) -> Array | float:
-    """The weight r of the newest of `count` outputs in the running average."""
-    if config.average == "none":
-        return 1.0
-    if config.average == "original":
-        return jnp.where(count <= 1, 1.0, 1 - config.average_decay)
-    total = 1 - jnp.float32(config.average_decay) ** jnp.maximum(count, 1)
-    return (1 - config.average_decay) / total
+def _image_shape(state: FitState) -> Shape:
+    height, width, channels = state.average.shape
+    return height, width, channels

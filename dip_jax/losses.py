@@ -1,9 +1,9 @@
-"""The loss that a fit minimizes: the misfit of a likelihood, and total variation.
+"""Losses: the misfit between a prediction p = A x and the measurement y.
 
-A misfit compares each value of the prediction p = A x with the measured value y. It is 0 for p = y
-and never negative, because the guard of `fit` compares losses by their ratio. The loss is the mean
-of the misfit over the n measured values with weight 1. Times the factor k of `nll_scale`, it is the
-negative log likelihood up to a constant.
+Any function `loss(prediction, problem)` is a loss; see `base.Loss`. The likelihoods of this file are
+losses that also know the factor k which turns the mean over the n measured values with weight 1
+into the negative log likelihood, up to a constant; samplers need it. Their misfit is 0 for p = y and
+never negative, because the guard of `fit` compares losses by their ratio.
 
 | likelihood | misfit | k |
 |---|---|---|
@@ -14,52 +14,88 @@ negative log likelihood up to a constant.
 | `interval` | max(abs(p - y) - tolerance, 0)^2 + pull (p - y)^2 | n / (2 noise_std^2) |
 """
 
-import functools
+import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
-from dip_jax.base import Array, Problem
-from dip_jax.config import Likelihood, Variation
+from dip_jax.base import Array, Loss, Problem
 from dip_jax.errors import InputError
-from dip_jax.fields import require_choice
-from dip_jax.problem import assumed_variance, num_measurements
+from dip_jax.problem import assumed_variance, num_measurements, visible_weights
 
 # Added to both counts of a deviance: with no expected photon, one photon would be impossible.
 _BACKGROUND = 1e-4
 # A deviance continues along its tangent below this expectation.
 _MIN_EXPECTED = 1e-5
-_SMOOTHING = 1e-3
+_QUARTER_LEVEL = 0.25 / 255
 
 
-def gaussian(problem: Problem, prediction: Array) -> Array:
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """A loss that is a likelihood, so it can be sampled.
+
+    Example:
+      The likelihood of Cauchy noise of scale 0.1, whose negative log density is log(1 + (r / 0.1)^2):
+
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> cauchy = Likelihood(
+      ...     lambda prediction, problem: jnp.log1p(((prediction - problem.measurement) / 0.1) ** 2),
+      ...     nll_scale=num_measurements,
+      ... )
+      >>> problem = Problem(Identity(), jnp.zeros(3), noise_std=0.1)
+      >>> [f"{value:.3f}" for value in cauchy(jnp.array([0.0, 0.1, 0.3]), problem)]
+      ['0.000', '0.693', '2.303']
+    """
+
+    misfit: Loss
+    """`misfit(prediction, problem)`, the misfit of each measured value."""
+    nll_scale: Callable[[Problem], Array | float]
+    """`nll_scale(problem)`, the factor k that turns the mean misfit into the negative log likelihood."""
+    needs_noise_std: bool = False
+    """Whether `nll_scale` needs a `Problem.noise_std`; if it is unknown, it is estimated for a sampler."""
+    floor: float = _QUARTER_LEVEL**2
+    """Loss of an error of a quarter of a gray level; the guard takes smaller losses for equal."""
+
+    def __call__(self, prediction: Array, problem: Problem, /) -> Array:
+        """Returns the misfit of each measured value.
+
+        Args:
+          prediction: p = A x, same shape as the measurement.
+          problem: The problem, with the measurement y.
+        """
+        return self.misfit(prediction, problem)
+
+
+def gaussian_misfit(prediction: Array, problem: Problem) -> Array:
     """Returns the misfit |p - y|^2 of normal noise.
 
     The mean over n values, times n / (2 noise_std^2), is the negative log likelihood; for complex
     values, times n / noise_std^2 with noise_std^2 = mean |noise|^2.
 
     Args:
-      problem: The problem, with the measurement y.
       prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from dip_jax.operators import Identity
       >>> problem = Problem(Identity(), jnp.array([0.0, 1.0]), noise_std=0.1)
-      >>> gaussian(problem, jnp.array([0.5, 1.0])).tolist()
+      >>> gaussian_misfit(jnp.array([0.5, 1.0]), problem).tolist()
       [0.25, 0.0]
     """
     return jnp.square(jnp.abs(prediction - problem.measurement))
 
 
-def laplace(problem: Problem, prediction: Array) -> Array:
+def laplace_misfit(prediction: Array, problem: Problem) -> Array:
     """Returns the misfit |p - y| of noise with rare large outliers, such as salt and pepper.
 
     The mean over n values, times n / b, is the negative log likelihood of Laplace noise of scale b.
 
     Args:
-      problem: The problem, with the measurement y.
       prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y.
 
     References:
       Aravkin, Burke and Pillonetto, Sparse/robust estimation and Kalman smoothing with nonsmooth
@@ -68,15 +104,15 @@ def laplace(problem: Problem, prediction: Array) -> Array:
     return jnp.abs(prediction - problem.measurement)
 
 
-def poisson(problem: Problem, prediction: Array) -> Array:
+def poisson_misfit(prediction: Array, problem: Problem) -> Array:
     """Returns the misfit p - y + y log(y / p) of photon counts, half the Poisson deviance.
 
     y peak photons were counted, and p peak were expected. The mean over n values, times n peak, is
     the negative log likelihood. A background of 1e-4 is added to both p and y.
 
     Args:
-      problem: The problem, with the measurement y.
       prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y.
 
     References:
       Csiszar, Why least squares and maximum entropy?, 1991 (the I-divergence).
@@ -85,8 +121,8 @@ def poisson(problem: Problem, prediction: Array) -> Array:
     return _deviance(prediction + _BACKGROUND, problem.measurement + _BACKGROUND)
 
 
-def poisson_gauss(problem: Problem, prediction: Array) -> Array:
-    """Returns the misfit of photon counts with read-out noise: `poisson` of p + s and y + s.
+def poisson_gauss_misfit(prediction: Array, problem: Problem) -> Array:
+    """Returns the misfit of photon counts with read-out noise: `poisson_misfit` of p + s and y + s.
 
     y peak is Poisson(p peak) plus normal noise of variance (peak noise_std)^2. With s = peak
     noise_std^2, the mean and the variance of (y + s) peak are equal, as for a Poisson variable. The
@@ -94,8 +130,8 @@ def poisson_gauss(problem: Problem, prediction: Array) -> Array:
     as no read-out noise.
 
     Args:
-      problem: The problem, with the measurement y, `noise_std` and `peak`.
       prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y, `noise_std` and `peak`.
 
     Raises:
       InputError: If the problem has no `peak`.
@@ -112,149 +148,139 @@ def poisson_gauss(problem: Problem, prediction: Array) -> Array:
     return _deviance(prediction + shift, problem.measurement + shift)
 
 
-def interval(problem: Problem, prediction: Array, *, pull: float = 0.0) -> Array:
+def interval_misfit(prediction: Array, problem: Problem, *, pull: float = 0.0) -> Array:
     """Returns the misfit max(|p - y| - tolerance, 0)^2 + pull |p - y|^2 of quantized values.
 
     Without `pull`, all values inside an interval are equal, and the network fills it with noise.
-    True values are more often near the center. Without a tolerance, the misfit is `gaussian`.
+    True values are more often near the center. Without a tolerance, the misfit is `gaussian_misfit`.
 
     Args:
-      problem: The problem, with the measurement y and `tolerance`.
       prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y and `tolerance`.
       pull: Weight of the squared distance to the center of the interval.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from dip_jax.operators import Identity
       >>> problem = Problem(Identity(), jnp.zeros(2), 0.0, tolerance=jnp.array([0.5, 0.5]))
-      >>> interval(problem, jnp.array([0.25, 1.0])).tolist()
+      >>> interval_misfit(jnp.array([0.25, 1.0]), problem).tolist()
       [0.0, 0.25]
     """
     if problem.tolerance is None:
-        return gaussian(problem, prediction)
+        return gaussian_misfit(prediction, problem)
     excess = jnp.abs(prediction - problem.measurement) - problem.tolerance
-    return jnp.square(jnp.maximum(excess, 0)) + pull * gaussian(problem, prediction)
+    return jnp.square(jnp.maximum(excess, 0)) + pull * gaussian_misfit(prediction, problem)
 
 
-_MISFITS: dict[Likelihood, Callable[..., Array]] = {
-    "gaussian": gaussian,
-    "poisson": poisson,
-    "poisson_gauss": poisson_gauss,
-    "laplace": laplace,
-    "interval": interval,
-}
+def _gaussian_scale(problem: Problem) -> Array:
+    """Returns n / (2 v) for the noise variance v; n / v for complex values."""
+    parts = 1 if jnp.iscomplexobj(problem.measurement) else 2
+    return num_measurements(problem) / (parts * assumed_variance(problem))
 
 
-def build_likelihood(
-    name: Likelihood, *, interval_pull: float = 0.0
-) -> Callable[[Problem, Array], Array]:
-    """Returns the loss of a likelihood, `loss(problem, prediction) -> scalar`.
+def _laplace_scale(problem: Problem) -> Array:
+    """Returns n sqrt(2 / v) for the noise variance v."""
+    return num_measurements(problem) * jnp.sqrt(2.0 / assumed_variance(problem))
 
-    It is the mean of the misfit over the measured values with weight 1, without the margin of a
-    canvas.
+
+def _photon_scale(problem: Problem) -> Array | float:
+    """Returns n peak."""
+    return num_measurements(problem) * _require_peak("Sampling photon counts", problem)
+
+
+gaussian = Likelihood(gaussian_misfit, _gaussian_scale, needs_noise_std=True)
+"""Normal noise of the standard deviation `Problem.noise_std`."""
+laplace = Likelihood(laplace_misfit, _laplace_scale, needs_noise_std=True, floor=_QUARTER_LEVEL)
+"""Noise with rare large outliers, of the standard deviation `Problem.noise_std`."""
+poisson = Likelihood(poisson_misfit, _photon_scale)
+"""Photon counts with a mean of `Problem.peak` at a value of 1."""
+poisson_gauss = Likelihood(poisson_gauss_misfit, _photon_scale)
+"""Photon counts with read-out noise."""
+
+
+def interval(*, pull: float = 0.3) -> Likelihood:
+    """Returns the likelihood of quantized values; see `interval_misfit`.
 
     Args:
-      name: The likelihood.
-      interval_pull: `pull` of `interval`.
+      pull: Weight of the squared distance to the center of the interval.
+    """
+
+    def misfit(prediction: Array, problem: Problem) -> Array:
+        return interval_misfit(prediction, problem, pull=pull)
+
+    return Likelihood(misfit, _gaussian_scale, needs_noise_std=True)
+
+
+def mean_loss(loss: Loss, prediction: Array, problem: Problem) -> Array:
+    """Returns the loss of a prediction as a scalar.
+
+    It is the mean of the losses of single values over the measured values with weight 1, without
+    the margin of a canvas. If the loss is a scalar already, it is taken as it is, but values with
+    weight 0 are set to 0 in the prediction and in the measurement before.
+
+    Args:
+      loss: The loss.
+      prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y.
 
     Raises:
-      InputError: For an unknown name.
+      InputError: If the loss has another shape.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from dip_jax.operators import Identity
-      >>> loss = build_likelihood("laplace")
       >>> problem = Problem(Identity(), jnp.zeros(4), 0.1, weights=jnp.array([1.0, 1.0, 1.0, 0.0]))
-      >>> float(loss(problem, jnp.array([1.0, 2.0, 3.0, 99.0])))
+      >>> float(mean_loss(laplace, jnp.array([1.0, 2.0, 3.0, 99.0]), problem))
       2.0
     """
-    require_choice("likelihood", name, tuple(_MISFITS))
-    misfit = _MISFITS[name]
-    if name == "interval":
-        misfit = functools.partial(interval, pull=interval_pull)
-
-    def loss(problem: Problem, prediction: Array) -> Array:
-        values = misfit(problem, prediction)
-        if problem.weights is not None:
-            return jnp.sum(values * problem.weights) / jnp.sum(problem.weights)
-        mean = jnp.mean(values)
-        return mean if problem.region is None else mean / jnp.mean(problem.region)
-
-    return loss
-
-
-def loss_floor(name: Likelihood) -> float:
-    """Returns the loss of an error of a quarter of a gray level; smaller losses count as equal."""
-    error = 0.25 / 255
-    return error if name == "laplace" else error**2
+    shape = jax.eval_shape(lambda p: loss(p, problem), prediction).shape
+    if shape == () and prediction.ndim:
+        is_used = visible_weights(problem) > 0
+        prediction, y = (jnp.where(is_used, x, 0) for x in (prediction, problem.measurement))
+        return loss(prediction, problem._replace(measurement=y))
+    if shape != prediction.shape:
+        raise InputError(
+            f"Expected a loss that is a scalar or has the shape of the measurement {prediction.shape}, got {shape}."
+        )
+    values = loss(prediction, problem)
+    if problem.weights is not None:
+        return jnp.sum(values * problem.weights) / jnp.sum(problem.weights)
+    mean = jnp.mean(values)
+    return mean if problem.region is None else mean / jnp.mean(problem.region)
 
 
-def nll_scale(name: Likelihood, problem: Problem) -> Array | float:
-    """Returns the factor k that turns the loss into the negative log likelihood.
+def loss_floor(loss: Loss) -> float:
+    """Returns the `floor` of a likelihood; for any other loss, that of a squared misfit."""
+    return loss.floor if isinstance(loss, Likelihood) else _QUARTER_LEVEL**2
+
+
+def nll_scale(loss: Loss, problem: Problem) -> Array | float:
+    """Returns the factor k that turns the mean loss into the negative log likelihood.
 
     With v = `assumed_variance(problem)` and n = `num_measurements(problem)`, it is n / (2 v) for
     `gaussian` and `interval` (n / v for complex values), n sqrt(2 / v) for `laplace`, and n peak
     for `poisson` and `poisson_gauss`.
 
     Args:
-      name: The likelihood.
+      loss: The loss.
       problem: The problem.
 
     Raises:
-      InputError: For a Poisson likelihood if the problem has no `peak`.
+      InputError: If the loss is no likelihood, or for photons if the problem has no `peak`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from dip_jax.operators import Identity
       >>> problem = Problem(Identity(), jnp.zeros((5, 4, 1)), noise_std=0.1)
-      >>> round(float(nll_scale("gaussian", problem)))
+      >>> round(float(nll_scale(gaussian, problem)))
       1000
     """
-    n = num_measurements(problem)
-    if name in ("poisson", "poisson_gauss"):
-        return n * _require_peak(name, problem)
-    variance = assumed_variance(problem)
-    if name == "laplace":
-        return n * jnp.sqrt(2.0 / variance)
-    parts = 1 if jnp.iscomplexobj(problem.measurement) else 2
-    return n / (parts * variance)
-
-
-def total_variation(image: Array, form: Variation, *, region: Array | None = None) -> Array:
-    """Returns the sum of the norm of the gradient over pixels and channels.
-
-    * `isotropic`: sum (d_h^2 + d_w^2)^(1/2). Its gradient is 0 where the image is flat (NaN in the
-      2018 code).
-    * `smooth`: sum (d_h^2 + d_w^2 + e^2)^(1/2) - e, with e = 1e-3.
-
-    d_h and d_w are forward differences, at the pixels that have both neighbors. A signal (one row)
-    has only d_w.
-
-    Args:
-      image: `[H, W, C]`.
-      form: `isotropic` or `smooth`.
-      region: Canvas mask `[H, W, 1]`: 1 = image, a rectangle in the top left corner, 0 = margin.
-
-    References:
-      Rudin, Osher and Fatemi, Nonlinear total variation based noise removal, 1992.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> image = jnp.array([[0.0, 3.0], [4.0, 0.0]])[..., None]
-      >>> float(total_variation(image, "isotropic"))
-      5.0
-    """
-    rows = image if image.shape[0] == 1 else image[:-1]
-    squares = (rows[:, 1:] - rows[:, :-1]) ** 2
-    if image.shape[0] > 1:
-        squares += (image[1:, :-1] - image[:-1, :-1]) ** 2
-    if region is not None:
-        squares = squares * region[1:, 1:]
-    if form == "smooth":
-        return jnp.sum(jnp.sqrt(squares + _SMOOTHING**2) - _SMOOTHING)
-    # `where` on both sides of the root: the gradient of an unused sqrt(0) would still be NaN.
-    is_flat = squares == 0
-    return jnp.sum(jnp.where(is_flat, 0.0, jnp.sqrt(jnp.where(is_flat, 1.0, squares))))
+    if not isinstance(loss, Likelihood):
+        raise InputError(
+            "Sampling expects a likelihood, got a loss without nll_scale; wrap it as "
+            "losses.Likelihood(loss, nll_scale=...)."
+        )
+    return loss.nll_scale(problem)
 
 
 def _require_peak(name: str, problem: Problem) -> Array | float:

@@ -1,18 +1,23 @@
-"""Networks as two pure functions, `Net(init, apply)`, built from a config.
+"""Networks as two pure functions, `Net(init, apply)`.
 
 A network maps a code `[Hc, Wc, C_in]` to an image `[H, W, C]`. Its normalizations use the
 statistics of the current image, so its only state is its params, a plain tree of arrays. `vmap`
 makes batches, in which each image has its own params.
+
+`skip`, `unet` and the others return networks for images of any shape; see `base.NetBuilder`.
+`from_flax` returns one for a flax module of the user.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict, Unpack
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from dip_jax.architectures.blocks import Architecture, center_crop
 from dip_jax.architectures.decoders import CONV_DECODER, DEEP_DECODER
@@ -20,8 +25,18 @@ from dip_jax.architectures.resnet import RESNET
 from dip_jax.architectures.skip import SKIP
 from dip_jax.architectures.texture import TEXTURE
 from dip_jax.architectures.unet import UNET
-from dip_jax.base import Array, Net, Params
-from dip_jax.config import Kind, NetConfig
+from dip_jax.base import Array, Net, NetBuilder, Params, Shape
+from dip_jax.config import (
+    Activation,
+    Batching,
+    Downsampling,
+    Kind,
+    Lowering,
+    NetConfig,
+    Padding,
+    Precision,
+    Upsampling,
+)
 from dip_jax.errors import InputError
 
 _ARCHITECTURES: dict[Kind, Architecture] = {
@@ -32,6 +47,288 @@ _ARCHITECTURES: dict[Kind, Architecture] = {
     "conv_decoder": CONV_DECODER,
     "deep_decoder": DEEP_DECODER,
 }
+
+
+class Options(TypedDict, total=False):
+    """Settings that most networks share; see the fields of `config.NetConfig`."""
+
+    input_depth: int
+    padding: Padding
+    activation: Activation
+    bias: bool
+    sigmoid: bool
+    scale_init: Literal["uniform", "one"]
+    lowering: Lowering
+    precision: Precision
+    batching: Batching
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfiguredNet:
+    """A network of `NetConfig` for images of any shape."""
+
+    config: NetConfig
+
+    def __call__(self, shape: Shape, /) -> Net:
+        """Returns the network for images of one shape.
+
+        Args:
+          shape: Shape of the image, `(H, W, C)`.
+        """
+        return build_net(self.config, shape)
+
+
+def skip(
+    *,
+    channels_down: tuple[int, ...] = (128,) * 5,
+    channels_up: tuple[int, ...] | None = None,
+    channels_skip: tuple[int, ...] | None = None,
+    kernel_down: tuple[int, ...] = (3,),
+    kernel_up: tuple[int, ...] = (3,),
+    kernel_skip: int = 1,
+    conv1x1_up: bool = True,
+    downsample: tuple[Downsampling, ...] = ("stride",),
+    upsample: tuple[Upsampling, ...] = ("bilinear",),
+    normalization: Literal["batch", "group"] = "batch",
+    num_groups: int = 8,
+    remat: bool = False,
+    **options: Unpack[Options],
+) -> NetBuilder:
+    """Returns the hourglass with skip connections. Tuples have a value per scale, the finest first.
+
+    Args:
+      channels_down: Channels of the encoder; the number of values is the number of halvings.
+      channels_up: Channels of the decoder; None for those of the encoder.
+      channels_skip: Channels of the skip branches, 0 for none; None for 4 at each scale.
+      kernel_down: Kernel sides of the encoder; one value serves all scales.
+      kernel_up: Kernel sides of the decoder; one value serves all scales.
+      kernel_skip: Kernel side of the skip branches.
+      conv1x1_up: Append a 1x1 convolution to each scale of the decoder.
+      downsample: Method that halves the image; one value serves all scales.
+      upsample: Method that doubles the image; one value serves all scales.
+      normalization: Statistics of each channel, or of groups of channels.
+      num_groups: Number of groups.
+      remat: Compute activations again in the gradient, which saves memory and takes time.
+      **options: See `Options`.
+
+    Raises:
+      InputError: For values that are not allowed or do not fit together.
+
+    References:
+      Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, supplement, figure 21.
+
+    Example:
+      >>> net = skip(channels_down=(8, 16), input_depth=4)((32, 48, 3))
+      >>> net.code_shape, net.image_shape
+      ((32, 48, 4), (32, 48, 3))
+    """
+    return ConfiguredNet(
+        NetConfig(
+            kind="skip",
+            channels_down=channels_down,
+            channels_up=channels_down if channels_up is None else channels_up,
+            channels_skip=(4,) * len(channels_down) if channels_skip is None else channels_skip,
+            kernel_down=kernel_down,
+            kernel_up=kernel_up,
+            kernel_skip=kernel_skip,
+            conv1x1_up=conv1x1_up,
+            downsample=downsample,
+            upsample=upsample,
+            normalization=normalization,
+            num_groups=num_groups,
+            remat="on" if remat else "off",
+            **options,
+        )
+    )
+
+
+def unet(
+    *,
+    channels: tuple[int, ...] = (64, 128, 256, 512, 1024),
+    extra_scales: int = 0,
+    concat_input: bool = False,
+    upsample: Upsampling = "bilinear",
+    normalization: Literal["batch", "instance", "none"] = "batch",
+    **options: Unpack[Options],
+) -> NetBuilder:
+    """Returns the U-Net of the 2018 code.
+
+    Args:
+      channels: Channels of the encoder, the finest scale first.
+      extra_scales: Additional scales, as wide as the coarsest one.
+      concat_input: Append the reduced code to each scale of the encoder.
+      upsample: Method that doubles the image; `deconv` is a transposed convolution.
+      normalization: Normalization of the encoder.
+      **options: See `Options`.
+
+    Raises:
+      InputError: For values that are not allowed or do not fit together.
+
+    References:
+      Ronneberger, Fischer and Brox, U-Net, 2015; Ulyanov et al., Deep Image Prior, 2018 (its code).
+    """
+    return ConfiguredNet(
+        NetConfig(
+            kind="unet",
+            channels_down=channels,
+            extra_scales=extra_scales,
+            concat_input=concat_input,
+            upsample=(upsample,),
+            normalization=normalization,
+            **options,
+        )
+    )
+
+
+def resnet(
+    *, width: int = 32, depth: int = 8, residual: bool = True, **options: Unpack[Options]
+) -> NetBuilder:
+    """Returns the residual network of the 2018 code, with one scale.
+
+    Args:
+      width: Channels.
+      depth: Number of residual blocks.
+      residual: Add the input of each block to its output.
+      **options: See `Options`.
+    """
+    return ConfiguredNet(
+        NetConfig(kind="resnet", width=width, depth=depth, residual=residual, **options)
+    )
+
+
+def texture(
+    *,
+    width: int = 32,
+    depth: int = 8,
+    upsample: Literal["bilinear", "nearest"] = "bilinear",
+    **options: Unpack[Options],
+) -> NetBuilder:
+    """Returns the texture network of the 2018 code, which joins the code at several scales.
+
+    Args:
+      width: Channels of the coarsest scale; the j-th has j times as many.
+      depth: Number of scales.
+      upsample: Method that doubles the image.
+      **options: See `Options`.
+    """
+    return ConfiguredNet(
+        NetConfig(kind="texture", width=width, depth=depth, upsample=(upsample,), **options)
+    )
+
+
+def conv_decoder(
+    *,
+    width: int = 32,
+    depth: int = 8,
+    upsample: Literal["bilinear", "nearest"] = "bilinear",
+    **options: Unpack[Options],
+) -> NetBuilder:
+    """Returns the decoder with 3x3 convolutions; its code is small.
+
+    Args:
+      width: Channels.
+      depth: Number of doublings of the code.
+      upsample: Method that doubles the image.
+      **options: See `Options`.
+    """
+    return ConfiguredNet(
+        NetConfig(kind="conv_decoder", width=width, depth=depth, upsample=(upsample,), **options)
+    )
+
+
+def deep_decoder(
+    *,
+    width: int = 32,
+    depth: int = 8,
+    upsample: Literal["bilinear", "nearest"] = "bilinear",
+    **options: Unpack[Options],
+) -> NetBuilder:
+    """Returns the decoder with 1x1 convolutions, which has fewer weights than the image has values.
+
+    Args:
+      width: Channels.
+      depth: Number of doublings of the code.
+      upsample: Method that doubles the image.
+      **options: See `Options`.
+
+    References:
+      Heckel and Hand, Deep Decoder, 2019.
+    """
+    return ConfiguredNet(
+        NetConfig(kind="deep_decoder", width=width, depth=depth, upsample=(upsample,), **options)
+    )
+
+
+def identity() -> NetBuilder:
+    """Returns the network without weights, whose code is the image: for fitting pixels directly."""
+    return ConfiguredNet(NetConfig(kind="identity"))
+
+
+def from_flax(
+    module: nn.Module | Callable[[int], nn.Module],
+    *,
+    input_depth: int = 32,
+    multiple_of: int = 1,
+    is_batched: bool = False,
+) -> NetBuilder:
+    """Returns a network for a flax module that maps a code to an image.
+
+    The module keeps its own initializers. If its output is larger than the image, it is cropped at
+    its center. Collections other than `params`, such as running statistics, start anew in each
+    call, so a normalization must use the statistics of its input. No random keys are passed, so
+    there is no dropout; the perturbation of the code is the noise of a fit.
+
+    Args:
+      module: A linen module `[Hc, Wc, C_in] -> [H, W, C]`, or a function that returns one for a
+        number of channels C. An nnx module becomes a linen one by `flax.nnx.bridge.to_linen`.
+      input_depth: Channels C_in of the code.
+      multiple_of: The sides of the code are those of the image, rounded up to a multiple of this,
+        e.g. 2^depth for a network that halves its input `depth` times.
+      is_batched: Whether the module expects an axis of images in front.
+
+    Raises:
+      InputError: If `module` is no linen module, or its output has another shape than the image.
+
+    Example:
+      >>> net = from_flax(lambda channels: nn.Conv(channels, (3, 3)), input_depth=4)((8, 8, 3))
+      >>> params = net.init(jax.random.key(0))
+      >>> net.apply(params, jnp.ones(net.code_shape)).shape
+      (8, 8, 3)
+    """
+
+    def build(shape: Shape) -> Net:
+        height, width, channels = shape
+        is_builder = callable(module) and not isinstance(module, nn.Module | nnx.Module)
+        built = module(channels) if is_builder else module
+        if not isinstance(built, nn.Module):
+            raise InputError(
+                f"from_flax expects a flax.linen module, got {type(built).__name__}; convert an nnx module by "
+                "flax.nnx.bridge.to_linen(Module, ...)."
+            )
+        rows, columns = (-(-side // multiple_of) * multiple_of for side in (height, width))
+        code_shape = (rows, columns, input_depth)
+
+        def init(key: Array) -> Params:
+            code = jnp.zeros(code_shape)
+            return built.init(key, code[None] if is_batched else code).get("params", {})
+
+        def apply(params: Params, code: Array) -> Array:
+            image, _ = built.apply(
+                {"params": params},
+                code[None] if is_batched else code,
+                mutable=nn.DenyList("params"),
+            )
+            image = image[0] if is_batched else image
+            if image.ndim != 3 or image.shape[2] != channels or _is_smaller(image, shape):
+                raise InputError(
+                    f"Expected the network to map a code {code_shape} to an image of at least {tuple(shape)}, got "
+                    f"{image.shape}; see the arguments multiple_of and is_batched of from_flax."
+                )
+            return center_crop(image, height, width).astype(jnp.float32)
+
+        return Net(jax.jit(init), apply, code_shape, shape)
+
+    return build
 
 
 def code_size(config: NetConfig, size: int) -> int:
@@ -55,7 +352,7 @@ def code_size(config: NetConfig, size: int) -> int:
     return _ARCHITECTURES[config.kind].code_size(config, size)
 
 
-def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
+def build_net(config: NetConfig, shape: Shape) -> Net:
     """Builds the network of a config for images of one shape.
 
     `init` draws weights as PyTorch does by default (uniform, bound 1 / sqrt(fan_in)). If the
@@ -111,6 +408,26 @@ def build_net(config: NetConfig, shape: tuple[int, int, int]) -> Net:
     return Net(jax.jit(init), apply, code_shape, shape)
 
 
+def _is_smaller(image: Array, shape: Shape) -> bool:
+    """Whether an image has fewer rows or columns than `shape`."""
+    return image.shape[0] < shape[0] or image.shape[1] < shape[1]
+
+
+def cropped(net: Net, shape: Shape) -> Net:
+    """Returns a network of a canvas as a network of the image in its top left corner.
+
+    Args:
+      net: The network of the canvas.
+      shape: Height, width and channels of the image.
+    """
+    height, width, _ = shape
+
+    def apply(params: Params, code: Array) -> Array:
+        return net.apply(params, code)[:height, :width]
+
+    return net if shape == net.image_shape else Net(net.init, apply, net.code_shape, shape)
+
+
 def _module_order(config: NetConfig) -> tuple[str, ...]:
     if config.kind == "identity":
         return ()
@@ -118,13 +435,13 @@ def _module_order(config: NetConfig) -> tuple[str, ...]:
 
 
 def _draw_params(key: Array, config: NetConfig, shapes: Params) -> Params:
-    """Draws initial params.
+    """Draws initial params, with the distributions of the modules.
 
     Convolutions follow the default of PyTorch, for weights and biases: U(-b, b) with
-    b = 1 / sqrt(fan in). Normalizations have bias 0, and scale U(0, 1) or 1. The modules themselves
-    would initialize every array to zeros.
+    b = 1 / sqrt(fan in). Normalizations have bias 0, and scale U(0, 1) or 1.
     """
-    # One draw gives all numbers: a generator per array takes ten seconds to compile.
+    # One draw gives all numbers. The modules would use a generator for each array, which takes ten
+    # seconds to compile.
     uniform = jax.random.uniform(key, (num_params(shapes),), jnp.float32)
     end = 0
 

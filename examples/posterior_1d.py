@@ -32,9 +32,9 @@ from matplotlib.figure import Figure
 
 from dip_jax.base import Array, Net, Params
 from dip_jax.config import SgldConfig
+from dip_jax.engine.from_config import sampler_from_config
 from dip_jax.posterior import gaussian_process as gp
 from dip_jax.report.png import save_png
-from dip_jax.sgld import build_sampler
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "out/gp_posterior_1d.png", "Output file of the figure.")
@@ -91,14 +91,14 @@ def sample(
       code: Code of the network.
       loss_fn: `loss_fn(output) -> loss`.
       config: Settings of the sampler.
-      learning_rate: Learning rate or step size; see `build_sampler`.
+      learning_rate: Learning rate or step size; see `sampler_from_config`.
       num_steps: Number of steps.
       scale: Factor between the loss and the negative log likelihood.
 
     Returns:
       Outputs after the burn-in, every `thin`-th step `[S, W]`.
     """
-    sampler = build_sampler(config, learning_rate=learning_rate, num_steps=num_steps)
+    sampler = sampler_from_config(config, learning_rate, num_steps)
     key_start, key_steps = jax.random.split(key)
     params = net.init(key_start)
 

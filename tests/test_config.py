@@ -132,6 +132,48 @@ def test_the_error_for_an_unknown_preset_or_task_names_a_similar_one():
         build_config("inpaint_hole", task="denoise")
 
 
+def test_a_schedule_is_refused_for_a_sampler_and_a_warm_up_ends_before_the_fit():
+    assert build_config(overrides=["fit.schedule=cosine"]).fit.schedule == "cosine"
+    with pytest.raises(InputError, match=r"expected fit\.schedule=constant, got cosine"):
+        build_config(overrides=["fit.method=sgld", "fit.schedule=cosine"])
+    too_long = ["fit.num_steps=100", "fit.warm_up_steps=100"]
+    assert build_config(overrides=too_long).fit.warm_up_steps == 100  # not used
+    with pytest.raises(InputError, match=r"less than fit\.num_steps=100, got 100"):
+        build_config(overrides=[*too_long, "fit.schedule=warmup_cosine"])
+
+
+@pytest.mark.parametrize(
+    ("config", "num_steps", "expected"),
+    [
+        (SgldConfig(burn_in=7, thin=3), 20, [9, 12, 15, 18]),
+        (SgldConfig(thin=5), 20, [10, 15]),  # 35 % of the steps are the burn-in
+        # cycles of 7, 7 and 6 steps, from the third step of each
+        (
+            SgldConfig(sampler="csgld", burn_in=8, thin=1, num_cycles=3, explore_fraction=0.3),
+            20,
+            [10, 11, 12, 13, 17, 18, 19],
+        ),
+    ],
+)
+def test_samples_are_taken_after_the_burn_in_and_late_in_each_cycle(config, num_steps, expected):
+    schedule = config.samples(num_steps)
+    assert [step for step in range(num_steps) if schedule.is_sample(step)] == expected
+    assert schedule.num_samples == len(expected)
+
+
+def test_the_samples_of_2019_are_259():
+    assert SgldConfig(sampler="paper", burn_in=7000, thin=50).samples(20_000).num_samples == 259
+    # that fraction of the steps is the default
+    assert SgldConfig().phases(20_000)[1] == 7000
+
+
+def test_the_number_of_networks_is_that_of_the_chains_or_of_the_seeds():
+    numbers = ["fit.num_seeds=3", "sgld.num_chains=5"]
+    assert Config().num_networks == 1
+    assert build_config(overrides=numbers[:1]).num_networks == 3
+    assert build_config(overrides=["fit.method=sgld", numbers[1]]).num_networks == 5
+
+
 @pytest.mark.parametrize("text", ["{", "[1, 2]", '{"fit": {"nonsense": 1}}', '{"fit": 3}'])
 def test_json_that_is_not_a_config_is_refused(text):
     with pytest.raises(InputError):

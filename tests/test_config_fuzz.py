@@ -272,7 +272,7 @@ def test_the_longest_chain_is_counted_soon_and_a_longer_one_is_refused():
     longest = {"fit.method": "sgld", "fit.num_steps": 10_000_000, "sgld.thin": 1}
     config = replace_fields(Config(), longest)
     # every step after the burn-in of 35 %
-    assert config.sgld.num_samples(10_000_000) == 6_499_999
+    assert config.sgld.samples(10_000_000).num_samples == 6_499_999
     with pytest.raises(InputError, match=r"fit\.num_steps must be at least 1 and at most 1e"):
         replace_fields(Config(), {**longest, "fit.num_steps": 10_000_001})
 

@@ -6,10 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from dip_jax import losses
 from dip_jax.base import Problem
 from dip_jax.errors import InputError
-from dip_jax.losses import build_likelihood, total_variation
+from dip_jax.losses import Likelihood, loss_floor, mean_loss, nll_scale
 from dip_jax.operators.basic import Identity
+
+LIKELIHOODS = {
+    "gaussian": losses.gaussian,
+    "poisson": losses.poisson,
+    "laplace": losses.laplace,
+    "interval": losses.interval(pull=0.0),
+    "poisson_gauss": losses.poisson_gauss,
+}
 
 
 def problem(y, **fields):
@@ -17,7 +26,8 @@ def problem(y, **fields):
 
 
 def loss(name, y, p, **fields):
-    return build_likelihood(name)(problem(y, **fields), jnp.asarray(p, jnp.float32))
+    """The mean loss of a prediction."""
+    return mean_loss(LIKELIHOODS[name], jnp.asarray(p, jnp.float32), problem(y, **fields))
 
 
 def test_the_gaussian_loss_orders_predictions_as_the_normal_density_does():
@@ -32,8 +42,8 @@ def test_the_gaussian_loss_orders_predictions_as_the_normal_density_does():
 def test_the_gaussian_loss_of_complex_numbers_is_the_squared_modulus():
     y, p = np.array([1 + 2j, 3j]), np.array([2 + 2j, -1j])
     prob = problem(0.0)._replace(measurement=jnp.asarray(y, jnp.complex64))
-    value = build_likelihood("gaussian")(prob, jnp.asarray(p, jnp.complex64))
-    np.testing.assert_allclose(value, (1 + 16) / 2)
+    value = losses.gaussian(jnp.asarray(p, jnp.complex64), prob)
+    np.testing.assert_allclose(value, [1, 16])
 
 
 def test_the_poisson_loss_differs_between_predictions_as_the_poisson_probability_does():
@@ -54,7 +64,7 @@ def test_the_shifted_poisson_has_the_variance_of_photons_and_read_out_noise():
 
     def value(p):
         prob = problem([y], peak=jnp.float32(peak))._replace(noise_std=jnp.float32(std))
-        return peak * build_likelihood("poisson_gauss")(prob, jnp.asarray([p]))
+        return peak * mean_loss(losses.poisson_gauss, jnp.asarray([p]), prob)
 
     curvature = jax.hessian(lambda p: value(p))(jnp.float32(y))
     np.testing.assert_allclose(curvature, 1 / variance, rtol=1e-3)
@@ -75,8 +85,7 @@ def test_a_poisson_loss_without_a_peak_is_refused():
 def test_read_out_noise_below_zero_and_darkness_give_finite_losses_and_gradients():
     y, p = jnp.asarray([-0.3, 0.0, 0.5]), jnp.asarray([0.0, 0.0, 0.0])
     for name in ("poisson", "poisson_gauss"):
-        prob = problem(y, peak=jnp.float32(10.0))
-        value, slope = jax.value_and_grad(lambda q, g=prob, n=name: build_likelihood(n)(g, q))(p)
+        value, slope = jax.value_and_grad(lambda q, n=name: loss(n, y, q, peak=10.0))(p)
         assert np.isfinite(value)
         assert np.isfinite(slope).all()
 
@@ -114,11 +123,12 @@ def test_the_interval_loss_is_zero_inside_and_the_squared_distance_outside():
     np.testing.assert_allclose(value, (0 + 0.1**2 + 0.2**2) / 3, rtol=1e-5)
     np.testing.assert_allclose(loss("interval", y, p), loss("gaussian", y, p))
     prob = problem(y, tolerance=jnp.full(3, 0.1))
-    pulled = build_likelihood("interval", interval_pull=0.3)(prob, jnp.asarray(p))
-    np.testing.assert_allclose(pulled, value + 0.3 * loss("gaussian", y, p), rtol=1e-6)
+    pulled = losses.interval()(jnp.asarray(p), prob)
+    center = np.square(np.subtract(p, y))
+    np.testing.assert_allclose(pulled, [0, 0.1**2, 0.2**2] + 0.3 * center, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "poisson", "laplace", "interval", "poisson_gauss"])
+@pytest.mark.parametrize("name", LIKELIHOODS)
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_no_loss_is_negative_and_that_of_a_perfect_prediction_is_zero(name, seed):
@@ -141,40 +151,97 @@ def test_values_of_weight_zero_are_ignored():
     )
 
 
-def test_the_error_for_an_unknown_likelihood_names_a_similar_one():
-    with pytest.raises(InputError, match="'gaussian'"):
-        build_likelihood("gausian")
+def test_the_mean_over_a_canvas_is_that_over_the_image():
+    rng = np.random.default_rng(4)
+    y, p = rng.random((2, 4, 5, 1))
+    margins = [(0, 2), (0, 3), (0, 0)]
+    region = np.pad(np.ones((4, 5, 1)), margins)
+    found = loss("laplace", np.pad(y, margins), np.pad(p, margins), region=jnp.asarray(region))
+    np.testing.assert_allclose(found, np.mean(np.abs(y - p)), rtol=1e-5)
 
 
-def naive_variation(image, power, add, subtract):
-    total = 0.0
-    for c in range(image.shape[2]):
-        for i in range(image.shape[0] - 1):
-            for j in range(image.shape[1] - 1):
-                down = image[i + 1, j, c] - image[i, j, c]
-                right = image[i, j + 1, c] - image[i, j, c]
-                total += (down**2 + right**2 + add) ** power - subtract
-    return total
+def worst(prediction, problem):
+    """A scalar loss that depends on the order of prediction and measurement."""
+    return jnp.max(prediction - 2 * problem.measurement)
+
+
+def test_a_scalar_loss_is_taken_as_it_is():
+    y, p = [0.5, 0.1, 0.3], [0.2, 0.9, 0.4]
+    value, slope = jax.value_and_grad(lambda q: mean_loss(worst, q, problem(y)))(jnp.asarray(p))
+    np.testing.assert_allclose(value, 0.9 - 2 * 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(slope, [0, 1, 0])
+
+
+@pytest.mark.parametrize("field", ["weights", "region"])
+def test_a_scalar_loss_sees_zeros_for_values_of_weight_zero(field):
+    # ignored values have the largest excess; NaN would reach the gradient of a product
+    y = np.array([0.5, 0.1, -9.0, np.nan]).reshape(2, 2, 1)
+    p = np.array([0.2, 0.9, 0.4, 7.0]).reshape(2, 2, 1)
+    used = jnp.asarray([[1.0, 1.0], [0.0, 0.0]])[..., None]
+    prob = problem(y, **{field: used})
+
+    def both(prediction, problem):
+        ignored = prediction[1:], problem.measurement[1:]
+        return worst(prediction, problem) + 100 * jnp.sum(jnp.abs(jnp.stack(ignored)))
+
+    value, slope = jax.value_and_grad(lambda q: mean_loss(both, q, prob))(jnp.float32(p))
+    np.testing.assert_allclose(value, 0.9 - 2 * 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(slope.ravel(), [0, 1, 0, 0])
 
 
 @pytest.mark.parametrize(
-    ("form", "add", "subtract"), [("isotropic", 0.0, 0.0), ("smooth", 1e-6, 1e-3)]
+    "wrong", [lambda p, problem: p[:1], lambda p, problem: p[..., None], lambda p, problem: p[0]]
 )
-def test_total_variation_is_the_loop_over_pixels(form, add, subtract):
-    image = np.random.default_rng(4).random((5, 6, 2))
-    value = total_variation(jnp.asarray(image, jnp.float32), form)
-    np.testing.assert_allclose(value, naive_variation(image, 0.5, add, subtract), rtol=1e-5)
+def test_a_loss_of_another_shape_is_refused(wrong):
+    with pytest.raises(InputError, match=r"scalar or has the shape of the measurement \(3, 2\)"):
+        mean_loss(wrong, jnp.ones((3, 2)), problem(np.ones((3, 2))))
 
 
-def test_a_margin_adds_no_variation():
-    image = np.random.default_rng(5).random((5, 6, 1)).astype(np.float32)
-    canvas = np.pad(image, [(0, 3), (0, 2), (0, 0)])
-    region = np.pad(np.ones((5, 6, 1), np.float32), [(0, 3), (0, 2), (0, 0)])
-    whole = total_variation(jnp.asarray(canvas), "isotropic", region=jnp.asarray(region))
-    np.testing.assert_allclose(whole, total_variation(jnp.asarray(image), "isotropic"), rtol=1e-6)
+def test_a_likelihood_is_its_misfit():
+    cauchy = Likelihood(
+        lambda p, problem: jnp.log1p(((p - problem.measurement) / 0.1) ** 2),
+        nll_scale=lambda problem: 2.0 * problem.measurement.size,
+        floor=0.5,
+    )
+    rng = np.random.default_rng(8)
+    y, p = rng.random((2, 4, 3, 1)).astype(np.float32)
+    prob = problem(y)
+    found = cauchy(jnp.asarray(p), prob)
+    densities = stats.cauchy.logpdf(y, p, 0.1)
+    np.testing.assert_allclose(found, stats.cauchy.logpdf(0, 0, 0.1) - densities, rtol=1e-4)
+    np.testing.assert_allclose(mean_loss(cauchy, jnp.asarray(p), prob), np.mean(found), rtol=1e-6)
+    assert nll_scale(cauchy, prob) == 24
+    assert loss_floor(cauchy) == 0.5
 
 
-@pytest.mark.parametrize("form", ["isotropic", "smooth"])
-def test_total_variation_of_a_flat_image_has_gradient_zero(form):
-    slope = jax.grad(lambda x: total_variation(x, form))(jnp.full((4, 4, 1), 0.5))
-    np.testing.assert_array_equal(slope, np.zeros((4, 4, 1)))
+def test_the_floor_is_the_loss_of_an_error_of_a_quarter_of_a_gray_level():
+    error = 0.25 / 255
+    assert loss_floor(lambda p, problem: p) == pytest.approx(error**2)
+    for name in ("gaussian", "laplace", "interval"):
+        found = loss_floor(LIKELIHOODS[name])
+        np.testing.assert_allclose(found, loss(name, [0.5], [0.5 + error]), rtol=1e-3)
+
+
+def test_the_scale_turns_losses_into_negative_log_likelihoods():
+    y = jnp.zeros((5, 4, 1))
+    prob = Problem(Identity(), y, 0.1, peak=30.0)
+    # the log density of a normal variable: -r^2 / (2 s^2); of a Laplace one: -|r| sqrt(2) / s
+    assert np.isclose(nll_scale(losses.gaussian, prob), 20 / (2 * 0.1**2))
+    assert np.isclose(nll_scale(losses.interval(), prob), 20 / (2 * 0.1**2))
+    assert np.isclose(nll_scale(losses.laplace, prob), 20 * np.sqrt(2) / 0.1)
+    assert np.isclose(nll_scale(losses.poisson, prob), 20 * 30)
+    assert np.isclose(nll_scale(losses.poisson_gauss, prob), 20 * 30)
+    waves = prob._replace(measurement=y + 0j)
+    assert np.isclose(nll_scale(losses.gaussian, waves), 20 / 0.1**2)
+    half = prob._replace(weights=jnp.ones_like(y).at[:, :2].set(0))
+    assert np.isclose(nll_scale(losses.gaussian, half), 10 / (2 * 0.1**2))
+    margin = prob._replace(region=jnp.ones((5, 4, 1)).at[4].set(0))
+    assert np.isclose(nll_scale(losses.gaussian, margin), 16 / (2 * 0.1**2))
+
+
+def test_the_scale_of_a_plain_function_and_of_photons_without_a_peak_are_refused():
+    with pytest.raises(InputError, match=r"losses\.Likelihood"):
+        nll_scale(losses.gaussian_misfit, problem([0.5]))
+    for photons in (losses.poisson, losses.poisson_gauss):
+        with pytest.raises(InputError, match="peak"):
+            nll_scale(photons, problem([0.5]))

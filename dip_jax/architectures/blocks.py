@@ -5,8 +5,9 @@ doubled. Inside a network an array of height 1 is a signal, because maps of imag
 rows.
 """
 
+import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -32,10 +33,18 @@ class Architecture(NamedTuple):
     """`code_size(config, size)`: side of the code for an image of side at least `size`."""
 
 
-def placeholder_init(key: Array, shape: tuple[int, ...]) -> Array:
-    """Initializes to zeros: modules only declare shapes, and `nets.build_net` draws the weights."""
-    del key
-    return jnp.zeros(shape, jnp.float32)
+def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
+    """Returns the default initializer of PyTorch's convolutions: U(-b, b) with b = 1 / sqrt(fan_in).
+
+    Args:
+      fan_in: Number of inputs of an output, the same for the kernel and the bias.
+    """
+    bound = float(fan_in) ** -0.5
+
+    def initialize(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initialize
 
 
 class Conv(nn.Module):
@@ -53,8 +62,9 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[H, W, C] -> [H, W, features]`, with half the sides if `downsample` is set."""
         shape = (1 if is_signal(x) else self.side, self.side, x.shape[-1], self.features)
-        kernel = self.param("kernel", placeholder_init, shape)
-        bias = self.param("bias", placeholder_init, (self.features,)) if self.config.bias else None
+        init = torch_uniform(math.prod(shape[:3]))
+        kernel = self.param("kernel", init, shape)
+        bias = self.param("bias", init, (self.features,)) if self.config.bias else None
         y = conv2d(
             x,
             kernel,
@@ -83,7 +93,9 @@ class Deconv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[H, W, C] -> [2 H, 2 W, features]`."""
         shape = (1 if is_signal(x) else 4, 4, x.shape[-1], self.features)
-        kernel = self.param("kernel", placeholder_init, shape)
+        # PyTorch takes the outputs of a transposed kernel for its fan in.
+        init = torch_uniform(math.prod(shape[:2]) * self.features)
+        kernel = self.param("kernel", init, shape)
         y = conv2d_transposed(
             x,
             kernel,
@@ -91,13 +103,14 @@ class Deconv(nn.Module):
             precision=self.config.precision,
         )
         if self.config.bias:
-            y = y + self.param("bias", placeholder_init, (self.features,))[None, None]
+            y = y + self.param("bias", init, (self.features,))[None, None]
         return y
 
 
 class Norm(nn.Module):
     """Normalization and activation of the concatenated channels of its arguments."""
 
+    config: NetConfig
     activation: str
     num_groups: int | None = None
     """Number of groups of channels with common statistics; None to normalize each channel alone."""
@@ -106,8 +119,10 @@ class Norm(nn.Module):
     def __call__(self, *xs: Array) -> Array:
         """`[H, W, C], ... -> [H, W, sum of C]`."""
         features = sum(x.shape[-1] for x in xs)
-        scale = self.param("scale", placeholder_init, (features,))
-        bias = self.param("bias", placeholder_init, (features,))
+        is_one = self.config.scale_init == "one"
+        init = nn.initializers.ones if is_one else nn.initializers.uniform(1.0)
+        scale = self.param("scale", init, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
         if self.num_groups is not None:
             x = jnp.concatenate(xs, axis=-1)
             return normalize_groups(x, scale, bias, self.activation, num_groups=self.num_groups)

@@ -34,7 +34,7 @@ class ConvDecoder(nn.Module):
             x = double(x, c.upsample[0]) if i < c.depth else x
             x = Conv(c.width, 3, c, normalized=False, name=f"layer_{i}_conv")(x)
             # The normalization comes after the activation, so the bias before it has an effect.
-            x = Norm("none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
+            x = Norm(c, "none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
         return to_image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 
 
@@ -55,7 +55,7 @@ class DeepDecoder(nn.Module):
         for i in range(c.depth + 1):
             x = Conv(c.width, 1, c, name=f"layer_{i}_conv")(x)
             x = double(x, c.upsample[0]) if i < c.depth else x
-            x = Norm("none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
+            x = Norm(c, "none", name=f"layer_{i}_norm")(ACTIVATIONS[c.activation](x))
         return to_image(Conv(self.num_channels, 1, c, name="head_conv")(x), c)
 
 

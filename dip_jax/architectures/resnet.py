@@ -35,12 +35,12 @@ class ResNet(nn.Module):
         x = ACTIVATIONS[c.activation](x)
         for i in range(c.depth):
             y = Conv(c.width, 3, inner, name=f"block_{i}_first_conv")(x)
-            y = Norm(c.activation, name=f"block_{i}_first_norm")(y)
+            y = Norm(c, c.activation, name=f"block_{i}_first_norm")(y)
             y = Conv(c.width, 3, inner, name=f"block_{i}_second_conv")(y)
-            y = Norm("none", name=f"block_{i}_second_norm")(y)
+            y = Norm(c, "none", name=f"block_{i}_second_norm")(y)
             x = x + y if c.residual else y
         x = Conv(c.width, 3, zero, name="last_conv")(x)
-        x = Norm("none", name="last_norm")(x)
+        x = Norm(c, "none", name="last_norm")(x)
         return to_image(Conv(self.num_channels, 3, c, normalized=False, name="head_conv")(x), c)
 
 

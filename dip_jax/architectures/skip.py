@@ -39,7 +39,7 @@ class Skip(nn.Module):
             def compute(module, x):
                 del module
                 x = Conv(features, side, c, downsample, normalized=alone, name=f"{name}_conv")(x)
-                return Norm(c.activation, groups, name=f"{name}_norm")(x)
+                return Norm(c, c.activation, groups, name=f"{name}_norm")(x)
 
             # One checkpoint per block, so that only one block at a time is recomputed.
             return (nn.remat(compute) if c.remat == "on" else compute)(self, x)
@@ -55,7 +55,7 @@ class Skip(nn.Module):
             x = double(x, c.per_scale("upsample")[i])
             skip = skips[i]
             branches = [x] if skip is None else crop_to_smallest(skip, x)
-            x = Norm("none", groups, name=f"merge_{i}_norm")(*branches)
+            x = Norm(c, "none", groups, name=f"merge_{i}_norm")(*branches)
             x = block(x, f"up_{i}", c.channels_up[i], c.per_scale("kernel_up")[i])
             if c.conv1x1_up:
                 x = block(x, f"mix_{i}", c.channels_up[i], 1)

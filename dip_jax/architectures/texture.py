@@ -40,7 +40,7 @@ class Texture(nn.Module):
         def blocks(x: Array, name: str, features: int) -> Array:
             for part, side in _PARTS:
                 x = Conv(features, side, c, name=f"{name}_{part}_conv")(x)
-                x = Norm(c.activation, name=f"{name}_{part}_norm")(x)
+                x = Norm(c, c.activation, name=f"{name}_{part}_norm")(x)
             return x
 
         codes = [x]
@@ -49,8 +49,8 @@ class Texture(nn.Module):
         x = blocks(codes.pop(), "branch_0", c.width)
         for j in range(1, c.depth):
             branch = blocks(codes.pop(), f"branch_{j}", c.width)
-            trunk = Norm("none", name=f"trunk_{j}_norm")(double(x, c.upsample[0]))
-            branch = Norm("none", name=f"branch_{j}_norm")(branch)
+            trunk = Norm(c, "none", name=f"trunk_{j}_norm")(double(x, c.upsample[0]))
+            branch = Norm(c, "none", name=f"branch_{j}_norm")(branch)
             x = blocks(jnp.concatenate([trunk, branch], axis=-1), f"merge_{j}", (j + 1) * c.width)
         return to_image(Conv(self.num_channels, 1, c, normalized=False, name="head_conv")(x), c)
 

@@ -45,7 +45,7 @@ class UNet(nn.Module):
                 normalized = normalization != "none"
                 x = Conv(features, 3, c, None, normalized, name=f"{name}_{part}_conv")(x)
                 if normalization == "batch":
-                    x = Norm(c.activation, name=f"{name}_{part}_norm")(x)
+                    x = Norm(c, c.activation, name=f"{name}_{part}_norm")(x)
                 elif normalization == "instance":
                     one = jnp.ones(features)  # no weights
                     x = normalize(x, one, 0 * one, c.activation)

@@ -22,8 +22,8 @@ from dip_jax.batch.processes import (
 from dip_jax.batch.progress import FolderProgress
 from dip_jax.batch.worker import Worker
 from dip_jax.config import Config
+from dip_jax.engine.from_config import optimizer_from_config
 from dip_jax.errors import InputError, describe_error
-from dip_jax.fit import build_optimizer
 from dip_jax.report.loggers import require_logger
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath, to_path
@@ -121,7 +121,7 @@ def restore_inputs(
 
     def prepare(process: int = 0) -> None:
         check_settings(config)
-        build_optimizer(config.fit.optimizer, config.fit.learning_rate, config.fit.b2)
+        optimizer_from_config(config.fit)
         prepare_folder(folder, names, config, overwrite=overwrite, resume=resume, process=process)
 
     partition = Partition()

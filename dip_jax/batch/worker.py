@@ -14,7 +14,7 @@ from dip_jax.batch.record import RunRecord
 from dip_jax.batch.writer import ResultWriter
 from dip_jax.config import Config
 from dip_jax.engine.checkpoint import CheckpointStore
-from dip_jax.engine.restore import num_networks, restore_many
+from dip_jax.engine.restore import restore_many
 from dip_jax.engine.scheduler import Progress
 from dip_jax.report.loggers import build_logger
 from dip_jax.report.summary import Summary
@@ -85,7 +85,7 @@ class Worker:
         )
         unfinished = reader.unfinished(self._inputs, resume=self._resume)
         meter = ProgressMeter(
-            record, num_images=len(self._inputs), num_networks=num_networks(config)
+            record, num_images=len(self._inputs), num_networks=config.num_networks
         )
 
         def show(progress: Progress) -> None:

@@ -10,7 +10,6 @@ from dip_jax.batch.reader import Reader
 from dip_jax.batch.record import RunRecord
 from dip_jax.config import Config
 from dip_jax.engine.checkpoint import CheckpointStore
-from dip_jax.engine.restore import num_networks
 from dip_jax.errors import describe_error
 from dip_jax.report.image import report_image
 from dip_jax.report.loggers import Logger
@@ -84,7 +83,7 @@ class ResultWriter:
             for note in new_notes:
                 self._on_message(f"{result.name}: {note}")
             if result.status != Status.INTERRUPTED:
-                for network_index in range(num_networks(self._config)):
+                for network_index in range(self._config.num_networks):
                     self._store.remove(network_label(result.name, network_index))
             self._record.add(summary)
             if self._logger is not None:

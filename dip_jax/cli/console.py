@@ -23,7 +23,6 @@ from dip_jax.batch.progress import FolderProgress
 from dip_jax.cli.cost import Machine, forecast_seconds, network_work, probe_machine
 from dip_jax.cli.plan import Plan
 from dip_jax.config import Config
-from dip_jax.engine.restore import num_networks
 from dip_jax.presets import PRESETS, build_config
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath
@@ -182,7 +181,7 @@ def _num_optimized(config: Config) -> int:
 def _seconds_per_step(config: Config, machine: Machine) -> float:
     """The forecast for all networks of one image."""
     work = network_work(config.net, _PRESET_SHAPE)
-    return num_networks(config) * forecast_seconds(work, machine)
+    return config.num_networks * forecast_seconds(work, machine)
 
 
 def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:

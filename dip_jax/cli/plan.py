@@ -13,8 +13,8 @@ from dip_jax.base import Case
 from dip_jax.batch.inputs import LazyInput
 from dip_jax.config import Config
 from dip_jax.engine.canvas import canvas_shape, pad_case
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.memory import peak_bytes
-from dip_jax.engine.restore import num_networks
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
 from dip_jax.tasks.cases import operator_class
@@ -99,8 +99,8 @@ def plan_inputs(inputs: Sequence[LazyInput], config: Config) -> list[Plan]:
 
 def _probe(case: Case, num_images: int, config: Config) -> Plan:
     """Compiles the program for `case` and runs a few steps in all slots."""
-    num_fits = num_images * num_networks(config)
-    slots = Slots(case, config, max_cases=num_fits)
+    num_fits = num_images * config.num_networks
+    slots = Slots(case, estimator_from_config(config), config.run, max_cases=num_fits)
     peak = slots.bytes_per_device
     if jax.default_backend() == "cpu":
         resident = psutil.Process().memory_info().rss

@@ -2,19 +2,20 @@
 
 import time
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dip_jax.base import Case, Posterior, Result, Status, network_label
-from dip_jax.config import Config
 from dip_jax.engine.case_queue import QueuedCase
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus
+from dip_jax.errors import InputError
 from dip_jax.nets import num_params
 from dip_jax.posterior.moments import Moments, num_kept, trace_names
+from dip_jax.stopping.minimum import MinimumState
 from dip_jax.tasks.cases import restore_known_values
 
 
@@ -63,6 +64,44 @@ class ActiveNetwork:
         self._logs = [saved.curve]
         self.num_steps = int(saved.slot.state.step)
         self._seconds = saved.seconds
+
+    def continued(self, saved: SavedNetwork, slots: Slots) -> SavedNetwork:
+        """Returns the state from which this network continues an earlier result.
+
+        The stopping rule continues too. If it has fired, it looks for another minimum; another rule starts anew, which
+        a rule that must watch the fit from its first step cannot.
+
+        Args:
+          saved: The network of the earlier result.
+          slots: The slots.
+
+        Raises:
+          InputError: If the result belongs to another case or to another algorithm, or the rule cannot start.
+        """
+        if saved.fingerprint != self.fingerprint():
+            raise InputError(
+                f"{self.label}: the result to continue belongs to another case; pass the case that was restored, with "
+                "the same measurement, operator, noise level and reference."
+            )
+        shapes = slots.slot_shapes
+        if not _have_shapes(saved.slot.state, shapes.state):
+            raise InputError(
+                f"{self.label}: the result to continue belongs to another network, optimizer or sampler; pass the "
+                "algorithm that made it."
+            )
+        stop, rule = saved.slot.stop, slots.estimator.stopper
+        is_same = _have_shapes(stop, shapes.stop)
+        if not is_same and rule.needs_start:
+            raise InputError(
+                f"{self.label}: another stopping rule ran before, and this one must watch the fit from its first step; "
+                "continue with the rule before, or with one such as stopping.fixed()."
+            )
+        if not is_same or bool(stop.done):
+            start = slots.start_rule(self.padded)
+            if is_same and isinstance(stop, MinimumState):
+                start = stop._replace(minimum=start.minimum)
+            saved = saved._replace(slot=saved.slot._replace(stop=start))
+        return saved
 
     def append(self, status: SlotStatus, logs: dict[str, np.ndarray]) -> None:
         """Appends the steps of a chunk to the log.
@@ -113,20 +152,19 @@ class ActiveNetwork:
         state = slots.save(self.index)
         return SavedNetwork(self.label, self.fingerprint(), state, self._curve(), self._seconds)
 
-    def result(self, slots: Slots, status: SlotStatus, config: Config) -> Result:
+    def result(self, slots: Slots, status: SlotStatus) -> Result:
         """Returns the result that the network has reached.
 
         Args:
           slots: The slots; that of the network must still hold its state.
           status: The status of all slots after the last chunk.
-          config: The settings.
         """
         case, index = self.case, self.index
         height, width, _ = case.shape
         estimate = slots.estimate(index)[:height, :width]
         curve, moments = self._curve(), slots.moments(index)
         traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
-        image, notes = restore_known_values(config.task, case, estimate)
+        image, notes = restore_known_values(case, estimate)
         return Result(
             name=case.name,
             status=_status(status, index),
@@ -145,14 +183,13 @@ class ActiveNetwork:
                 for rule, (step, has_fired) in status.stops.items()
             },
             held_out=_crop_held_out(slots.held_out(index), case),
-            posterior=None if moments is None else _posterior(moments, traces, case.shape, config),
+            posterior=None if moments is None else _posterior(moments, traces, case.shape, slots),
             network_index=case.network_index,
         )
 
     def _curve(self) -> dict[str, np.ndarray]:
-        # A checkpoint from before the first sample has no traces.
         return {
-            name: np.concatenate([log[name] for log in self._logs if name in log])
+            name: np.concatenate([c for log in self._logs if (c := _column(log, name)) is not None])
             for name in self._logs[-1]
         }
 
@@ -182,6 +219,22 @@ def failed_result(case: Case, error: Exception) -> Result:
     )
 
 
+def _have_shapes(tree: Any, shapes: Any) -> bool:
+    """Whether two trees have the same structure, and leaves of the same shapes and types."""
+    structure: Any = jax.tree.structure(shapes)
+    if structure != jax.tree.structure(tree):
+        return False
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shapes), strict=True)
+    return all((np.shape(x), np.asarray(x).dtype) == (s.shape, s.dtype) for x, s in pairs)
+
+
+def _column(log: dict[str, np.ndarray], name: str) -> np.ndarray | None:
+    """The values of a log by name; NaN for the signal of a rule that did not run yet."""
+    if name in log or name == "trace":  # a checkpoint from before the first sample has no traces
+        return log.get(name)
+    return np.full(len(log["step"]), np.nan, np.float32)
+
+
 def _status(status: SlotStatus, index: int) -> Status:
     if status.diverged[index]:
         return Status.DIVERGED
@@ -191,7 +244,7 @@ def _status(status: SlotStatus, index: int) -> Status:
 
 
 def _posterior(
-    moments: Moments, traces: np.ndarray, shape: tuple[int, int, int], config: Config
+    moments: Moments, traces: np.ndarray, shape: tuple[int, int, int], slots: Slots
 ) -> Posterior:
     """Returns the samples of one chain, without the margin of its canvas."""
     height, width, _ = shape
@@ -200,7 +253,9 @@ def _posterior(
         for array in (moments.mean, moments.deviation, moments.kept)
     )
     num_samples = int(moments.num_samples)
-    kept = num_kept(config.sgld, num_samples, config.fit.num_steps)
+    schedule = slots.estimator.algorithm.samples
+    total = num_samples if schedule is None else schedule.num_samples
+    kept = num_kept(num_samples, total, len(moments.kept))
     return Posterior(
         mean=mean,
         std=np.sqrt(deviation / max(num_samples - 1, 1)),

@@ -1,42 +1,73 @@
-"""The algorithm and the stopping rule of a config."""
+"""An estimator: everything that the engine needs to restore a case."""
 
 import dataclasses
+from collections.abc import Callable
 
-from dip_jax.base import Algorithm, Net, Operator, Stopper
-from dip_jax.config import Config
-from dip_jax.fit import average_lag, build_fit
-from dip_jax.losses import build_likelihood
-from dip_jax.operators.pixelwise import is_pixelwise
-from dip_jax.sgld import build_sampler, build_sgld, sampler_args
+from dip_jax.base import Algorithm, Case, Stopper
+from dip_jax.errors import InputError
+from dip_jax.losses import Likelihood
 from dip_jax.stopping.fixed import fixed
-from dip_jax.stopping.held_out import hold_out_from_sampler
-from dip_jax.stopping.rules import build_stopper
+from dip_jax.tasks.noise_level import require_noise_std
 
 
-def build_algorithm(config: Config, net: Net) -> Algorithm:
-    """Returns the algorithm of a config: a fit, or a fit whose optimizer is a sampler."""
-    fit, sgld, num_steps = config.fit, config.sgld, config.fit.num_steps
-    if fit.method == "fit":
-        return build_fit(fit, net)
-    if sgld.sampler != "paper":
-        fit = dataclasses.replace(fit, perturbation=sgld.perturbation)
-    sampler = build_sampler(sgld, learning_rate=fit.learning_rate, num_steps=num_steps)
-    arguments = sampler_args(fit.likelihood)
-    inner = build_fit(fit, net, optimizer=sampler, extra_args=arguments)
-    return build_sgld(sgld, inner, num_steps=num_steps)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Estimator:
+    """A fit or a sampler with its stopping rule, for images of any shape.
 
-
-def choose_stopper(config: Config, algorithm: Algorithm, operator: Operator) -> Stopper:
-    """Returns the stopping rule of a config.
-
-    Sampling needs no rule, but some measurements may be held out to check its predictions.
+    Example:
+      >>> import optax
+      >>> from dip_jax import build_fit, losses, nets, stopping
+      >>> fit = build_fit(nets.skip(), loss=losses.laplace, optimizer=optax.adamw(0.01))
+      >>> estimator = Estimator(fit, stopping.held_out(fit), num_steps=2000)
     """
-    if config.fit.method == "sgld":
-        holds_out = config.sgld.held_out_fraction and is_pixelwise(operator)
-        return hold_out_from_sampler(config.sgld.held_out_fraction) if holds_out else fixed()
-    return build_stopper(
-        config.stop,
-        lag=average_lag(config.fit),
-        algorithm=algorithm,
-        loss=build_likelihood(config.fit.likelihood, interval_pull=config.fit.interval_pull),
-    )
+
+    algorithm: Algorithm
+    """The fit (`build_fit`) or sampler (`build_sgld`)."""
+    stopper: Stopper = dataclasses.field(default_factory=fixed)
+    """The stopping rule; by default all steps run."""
+    num_steps: int = 3000
+    """Maximum number of steps."""
+    num_networks: int = 1
+    """Networks of each image: chains of a sampler, or seeds of a fit, whose estimates are averaged."""
+    sides_per_octave: int = 0
+    """Canvas sides per octave, to which the sides of images with a pixelwise operator are rounded up so that images
+    of similar sizes share a program; 0 turns rounding off."""
+    comparison: "Estimator | None" = None
+    """A fit that follows the chains if the reference is known, for comparison."""
+    low_memory: "Estimator | None" = None
+    """An estimator with the same results that needs less memory, for images that do not fit otherwise."""
+    prepare: Callable[[Case], Case] | None = None
+    """Completes a case before it is restored. By default the noise level is estimated if a sampler needs it."""
+    program_key: str | None = None
+    """Text that determines the estimator, under which its compiled program may be cached. None for objects of the
+    user, whose source may change."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+          InputError: If one of them is less than 1.
+        """
+        for name in ("num_steps", "num_networks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def is_sampler(self) -> bool:
+        """Whether the outputs of some steps are samples."""
+        return self.algorithm.samples is not None
+
+    def prepared(self, case: Case) -> Case:
+        """Returns a case with everything that the estimator needs.
+
+        Args:
+          case: The case.
+
+        Raises:
+          InputError: If a sampler needs a noise level that is neither known nor can be estimated.
+        """
+        if self.prepare is not None:
+            return self.prepare(case)
+        loss = self.algorithm.loss
+        needs_noise_std = isinstance(loss, Likelihood) and loss.needs_noise_std
+        return require_noise_std(case) if self.is_sampler and needs_noise_std else case

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import psutil
 
-from dip_jax.config import Config
+from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
 from dip_jax.errors import InputError
 
@@ -26,13 +26,13 @@ def program_bytes(analysis: Any) -> int:
     )
 
 
-def available_bytes(config: Config) -> float:
+def available_bytes(run: RunConfig) -> float:
     """Returns the bytes that a program may use on a device.
 
     This is `run.max_memory` if set. By default it is the free memory on CPU, and the whole memory elsewhere.
     """
-    if config.run.max_memory is not None:
-        return config.run.max_memory * 1e9
+    if run.max_memory is not None:
+        return run.max_memory * 1e9
     if is_cpu():
         return min(psutil.virtual_memory().available, container_bytes())
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dip_jax.base import Case, Posterior, Result, Status
-from dip_jax.config import Config
 from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
 from dip_jax.tasks.cases import restore_known_values
 
@@ -14,7 +13,7 @@ from dip_jax.tasks.cases import restore_known_values
 _STATUS_ORDER = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
 
 
-def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
+def merge(case: Case, results: Sequence[Result]) -> Result:
     """Returns the result of several networks of one image.
 
     For chains, the estimate is the mean of all samples, and their variance is the sum of the variance within and
@@ -24,7 +23,6 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
     Args:
       case: The case of the image.
       results: A result for each network; at least one.
-      config: The settings.
 
     Returns:
       The merged result; the first failed one if a network failed.
@@ -34,9 +32,9 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
         if result.error is not None:
             return result
     selection = _select(results)
-    pool = _pool_chains if config.fit.method == "sgld" else _pool_seeds
+    pool = _pool_seeds if results[0].posterior is None else _pool_chains
     posterior, estimate, pool_notes = pool(selection.results)
-    image, notes = restore_known_values(config.task, case, estimate)
+    image, notes = restore_known_values(case, estimate)
     statuses = [result.status for result in selection.results]
     status = next(s for s in _STATUS_ORDER if s in statuses)
     stop_steps = [result.stop_step for result in selection.results]
@@ -51,6 +49,7 @@ def merge(case: Case, results: Sequence[Result], config: Config) -> Result:
         notes=(*notes, *selection.notes, *pool_notes),
         posterior=posterior,
         network_curves=tuple(result.curve for result in results),
+        networks=tuple(network for result in results for network in result.networks),
     )
 
 

@@ -4,45 +4,46 @@ The chains of a sampler and the seeds of a fit are independent networks of one i
 Their results are merged when all have finished. The first of them is the network that the image would have alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 from dip_jax.base import Case, Result, Status
-from dip_jax.config import Config, StopConfig
+from dip_jax.config import Config, RunConfig
+from dip_jax.engine.active_network import SavedNetwork
+from dip_jax.engine.estimator import Estimator
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.merge import merge
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each
 from dip_jax.errors import InputError
-from dip_jax.tasks.noise_level import resolve_noise
-
-
-def num_networks(config: Config) -> int:
-    """Returns the number of networks of each image: chains of a sampler, or seeds of a fit."""
-    return config.sgld.num_chains if config.fit.method == "sgld" else config.fit.num_seeds
+from dip_jax.operators.from_function import as_operator
 
 
 def restore_many(
     cases: Iterable[Case],
-    config: Config,
+    estimator: Estimator | Config,
     *,
+    run: RunConfig | None = None,
     devices: Sequence[Any] | None = None,
     max_cases: int | None = None,
     store: Store | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    start: Iterable[Result] = (),
+    keep_networks: bool = False,
     on_step: Callable[[Observation], None] | None = None,
     every: int = 100,
 ) -> Iterator[Result]:
     """Restores images, each with its own networks, and yields results as they finish.
 
-    The result of an image depends on its name, its problem and the config, not on the other images.
+    The result of an image depends on its name, its problem, the estimator and the seed, not on the other images.
 
     Args:
       cases: Any number of cases of any shapes, with unique names. They are read ahead in a thread, so a generator
         that loads them need not hold them. Put cases of equal shape next to each other: they share a compiled
         program.
-      config: The settings.
+      estimator: The fit or sampler, with its stopping rule; or a config that describes one.
+      run: How the run uses the machine, and its seed; None for `config.run`, or the defaults.
       devices: Devices to compute on; by default all devices of this process.
       max_cases: Maximum number of cases, so that there are no more slots than networks; by default the length of
         `cases`, if it has one.
@@ -51,6 +52,9 @@ def restore_many(
       on_progress: Called between chunks of steps.
       should_stop: Called between chunks of steps; True saves the networks in progress, yields their current
         estimates as `interrupted`, and ends the run.
+      start: Earlier results of some of the cases, with their networks, that are continued: raise `num_steps`.
+      keep_networks: Return the network, its weights and its whole state in each result. This takes about seven times
+        the memory of the weights.
       on_step: Called every `every` steps of each network, and at its end, with an `Observation`: its step, its last
         values, and on request its estimate and its whole state. The fit that sampling is compared with is left out.
       every: Number of steps between two calls of `on_step`. Chunks of steps end there, so a small number costs time.
@@ -60,8 +64,8 @@ def restore_many(
       `interrupted`, or `failed`. A failed result has an `error`; every other has the best `image` so far.
 
     Raises:
-      InputError: If `every` is not positive, or sampling needs a noise level that is neither known nor can be
-        estimated.
+      InputError: If `every` is not positive, sampling needs a noise level that is neither known nor can be estimated,
+        or a result in `start` has no network or belongs to another case or algorithm.
 
     Example:
       >>> import numpy as np
@@ -75,21 +79,56 @@ def restore_many(
     """
     if every < 1:
         raise InputError(f"Expected `every` to be at least 1, got {every}; 100 is the default.")
+    if isinstance(estimator, Config):
+        run = estimator.run if run is None else run
+        estimator = estimator_from_config(estimator)
+    run = RunConfig() if run is None else run
     if max_cases is None and isinstance(cases, Sized):
         max_cases = len(cases)
-    hooks = RunHooks(devices, store, on_progress, should_stop, on_step, every)
-    resolved = (resolve_noise(case, config) for case in cases)
-    number = num_networks(config)
-    if number == 1 and config.fit.method == "fit":
-        yield from restore_each(resolved, config, hooks, max_cases=max_cases)
+    hooks = RunHooks(
+        devices=devices,
+        store=store,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        on_step=on_step,
+        every=every,
+        start=_saved_networks(start),
+        keep_networks=keep_networks,
+    )
+    prepared = (estimator.prepared(_with_operator(case)) for case in cases)
+    if estimator.num_networks == 1 and not estimator.is_sampler:
+        yield from restore_each(prepared, estimator, run, hooks, max_cases=max_cases)
     else:
-        yield from _restore_merged(resolved, config, hooks, number, max_cases)
+        yield from _restore_merged(prepared, estimator, run, hooks, max_cases)
+
+
+def _with_operator(case: Case) -> Case:
+    """The case with an operator in place of a plain function."""
+    operator = as_operator(case.problem.operator, case.shape)
+    return case._replace(problem=case.problem._replace(operator=operator))
+
+
+def _saved_networks(results: Iterable[Result]) -> dict[str, SavedNetwork]:
+    """The networks of earlier results by their labels."""
+    saved: dict[str, SavedNetwork] = {}
+    for result in results:
+        if not result.networks:
+            raise InputError(
+                f"{result.name}: expected a result with its networks, got none; restore it with keep_networks=True."
+            )
+        saved |= {network.name: network for network in result.networks}
+    return saved
 
 
 def _restore_merged(
-    cases: Iterable[Case], config: Config, hooks: RunHooks, number: int, max_cases: int | None
+    cases: Iterable[Case],
+    estimator: Estimator,
+    run: RunConfig,
+    hooks: RunHooks,
+    max_cases: int | None,
 ) -> Iterator[Result]:
-    """Restores each image with `number` networks and yields their merged results."""
+    """Restores each image with several networks and yields their merged results."""
+    number = estimator.num_networks
     in_progress: dict[str, Case] = {}
 
     def networks() -> Iterator[Case]:
@@ -101,7 +140,8 @@ def _restore_merged(
     finished: dict[str, list[Result]] = {}
     for result in restore_each(
         networks(),
-        config,
+        estimator,
+        run,
         hooks,
         max_cases=None if max_cases is None else number * max_cases,
         save_finished=number > 1,
@@ -110,21 +150,28 @@ def _restore_merged(
         results.append(result)
         if len(results) == number:
             case = in_progress.pop(result.name)
-            merged = merge(case, finished.pop(result.name), config)
-            if _needs_point_estimate(merged, case, config):
-                merged = _with_point_estimate(merged, case, config, hooks)
+            merged = merge(case, finished.pop(result.name))
+            if (
+                estimator.comparison is not None
+                and merged.status == Status.DONE
+                and case.reference is not None
+            ):
+                merged = _with_point_estimate(merged, case, estimator.comparison, run, hooks)
             yield merged
     for name, results in finished.items():  # the run ended before their other networks had started
-        merged = merge(in_progress.pop(name), results, config)
+        merged = merge(in_progress.pop(name), results)
         yield merged._replace(status=Status.INTERRUPTED)
 
 
 def restore(
     cases: Sequence[Case],
-    config: Config,
+    estimator: Estimator | Config,
     *,
+    run: RunConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    start: Iterable[Result] = (),
+    keep_networks: bool = True,
     on_step: Callable[[Observation], None] | None = None,
     every: int = 100,
 ) -> list[Result]:
@@ -132,9 +179,12 @@ def restore(
 
     Args:
       cases: The cases, with unique names.
-      config: The settings.
+      estimator: The fit or sampler, with its stopping rule; or a config that describes one.
+      run: How the run uses the machine, and its seed; None for `config.run`, or the defaults.
       on_progress: Called between chunks of steps.
       should_stop: Called between chunks of steps; True ends the run with the current estimates.
+      start: Earlier results that are continued.
+      keep_networks: Return the network, its weights and its whole state in each result.
       on_step: Called every `every` steps of each network, and at its end; see `restore_many`.
       every: Number of steps between two calls of `on_step`.
 
@@ -147,12 +197,15 @@ def restore(
 
     Example:
       >>> import numpy as np
-      >>> from dip_jax import build_case, build_config
-      >>> net = ["net.kind=deep_decoder", "net.depth=1", "net.width=4", "net.input_depth=4"]
-      >>> config = build_config(overrides=["fit.num_steps=1", *net])
+      >>> from dip_jax import Estimator, build_case, build_config, build_fit, nets, restore
       >>> y = np.random.default_rng(0).random((33, 33, 1), np.float32)
-      >>> (result,) = restore([build_case(config.task, "a", y)], config)
-      >>> result.image.shape
+      >>> case = build_case(build_config().task, "a", y)
+      >>> fit = build_fit(nets.deep_decoder(depth=1, width=4, input_depth=4))
+      >>> (result,) = restore([case], Estimator(fit, num_steps=2))
+      >>> (again,) = restore([case], Estimator(fit, num_steps=4), start=[result])
+      >>> result.image.shape, result.num_steps, again.num_steps
+      ((33, 33, 1), 2, 4)
+      >>> result.net.apply(result.params, result.code).shape
       (33, 33, 1)
     """
     names = [case.name for case in cases]
@@ -161,11 +214,14 @@ def restore(
     results = {}
     for result in restore_many(
         cases,
-        config,
+        estimator,
+        run=run,
         on_progress=on_progress,
         should_stop=should_stop,
         on_step=on_step,
         every=every,
+        start=start,
+        keep_networks=keep_networks,
     ):
         if result.error is not None:
             raise result.error
@@ -173,21 +229,12 @@ def restore(
     return [results[name] for name in names if name in results]
 
 
-def _needs_point_estimate(merged: Result, case: Case, config: Config) -> bool:
-    return (
-        merged.status == Status.DONE
-        and config.fit.method == "sgld"
-        and config.sgld.point_estimate
-        and case.reference is not None
-    )
-
-
-def _with_point_estimate(merged: Result, case: Case, config: Config, hooks: RunHooks) -> Result:
+def _with_point_estimate(
+    merged: Result, case: Case, estimator: Estimator, run: RunConfig, hooks: RunHooks
+) -> Result:
     """Adds the result of a fit with as many steps; the other networks wait for it."""
-    fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
-    config = dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
-    hooks = hooks._replace(store=None, on_step=None)
-    results = list(restore_each([case], config, hooks, max_cases=1))
+    alone = hooks._replace(store=None, on_step=None, start={}, keep_networks=False)
+    results = list(restore_each([case], estimator, run, alone, max_cases=1))
     if results and results[0].status == Status.DONE:
         return merged._replace(point_estimate=results[0])
     note = "the fit for comparison was not finished, so it is left out"

@@ -6,19 +6,21 @@ networks in progress and the few cases that are read ahead.
 """
 
 import enum
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from dip_jax.base import Case, Result
-from dip_jax.config import Config
+from dip_jax.config import RunConfig
 from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
 from dip_jax.engine.case_queue import CaseQueue, read_ahead
 from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
+from dip_jax.nets import cropped
 
 
 class Progress(NamedTuple):
@@ -65,6 +67,10 @@ class RunHooks(NamedTuple):
     """Called between chunks."""
     should_stop: Callable[[], bool] = lambda: False
     """Called between chunks; True saves the networks in progress and ends the run."""
+    start: Mapping[str, SavedNetwork] = {}
+    """Networks to continue, by their labels; a network in the storage takes precedence."""
+    keep_networks: bool = False
+    """Return the whole state of each network in its result."""
     on_step: Callable[[Observation], None] | None = None
     """Called every `every` steps of a network with what it has reached, and once more at its end if the last step is
     no multiple. A network that is interrupted has not reached its end."""
@@ -91,7 +97,8 @@ class Scheduler:
         queue: CaseQueue,
         example: Case,
         signature: Any,
-        config: Config,
+        estimator: Estimator,
+        run: RunConfig,
         hooks: RunHooks,
         *,
         max_cases: int | None,
@@ -103,7 +110,8 @@ class Scheduler:
           queue: The cases.
           example: A case of the signature, on its canvas.
           signature: The signature of the cases that are served.
-          config: The settings.
+          estimator: The estimator.
+          run: How the run uses the machine.
           hooks: The world around the run.
           max_cases: Maximum number of cases; None for unknown.
           save_finished: Also save finished networks.
@@ -112,9 +120,9 @@ class Scheduler:
           InputError: If one slot does not fit into memory.
         """
         self.signature = signature
-        self._queue, self._config, self._hooks = queue, config, hooks
+        self._queue, self._estimator, self._run, self._hooks = queue, estimator, run, hooks
         self._save_finished = save_finished
-        self._slots = Slots(example, config, devices=hooks.devices, max_cases=max_cases)
+        self._slots = Slots(example, estimator, run, devices=hooks.devices, max_cases=max_cases)
         self._active: dict[int, ActiveNetwork] = {}
 
     def run(self) -> Generator[Result, None, Ending]:
@@ -128,7 +136,7 @@ class Scheduler:
         Returns:
           The reason for the end.
         """
-        sizer = ChunkSizer(self._config.run.chunk, block_length())
+        sizer = ChunkSizer(self._run.chunk, block_length())
         while True:
             try:
                 self._fill()
@@ -153,12 +161,12 @@ class Scheduler:
             self._save(is_last=should_stop)
             if should_stop:
                 for network in self._active.values():
-                    yield network.result(self._slots, status, self._config)
+                    yield self._result(network, status)
                 return Ending.STOPPED
 
     def _fill(self) -> None:
         """Gives free slots to waiting cases; waits for a case only if no network is in progress."""
-        if self._active and not self._config.run.refill:
+        if self._active and not self._run.refill:
             return
         for index in range(len(self._slots)):
             if index in self._active:
@@ -185,7 +193,7 @@ class Scheduler:
     def _steps_to_next_call(self) -> int:
         """The number of steps after which the first network is due for `on_step`; a chunk is no longer."""
         if self._hooks.on_step is None:
-            return self._config.run.chunk
+            return self._run.chunk
         every = self._hooks.every
         return min(every - network.num_steps % every for network in self._active.values())
 
@@ -196,7 +204,7 @@ class Scheduler:
         for index, network in self._active.items():
             if network.num_steps % self._hooks.every and status.is_active[index]:
                 continue
-            observation = network.observe(self._slots, self._config.fit.num_steps)
+            observation = network.observe(self._slots, self._estimator.num_steps)
             if observation is not None:
                 self._hooks.on_step(observation)
                 observation.close()
@@ -207,9 +215,25 @@ class Scheduler:
         network = self._active.pop(index)
         if self._hooks.store is not None and self._save_finished:
             self._hooks.store.save([network.save(self._slots)])
-        return network.result(self._slots, status, self._config)
+        return self._result(network, status)
+
+    def _result(self, network: ActiveNetwork, status: SlotStatus) -> Result:
+        """Returns the result that a network has reached."""
+        result = network.result(self._slots, status)
+        if not self._hooks.keep_networks:
+            return result
+        build = self._estimator.algorithm.net
+        net = None if build is None else cropped(build(network.padded.shape), network.case.shape)
+        return result._replace(net=net, networks=(network.save(self._slots),))
 
     def _load(self, network: ActiveNetwork) -> SavedNetwork | None:
+        """Returns the state from which a network continues; None to start anew."""
+        saved = self._stored(network)
+        if saved is None and network.label in self._hooks.start:
+            saved = network.continued(self._hooks.start[network.label], self._slots)
+        return saved
+
+    def _stored(self, network: ActiveNetwork) -> SavedNetwork | None:
         if self._hooks.store is None:
             return None
         shapes = self._slots.slot_shapes
@@ -231,7 +255,7 @@ class Scheduler:
         return Progress(
             names=tuple(network.label for network in networks),
             steps=tuple(network.num_steps for network in networks),
-            num_steps=self._config.fit.num_steps,
+            num_steps=self._estimator.num_steps,
             steps_per_second=steps_per_second,
             loss=float(np.mean(losses)) if last else float("nan"),
             psnr=None if np.isnan(psnr) else psnr,
@@ -240,7 +264,8 @@ class Scheduler:
 
 def restore_each(
     cases: Iterable[Case],
-    config: Config,
+    estimator: Estimator,
+    run: RunConfig,
     hooks: RunHooks | None = None,
     *,
     max_cases: int | None = None,
@@ -252,7 +277,8 @@ def restore_each(
       cases: Any number of cases of any shapes, with unique names or network indices. They are read ahead in a
         thread, so a generator that loads them need not hold them. Put cases of equal shape next to each other:
         they share a compiled program.
-      config: The settings.
+      estimator: The estimator.
+      run: How the run uses the machine.
       hooks: Devices, storage and observers; by default all devices, and no storage.
       max_cases: Maximum number of cases, if known: there are no more slots.
       save_finished: Also save finished networks, for a caller that waits for several networks of an image.
@@ -263,7 +289,7 @@ def restore_each(
     hooks = hooks or RunHooks()
     scheduler: Scheduler | None = None
     errors: dict[Any, Exception] = {}
-    with read_ahead(cases, hooks.should_stop, config.net.sides_per_octave) as queue:
+    with read_ahead(cases, hooks.should_stop, estimator.sides_per_octave) as queue:
         while (first := queue.peek()) is not None:
             signature = first.signature
             if signature not in errors and (scheduler is None or scheduler.signature != signature):
@@ -273,7 +299,8 @@ def restore_each(
                         queue,
                         first.padded,
                         signature,
-                        config,
+                        estimator,
+                        run,
                         hooks,
                         max_cases=max_cases,
                         save_finished=save_finished,

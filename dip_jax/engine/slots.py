@@ -5,7 +5,6 @@ program of `step_loop` on all devices; it contains no collective, because slots 
 is finished is idle until the host gives it the next image; the program stays the same.
 """
 
-import dataclasses
 import functools
 import math
 import time
@@ -17,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dip_jax.base import Array, Case
-from dip_jax.config import Config, RunConfig, to_json
+from dip_jax.base import Array, Case, Shape
+from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
-from dip_jax.engine.estimator import build_algorithm, choose_stopper
+from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
 from dip_jax.engine.program_cache import Program, build_program
 from dip_jax.engine.step_loop import (
@@ -33,25 +32,24 @@ from dip_jax.engine.step_loop import (
     run_chunk,
 )
 from dip_jax.keys import image_key
-from dip_jax.nets import build_net
 from dip_jax.posterior.moments import Moments
 from dip_jax.sgld import SgldState
 from dip_jax.stopping.held_out import SamplerHoldOutState
 
 
-def slots_per_device(config: Config, max_cases: int | None, num_devices: int) -> int:
+def slots_per_device(run: RunConfig, max_cases: int | None, num_devices: int) -> int:
     """Returns the number of slots per device if memory allows: `run.slots`, or by default 1 on CPU and 8 elsewhere.
 
     Under `vmap` an idle slot costs as much as a busy one, so there are no more slots than networks where their
     number is known.
 
     Args:
-      config: The settings.
+      run: The settings.
       max_cases: Maximum number of networks; None for unknown.
       num_devices: Number of devices.
     """
-    if config.run.slots is not None:
-        return config.run.slots
+    if run.slots is not None:
+        return run.slots
     if is_cpu():
         return 1
     return 8 if max_cases is None else min(8, max(1, math.ceil(max_cases / num_devices)))
@@ -60,7 +58,7 @@ def slots_per_device(config: Config, max_cases: int | None, num_devices: int) ->
 class _Layout(NamedTuple):
     """A way to lay out the slots, and its program."""
 
-    config: Config
+    estimator: Estimator
     per_device: int
     program: Program
     slot_shapes: Slot
@@ -75,7 +73,8 @@ class Slots:
     def __init__(
         self,
         case: Case,
-        config: Config,
+        estimator: Estimator,
+        run: RunConfig,
         *,
         devices: Sequence[Any] | None = None,
         max_cases: int | None = None,
@@ -84,7 +83,8 @@ class Slots:
 
         Args:
           case: An example. The images in these slots have its shape, its operator, and a reference if it has one.
-          config: The settings.
+          estimator: The estimator.
+          run: How the run uses the machine.
           devices: The devices; None for all devices of this process.
           max_cases: Maximum number of networks; None for unknown.
 
@@ -94,19 +94,20 @@ class Slots:
         self.devices = list(devices or jax.local_devices())
         mesh = Mesh(np.array(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
-        self._empty = jax.tree.map(np.zeros_like, _build_input(case, config))
+        self._empty = jax.tree.map(np.zeros_like, _build_input(case, run.seed))
+        self._run = run
         clock = time.perf_counter()
-        layout = self._choose_layout(case, config, max_cases)
+        layout = self._choose_layout(case, estimator, max_cases)
         self.compile_seconds = time.perf_counter() - clock
-        self.config, self.per_device = layout.config, layout.per_device
+        self.estimator, self.per_device = layout.estimator, layout.per_device
         self.slot_shapes, self.bytes_per_device = layout.slot_shapes, layout.bytes_per_device
         self._program = layout.program
         self.reset()
 
-    def _choose_layout(self, case: Case, config: Config, max_cases: int | None) -> _Layout:
+    def _choose_layout(self, case: Case, estimator: Estimator, max_cases: int | None) -> _Layout:
         """Returns the first layout that fits into memory."""
-        available = available_bytes(config)
-        for layout in self._layouts(case, config, max_cases, available):
+        available = available_bytes(self._run)
+        for layout in self._layouts(case, estimator, max_cases, available):
             if layout.bytes_needed <= available:
                 return layout
         shape = layout.slot_shapes.estimate.image.shape
@@ -114,28 +115,29 @@ class Slots:
         raise too_large(layout.bytes_needed, available, shape, number)
 
     def _layouts(
-        self, case: Case, config: Config, max_cases: int | None, available: float
+        self, case: Case, estimator: Estimator, max_cases: int | None, available: float
     ) -> Iterator[_Layout]:
-        """Yields compiled layouts in order of preference: all slots, fewer slots, one slot with remat.
+        """Yields compiled layouts in order of preference: all slots, fewer slots, one slot with less memory.
 
         A number of slots that the user has set is not lowered.
         """
-        per_device = slots_per_device(config, max_cases, len(self.devices))
+        per_device = slots_per_device(self._run, max_cases, len(self.devices))
         while True:
-            layout = self._compile(case, config, per_device)
+            layout = self._compile(case, estimator, per_device)
             yield layout
-            if per_device == 1 or config.run.slots is not None:
+            if per_device == 1 or self._run.slots is not None:
                 break
             per_device = max(1, int(per_device * available / layout.bytes_needed))
-        if per_device == 1 and config.net.remat == "auto" and config.net.kind == "skip":
-            net = dataclasses.replace(config.net, remat="on")
-            yield self._compile(case, dataclasses.replace(config, net=net), per_device)
+        if per_device == 1 and estimator.low_memory is not None:
+            yield self._compile(case, estimator.low_memory, per_device)
 
-    def _compile(self, case: Case, config: Config, per_device: int) -> _Layout:
-        # Only these two `run` fields change the compiled program.
-        run = RunConfig(chunk=config.run.chunk, slot_mode=config.run.slot_mode)
+    def _compile(self, case: Case, estimator: Estimator, per_device: int) -> _Layout:
+        # Only these two settings of the run change the compiled program. An estimator without a key
+        # contains functions, so its program is not cached.
         dependencies = (
-            to_json(dataclasses.replace(config, run=run)),
+            estimator.program_key or estimator,
+            self._run.chunk,
+            self._run.slot_mode,
             case.shape,
             jax.tree.map(jax.typeof, self._empty),
             [device.id for device in self.devices],
@@ -143,19 +145,18 @@ class Slots:
         )
         program, slot_shapes = build_program(
             dependencies,
-            functools.partial(self._trace, case, config),
+            functools.partial(self._trace, case.shape, estimator),
             functools.partial(self._argument_shapes, per_device),
         )
         num_bytes = program_bytes(program.compiled.memory_analysis())
         num_sharing = len(self.devices) if self.devices[0].platform == "cpu" else 1
-        return _Layout(config, per_device, program, slot_shapes, num_bytes, num_sharing * num_bytes)
+        return _Layout(
+            estimator, per_device, program, slot_shapes, num_bytes, num_sharing * num_bytes
+        )
 
-    def _trace(self, case: Case, config: Config) -> tuple[Callable[..., Chunk], Slot]:
+    def _trace(self, shape: Shape, estimator: Estimator) -> tuple[Callable[..., Chunk], Slot]:
         """Returns the function of the program and the shapes of a slot."""
-        net = build_net(config.net, case.shape)
-        algorithm = build_algorithm(config, net)
-        stopper = choose_stopper(config, algorithm, case.problem.operator)
-        loop = build_step_loop(config, algorithm, stopper)
+        loop = build_step_loop(estimator, self._run, shape)
         batch, scalar = PartitionSpec("batch"), PartitionSpec()
         chunk = jax.shard_map(
             functools.partial(run_chunk, loop),
@@ -204,7 +205,7 @@ class Slots:
           case: The image.
           saved: A state of NumPy arrays to continue from; None to start anew.
         """
-        self._host_inputs[index] = _build_input(case, self.config)
+        self._host_inputs[index] = _build_input(case, self._run.seed)
         self._changed.add(index // self.per_device)
         self._commands[index] = Command.START if saved is None else Command.CONTINUE
         if saved is not None:
@@ -242,13 +243,24 @@ class Slots:
     def held_out(self, index: int) -> np.ndarray | None:
         """Returns which measurements the sampler has not seen, of their shape; None for a fit."""
         stop = self._slots.stop
-        if not isinstance(stop, SamplerHoldOutState):
+        if not isinstance(stop, SamplerHoldOutState) or stop.held_out is None:
             return None
         return self._to_host(index, stop.held_out) > 0
 
     def save(self, index: int) -> Slot:
         """Returns the whole state of a slot as NumPy arrays."""
         return self._to_host(index, self._slots)
+
+    def start_rule(self, case: Case) -> Any:
+        """Returns the first state of the stopping rule for an image, as NumPy arrays.
+
+        Args:
+          case: The image, on its canvas.
+        """
+        inputs = _build_input(case, self._run.seed)
+        init = jax.jit(self.estimator.stopper.init, static_argnums=2)
+        state = init(jax.random.wrap_key_data(jnp.asarray(inputs.key)), inputs.problem, case.shape)
+        return jax.tree.map(np.asarray, state)
 
     def _upload(self) -> None:
         """Copies inputs that changed since the last chunk to their devices."""
@@ -307,8 +319,8 @@ class Slots:
         return jax.tree.map(join, *parts)
 
 
-def _build_input(case: Case, config: Config) -> Input:
-    key = image_key(config.run.seed, case.name, network_index=case.network_index)
+def _build_input(case: Case, seed: int) -> Input:
+    key = image_key(seed, case.name, network_index=case.network_index)
     problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
     reference = None if case.reference is None else np.asarray(case.reference)
     return Input(np.asarray(jax.random.key_data(key)), problem, reference)

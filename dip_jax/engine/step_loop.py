@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dip_jax.base import Algorithm, Array, Info, Problem, Stopper
-from dip_jax.config import Config
+from dip_jax.base import Algorithm, Array, Info, Problem, Shape, Stopper
+from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
+from dip_jax.engine.estimator import Estimator
 from dip_jax.fit import FitState
 from dip_jax.metrics import psnr
 from dip_jax.posterior.moments import trace_values
@@ -107,8 +108,10 @@ class StepLoop:
 
     algorithm: Algorithm
     stopper: Stopper
+    image_shape: Shape
+    """Height, width and channels of the images, or of their canvases."""
     num_steps: int
-    """`fit.num_steps`, the maximum number of steps."""
+    """Maximum number of steps."""
     chunk: int
     """`run.chunk`, the maximum number of steps of a chunk."""
     block: int
@@ -131,21 +134,22 @@ class StepLoop:
         return jax.jit(functools.partial(run_slot, self))
 
 
-def build_step_loop(config: Config, algorithm: Algorithm, stopper: Stopper) -> StepLoop:
-    """Returns the step loop of a config on the default device.
+def build_step_loop(estimator: Estimator, run: RunConfig, shape: Shape) -> StepLoop:
+    """Returns the step loop of an estimator on the default device.
 
     Args:
-      config: The settings `fit.num_steps`, `run.chunk` and `run.slot_mode`.
-      algorithm: The estimator.
-      stopper: The stopping rule.
+      estimator: The estimator.
+      run: The settings `chunk` and `slot_mode`.
+      shape: Height, width and channels of the images.
     """
     return StepLoop(
-        algorithm=algorithm,
-        stopper=stopper,
-        num_steps=config.fit.num_steps,
-        chunk=config.run.chunk,
+        algorithm=estimator.algorithm,
+        stopper=estimator.stopper,
+        image_shape=shape,
+        num_steps=estimator.num_steps,
+        chunk=run.chunk,
         block=block_length(),
-        slot_mode=slot_mode(config),
+        slot_mode=slot_mode(run),
     )
 
 
@@ -159,10 +163,10 @@ def block_length() -> int:
     return 1 if is_cpu() else 10
 
 
-def slot_mode(config: Config) -> SlotMode:
+def slot_mode(run: RunConfig) -> SlotMode:
     """Returns how slots share a device: `run.slot_mode`, or the default of the device."""
-    if config.run.slot_mode != "auto":
-        return config.run.slot_mode
+    if run.slot_mode != "auto":
+        return run.slot_mode
     return "map" if is_cpu() else "vmap"
 
 
@@ -173,11 +177,11 @@ def start_slot(loop: StepLoop, inputs: Input) -> Slot:
       loop: The step loop.
       inputs: The image.
     """
-    state = loop.algorithm.init(jax.random.wrap_key_data(jnp.asarray(inputs.key)), inputs.problem)
+    key = jax.random.wrap_key_data(jnp.asarray(inputs.key))
+    state = loop.algorithm.init(key, inputs.problem, loop.image_shape)
     estimate = Estimate(jnp.zeros_like(state.average), jnp.int32(0))
     # The same key, so that a rule can start a second fit from the same weights.
-    key = jax.random.wrap_key_data(jnp.asarray(inputs.key))
-    stop = loop.stopper.init(key, inputs.problem, state.average.shape)
+    stop = loop.stopper.init(key, inputs.problem, loop.image_shape)
     return Slot(state, stop, estimate)
 
 

@@ -7,6 +7,7 @@ from dip_jax.operators.checks import adjoint, check_operator
 from dip_jax.operators.compose import Chain, Stack
 from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.from_file import CustomOperator, load_operator
+from dip_jax.operators.from_function import from_function
 from dip_jax.operators.jpeg import Coefficients, Jpeg
 from dip_jax.operators.pixelwise import is_pixelwise
 from dip_jax.operators.radon import Radon
@@ -29,6 +30,7 @@ __all__ = [
     "SubsampledFourier",
     "adjoint",
     "check_operator",
+    "from_function",
     "is_pixelwise",
     "load_operator",
 ]

@@ -71,7 +71,7 @@ def load_operator(text: str, shape: tuple[int, int, int]) -> CustomOperator:
     )
     operator = CustomOperator(function, bool(is_linear), digest, bool(is_pixelwise))
     if is_linear is None:
-        operator = dataclasses.replace(operator, is_linear=_seems_linear(operator, shape))
+        operator = dataclasses.replace(operator, is_linear=seems_linear(operator, shape))
     return operator
 
 
@@ -105,7 +105,13 @@ def _load_function(text: str) -> tuple[Callable[[Array], Array], str]:
     return function, digest
 
 
-def _seems_linear(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> bool:
+def seems_linear(function: Callable[[Array], Array], shape: tuple[int, int, int]) -> bool:
+    """Returns whether A(x - 2 x') = A x - 2 A x' for two random images; False for a function that fails.
+
+    Args:
+      function: The function A.
+      shape: `(H, W, C)` of the images.
+    """
     rng = np.random.default_rng(0)
     try:
         x, other = (jnp.asarray(rng.random(shape), jnp.float32) for _ in range(2))

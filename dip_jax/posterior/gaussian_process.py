@@ -23,8 +23,6 @@ import numpy as np
 from scipy import linalg, optimize
 
 from dip_jax.base import Array, Net, Params
-from dip_jax.codes import build_code
-from dip_jax.config import FitConfig
 from dip_jax.errors import InputError
 
 _BATCH = 256  # images whose spectra are in memory at once
@@ -186,7 +184,7 @@ def prior_images(
     Returns:
       `[num, H, W, C]`.
     """
-    draw_code = code_fn or (lambda key: build_code(key, FitConfig(), net.code_shape))
+    draw_code = code_fn or (lambda key: 0.1 * jax.random.uniform(key, net.code_shape))
 
     def draw(key: Array) -> Array:
         key_params, key_code = jax.random.split(key)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dip_jax.base import Array, Info
-from dip_jax.config import SgldConfig
 
 _NUM_PIXELS = 64  # pixels whose values are traced, a fixed random subset
 SUMMARIES = ("misfit", "mean", "contrast")
@@ -77,10 +76,20 @@ def add_sample(moments: Moments, image: Array, total: int) -> Moments:
     return Moments(count, mean, deviation, kept)
 
 
-def num_kept(config: SgldConfig, count: int, num_steps: int) -> int:
-    """Returns how many of the first `count` samples of a chain of `num_steps` steps are kept."""
-    total = max(config.num_samples(num_steps), 1)
-    capacity = min(config.keep_samples, total)
+def num_kept(count: int, total: int, capacity: int) -> int:
+    """Returns how many of the first `count` samples are kept.
+
+    Args:
+      count: Number of samples so far.
+      total: Samples of the whole chain.
+      capacity: Number of samples to keep.
+
+    Example:
+      >>> [num_kept(count, total=4, capacity=2) for count in range(5)]
+      [0, 1, 1, 2, 2]
+    """
+    total = max(total, 1)
+    capacity = min(capacity, total)
     return min(count, 1, capacity) + max(count - 1, 0) * capacity // total
 
 

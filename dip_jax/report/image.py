@@ -20,7 +20,7 @@ from dip_jax.storage.atomic import remove_parts, write_text
 from dip_jax.storage.paths import AnyPath
 from dip_jax.tasks.geometry import misfit_notes
 
-_FILES = ("config.json", "metrics.jsonl", "curve.png", "sheet.png")
+_FILES = ("metrics.jsonl", "curve.png", "sheet.png")
 _LOG_EVERY = 10  # steps between the lines of metrics.jsonl
 
 
@@ -28,7 +28,7 @@ def report_image(
     output: AnyPath,
     case: Case,
     result: Result,
-    config: Config,
+    config: Config | None,
     template: StoredImage,
     *,
     digest: str = "",
@@ -40,7 +40,7 @@ def report_image(
         earlier run in it are replaced, and all other files are kept.
       case: The case that was restored.
       result: Its result; the status is not `failed`.
-      config: The settings.
+      config: The settings; None for an estimator of objects, which then leaves no `config.json`.
       template: The stored image whose file type, depth and range the restored image takes.
       digest: Checksum of the input files, by which a resumed run recognizes them.
 
@@ -54,13 +54,16 @@ def report_image(
     remove_summary(output, case.name)
     remove_parts(output / case.name)
     files = Manifest(output, case.name)
-    files.reserve([f"restored{template.suffix}", *_FILES])
+    names = _FILES if config is None else ("config.json", *_FILES)
+    files.reserve([f"restored{template.suffix}", *names])
     write_image(files.path(f"restored{template.suffix}"), result.image, template)
-    write_text(files.path("config.json"), to_json(config))
+    if config is not None:
+        write_text(files.path("config.json"), to_json(config))
     write_text(files.path("metrics.jsonl"), _metrics_lines(result))
     draw_curve(files.path("curve.png"), case, result)
     draw_sheet(files.path("sheet.png"), case, result)
-    posterior, notes = report_posterior(files, case, result, config, template)
+    likelihood = None if config is None else config.fit.likelihood
+    posterior, notes = report_posterior(files, case, result, template, likelihood=likelihood)
     notes += misfit_notes(case.problem, result.image)
     files.remove_others()
     summary = summarize(case, result, config, digest=digest, posterior=posterior, notes=notes)

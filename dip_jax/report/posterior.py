@@ -9,7 +9,6 @@ import numpy as np
 from scipy import stats
 
 from dip_jax.base import Case, Posterior, Result
-from dip_jax.config import Config
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
@@ -27,7 +26,12 @@ _LEVEL = 0.9  # of interval.npy
 
 
 def report_posterior(
-    files: Manifest, case: Case, result: Result, config: Config, template: StoredImage
+    files: Manifest,
+    case: Case,
+    result: Result,
+    template: StoredImage,
+    *,
+    likelihood: str | None,
 ) -> tuple[PosteriorSummary, list[str]]:
     """Writes the files of a posterior.
 
@@ -35,8 +39,8 @@ def report_posterior(
       files: The record of the image.
       case: The case that was restored.
       result: Its result.
-      config: The settings.
       template: The stored image whose file type, depth and range written images take.
+      likelihood: Name of the likelihood of the samples; None for unknown.
 
     Returns:
       The keys of the summary, and sentences for the user; both empty for a single point estimate.
@@ -47,7 +51,7 @@ def report_posterior(
     posterior = result.posterior
     if posterior is None:
         return {}, []
-    is_fit = config.fit.method == "fit"
+    is_fit = not result.samples_posterior
     if posterior.num_samples < 2:
         return {}, [f"too few {'estimates' if is_fit else 'samples'} for a standard deviation"]
     files.reserve(_file_names(posterior, template.suffix, is_fit=is_fit))
@@ -57,7 +61,7 @@ def report_posterior(
         median = np.median(posterior.chain_means, axis=0)
         write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
-    return _report_samples(files, case, result, posterior, config.fit.likelihood, template)
+    return _report_samples(files, case, result, posterior, likelihood, template)
 
 
 def _file_names(posterior: Posterior, suffix: str, *, is_fit: bool) -> list[str]:
@@ -76,7 +80,7 @@ def _report_samples(
     case: Case,
     result: Result,
     posterior: Posterior,
-    likelihood: str,
+    likelihood: str | None,
     template: StoredImage,
 ) -> tuple[PosteriorSummary, list[str]]:
     half_width = stats.norm.ppf((1 + _LEVEL) / 2) * posterior.std
@@ -99,7 +103,7 @@ def _report_samples(
 
 
 def _check_held_out(
-    case: Case, result: Result, posterior: Posterior, likelihood: str
+    case: Case, result: Result, posterior: Posterior, likelihood: str | None
 ) -> PredictiveCheck | None:
     """The check on held-out measurements; None if their distribution is not known."""
     problem, held_out = case.problem, result.held_out

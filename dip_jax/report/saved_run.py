@@ -28,8 +28,8 @@ class SavedImage:
     """The folder of the image."""
     summary: Summary
     """How the image was restored, and how well."""
-    config: Config
-    """The settings of the run."""
+    config: Config | None
+    """The settings of the run; None if it was made of objects, see `write_run`."""
 
     @property
     def path(self) -> AnyPath:
@@ -156,21 +156,27 @@ def load_run(folder: str | AnyPath) -> dict[str, SavedImage]:
     if not is_folder(folder):
         raise InputError(f"{folder}: expected an output folder, got no folder; check the path.")
     try:
-        text = read_bytes(folder / "config.json").decode(errors="replace")
         summaries = read_run_summary(folder)
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder}: expected an output folder of dip_jax, got one without config.json or summary.json ({error}); "
-            "pass the --output of a run, and finish an interrupted run with --resume."
+            f"{folder}: expected an output folder of dip_jax, got one without summary.json ({error}); pass the "
+            "--output of a run, and finish an interrupted run with --resume."
         ) from None
-    try:
-        config = from_json(text)
-    except InputError as error:
-        raise InputError(f"{folder / 'config.json'}: {error}") from None
+    config = _read_config(folder / "config.json")
     return {
         summary["name"]: SavedImage(folder / summary["name"], summary, config)
         for summary in summaries
     }
+
+
+def _read_config(path: AnyPath) -> Config | None:
+    """The settings of a run; None if there is no such file."""
+    try:
+        return from_json(read_bytes(path).decode(errors="replace"))
+    except FileNotFoundError:
+        return None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read(path: AnyPath) -> bytes:

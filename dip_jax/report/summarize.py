@@ -28,7 +28,7 @@ _LIBRARIES = ("jax", "flax", "optax", "numpy")
 def summarize(
     case: Case,
     result: Result,
-    config: Config,
+    config: Config | None,
     *,
     digest: str = "",
     posterior: PosteriorSummary | None = None,
@@ -39,7 +39,7 @@ def summarize(
     Args:
       case: The case that was restored.
       result: Its result.
-      config: The settings.
+      config: The settings; None for an estimator of objects.
       digest: Checksum of the input files.
       posterior: Keys of the posterior, if there is one.
       notes: Sentences in addition to those of the case and of the result.
@@ -54,8 +54,8 @@ def summarize(
 
     return {
         "name": result.name,
-        "task": config.task.name,
-        "method": config.fit.method,
+        "task": "custom" if config is None else config.task.name,
+        "method": "sgld" if result.samples_posterior else "fit",
         "status": result.status,
         "num_steps": result.num_steps,
         "stop_step": result.stop_step,
@@ -69,13 +69,13 @@ def summarize(
         "loss": _finite(losses[-1]) if losses.size else None,
         "psnr_best": best,
         "best_step": best_step,
-        "stops": _stops(result) if config.fit.method == "fit" else {},
+        "stops": {} if result.samples_posterior else _stops(result),
         "seconds": round(result.seconds, 3),
         "seconds_per_step": round(result.seconds / max(_num_steps(result), 1), 5),
         "compile_seconds": round(result.compile_seconds, 3),
         "peak_gigabytes": round(peak_bytes() / 1e9, 3),
         "num_params": result.num_params,
-        "seed": config.run.seed,
+        "seed": None if config is None else config.run.seed,
         "device": _device(),
         "versions": _versions(),
         "notes": [*case.notes, *result.notes, *notes],

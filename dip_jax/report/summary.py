@@ -147,8 +147,8 @@ class Summary(PosteriorSummary):
     """Peak memory of the whole run so far, 10^9 bytes: of the process on CPU, of the fullest device elsewhere."""
     num_params: int | None
     """Number of weights of one network."""
-    seed: int
-    """Random seed, `run.seed` of the config."""
+    seed: int | None
+    """Random seed, `run.seed` of the config; None if there is none."""
     device: str
     """Kind of the device."""
     versions: dict[str, str]

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
-from dip_jax.config import StopConfig
 from dip_jax.keys import informative_key
 from dip_jax.problem import informative_mask, noise_variance
 from dip_jax.stopping.fixed import view_all
@@ -24,12 +23,12 @@ class DiscrepancyState(NamedTuple):
     """Whether the rule has fired."""
 
 
-def discrepancy(config: StopConfig) -> Stopper:
+def discrepancy(*, factor: float = 0.9) -> Stopper:
     """The rule that stops when the misfit of the estimate falls to that of the noise.
 
     Signal: mean |A m - y|^2 / mean v for the running average m, where the noise variance v is
     noise_std^2, plus A m / peak for photons. Means are over the informative values. The rule fires
-    at the first step with a signal of at most `discrepancy_factor`. It needs no warm-up, because
+    at the first step with a signal of at most `factor`. It needs no warm-up, because
     the threshold means the same at all steps.
 
     Needs: the noise level, or photons. Without both (NaN or 0), the rule never fires. It fires too
@@ -42,7 +41,7 @@ def discrepancy(config: StopConfig) -> Stopper:
     not depend on how dark the darkest pixels are; the mean of the ratios would.
 
     Args:
-      config: Setting `discrepancy_factor`.
+      factor: Multiple of the noise variance at whose mean squared misfit the rule fires.
 
     References:
       Morozov, On the solution of functional equations by the method of regularization, 1966.
@@ -60,7 +59,7 @@ def discrepancy(config: StopConfig) -> Stopper:
         noise = jnp.sum(state.mask * noise_variance(problem, prediction))
         ratio = jnp.where(noise > 0, misfit / noise, jnp.nan)
         improved = info.accepted & ~state.done
-        fires = improved & (ratio <= config.discrepancy_factor)
+        fires = improved & (ratio <= factor)
         estimate_step = jnp.where(improved, step, state.estimate_step)
         return DiscrepancyState(state.mask, ratio, estimate_step, state.done | fires), improved
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dip_jax.base import Array, Info, Problem, Stopper
-from dip_jax.config import StopConfig
+from dip_jax.base import Algorithm, Array, Info, Problem, Stopper
 from dip_jax.stopping.minimum import stop_at_minimum
 
 
@@ -21,7 +20,9 @@ class EmvMemory(NamedTuple):
     """Outputs since the last rollback."""
 
 
-def emv(config: StopConfig, *, lag: int) -> Stopper:
+def emv(
+    algorithm: Algorithm, *, rate: float = 0.1, window: int = 100, patience: float = 0.5
+) -> Stopper:
     """The rule that stops at the minimum of the exponential moving variance of the outputs.
 
     Signal: v, by the recursion m <- m + a d, v <- (1 - a) (v + a mean(d^2)) with d = x - m before
@@ -34,17 +35,18 @@ def emv(config: StopConfig, *, lag: int) -> Stopper:
     Cost: the memory of one image.
 
     As in `wmv`, a rollback of the guard restarts the recursion, a minimum must be confirmed, and
-    the rule returns the running average `lag` steps after the minimum. (The paper returns m.)
+    the rule returns the running average `algorithm.lag` steps after the minimum. (The paper returns m.)
 
     Args:
-      config: Settings `emv_rate` (a), `window` and `patience`.
-      lag: Steps by which the running average lags behind the outputs.
+      algorithm: The fit.
+      rate: Weight a of the newest output in the moving mean and variance.
+      window: See `minimum.stop_at_minimum`.
+      patience: See `minimum.stop_at_minimum`.
 
     References:
       Wang, Li, Zhuang, Chen, Liang and Sun, Early Stopping for Deep Image Prior, 2021, section 3.
       Finch, Incremental calculation of weighted mean and variance, 2009, section 9.
     """
-    rate = config.emv_rate
     num_settling = math.ceil(5 / rate)
 
     def init_memory(key: Array, problem: Problem, shape: tuple[int, ...]) -> EmvMemory:
@@ -64,5 +66,12 @@ def emv(config: StopConfig, *, lag: int) -> Stopper:
         return EmvMemory(mean, variance, num_outputs), value
 
     return stop_at_minimum(
-        "emv", init_memory, signal, config, lag=lag, window=config.window, delay=lag
+        signal,
+        name="emv",
+        init_memory=init_memory,
+        lag=algorithm.lag,
+        window=window,
+        patience=patience,
+        min_step=2 * window,
+        delay=algorithm.lag,
     )

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
-from dip_jax.config import StopConfig
+from dip_jax.base import Array, Info, Problem, RuleReport, Shape, Stopper
 from dip_jax.stopping.fixed import view_all
 
 
@@ -43,40 +42,70 @@ class MinimumState(NamedTuple):
         return self.minimum.done
 
 
+def _no_memory(key: Array, problem: Problem, shape: Shape) -> tuple[()]:
+    del key, problem, shape
+    return ()
+
+
 def stop_at_minimum(
-    name: str,
-    init_memory: Callable[[Array, Problem, tuple[int, ...]], Any],
     signal: Callable[[Any, Problem, Info], tuple[Any, Array]],
-    config: StopConfig,
     *,
-    lag: int,
-    window: int = 0,
-    delay: int = 0,
+    name: str = "minimum",
+    init_memory: Callable[[Array, Problem, Shape], Any] = _no_memory,
     view: Callable[[MinimumState, Problem], Problem] = view_all,
+    lag: int = 0,
+    window: int = 100,
+    patience: float = 0.5,
+    min_step: int = 0,
+    delay: int = 0,
+    needs_start: bool = False,
 ) -> Stopper:
-    """Builds the rule that stops at the minimum of a signal.
+    """Returns the rule that stops at the minimum of a signal.
 
     Args:
-      name: Name of the rule in its report.
-      init_memory: `init_memory(key, problem, image_shape) -> memory`.
       signal: `signal(memory, problem, info) -> (memory, signal)`; NaN for no signal.
-      config: Settings; `window` and `patience` decide when a minimum is confirmed.
-      lag: Steps by which the running average lags behind the outputs.
-      window: Length of the warm-up in windows of this many steps; see `warm_up`.
-      delay: Steps from the minimum to the estimate that is returned.
+      name: Name of the rule in its report.
+      init_memory: `init_memory(key, problem, image_shape) -> memory`, a pytree of arrays; by default
+        an empty one.
       view: `view(state, problem) -> problem`, the part of the problem that the estimator may see.
+      lag: Steps by which the running average lags behind the outputs, `Algorithm.lag`.
+      window: Number of steps in which waiting times are measured. A minimum is confirmed after two
+        windows and the lag, or after `patience` if that is longer.
+      patience: Fraction of the step of a minimum.
+      min_step: First step at which a minimum counts, unless `warm_up` is later.
+      delay: Steps from the minimum to the estimate that is returned.
+      needs_start: Whether the rule must watch the fit from its first step.
+
+    Example:
+      The minimum of the loss itself, which is confirmed 2 steps later:
+
+      >>> rule = stop_at_minimum(lambda memory, problem, info: (memory, info.loss), window=1)
+      >>> state = rule.init(None, None, (2, 2, 1))
+      >>> for step, loss in enumerate([4.0, 2.0, 1.0, 3.0, 5.0]):
+      ...     image = jnp.zeros((2, 2, 1))
+      ...     info = Info(jnp.float32(loss), image, image, accepted=jnp.bool_(True))
+      ...     state, improved = rule.update(state, None, jnp.int32(step), info)
+      >>> int(rule.reports(state)["minimum"].estimate_step), bool(state.done)
+      (2, True)
     """
 
-    def init(key: Array, problem: Problem, shape: tuple[int, ...]) -> MinimumState:
+    def init(key: Array, problem: Problem, shape: Shape) -> MinimumState:
         return MinimumState(start_minimum(), init_memory(key, problem, shape))
 
     def update(
         state: MinimumState, problem: Problem, step: Array, info: Info
     ) -> tuple[MinimumState, Array]:
         memory, value = signal(state.memory, problem, info)
-        first = warm_up(info.image.shape, window=window)
         minimum, improved = track_minimum(
-            state.minimum, value, step, info, config, first=first, lag=lag, delay=delay
+            state.minimum,
+            value,
+            step,
+            info,
+            first=warm_up(info.image.shape, min_step=min_step),
+            lag=lag,
+            window=window,
+            patience=patience,
+            delay=delay,
         )
         return MinimumState(minimum, memory), improved
 
@@ -84,7 +113,7 @@ def stop_at_minimum(
         minimum = state.minimum
         return {name: RuleReport(minimum.signal, minimum.estimate_step, minimum.done)}
 
-    return Stopper(init, view, update, reports)
+    return Stopper(init, view, update, reports, needs_start)
 
 
 def start_minimum() -> Minimum:
@@ -98,8 +127,8 @@ def start_minimum() -> Minimum:
     )
 
 
-def warm_up(shape: tuple[int, ...], *, window: int = 0) -> int:
-    """Number of first steps in which no minimum counts: sqrt(H W), and at least two windows.
+def warm_up(shape: tuple[int, ...], *, min_step: int = 0) -> int:
+    """Number of first steps in which no minimum counts: sqrt(H W), and at least `min_step`.
 
     The network first fits coarse structure, which takes more steps for larger images. The variance
     of the outputs dips during these steps, so `wmv` and `emv` also wait for two windows. An
@@ -108,15 +137,15 @@ def warm_up(shape: tuple[int, ...], *, window: int = 0) -> int:
 
     Args:
       shape: Shape of the image, `(H, W, ...)`.
-      window: Steps of a window; 0 for a rule that does not wait for windows.
+      min_step: Least number; `wmv` and `emv` wait for two windows.
 
     Example:
-      >>> warm_up((400, 900, 3), window=100)
+      >>> warm_up((400, 900, 3))
       600
-      >>> warm_up((64, 64, 3), window=100)
+      >>> warm_up((64, 64, 3), min_step=200)
       200
     """
-    return max(2 * window, round(float(np.sqrt(shape[0] * shape[1]))))
+    return max(min_step, round(float(np.sqrt(shape[0] * shape[1]))))
 
 
 def track_minimum(
@@ -124,10 +153,11 @@ def track_minimum(
     signal: Array,
     step: Array,
     info: Info,
-    config: StopConfig,
     *,
     first: int,
     lag: int,
+    window: int,
+    patience: float,
     delay: int = 0,
 ) -> tuple[Minimum, Array]:
     """Updates a minimum with the signal of one step.
@@ -142,9 +172,10 @@ def track_minimum(
       signal: Signal of this step; NaN for none.
       step: Number of this step.
       info: The estimator's information on this step.
-      config: Settings `window` and `patience`.
       first: First step at which a minimum counts; see `warm_up`.
       lag: Steps by which the running average lags behind the outputs.
+      window: Number of steps of a window.
+      patience: Fraction of the step of a minimum.
       delay: Steps from the minimum to the estimate that is returned.
 
     Returns:
@@ -156,8 +187,8 @@ def track_minimum(
     # Until a minimum counts, the latest estimate is the best one.
     best = jnp.where(is_lower | jnp.isinf(minimum.lowest), step, minimum.best_step)
     improved = info.accepted & (step - best <= delay) & ~minimum.done
-    patience = jnp.maximum(2 * config.window + lag, config.patience * best)
-    is_confirmed = available & jnp.isfinite(minimum.lowest) & (step - best >= patience)
+    wait = jnp.maximum(2 * window + lag, patience * best)
+    is_confirmed = available & jnp.isfinite(minimum.lowest) & (step - best >= wait)
     new = Minimum(
         best_step=jnp.where(minimum.done, minimum.best_step, best),
         estimate_step=jnp.where(improved, step, minimum.estimate_step),

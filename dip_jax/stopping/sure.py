@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dip_jax.base import Algorithm, Array, Info, Problem, Stopper
-from dip_jax.config import StopConfig
+from dip_jax.base import Algorithm, Array, Info, Problem, Shape, Stopper
 from dip_jax.keys import informative_key, probe_key
 from dip_jax.problem import informative_mask, noise_variance
 from dip_jax.stopping.minimum import stop_at_minimum
@@ -22,10 +21,12 @@ class SureMemory(NamedTuple):
     measurement, real and imaginary part have a sign each, divided by sqrt(2)."""
 
 
-def sure(config: StopConfig, *, lag: int, algorithm: Algorithm) -> Stopper:
+def sure(
+    algorithm: Algorithm, *, epsilon: float = 0.3, window: int = 100, patience: float = 0.5
+) -> Stopper:
     """The rule that stops at the minimum of Stein's unbiased risk estimate.
 
-    Signal: R_t = mean |A m - y|^2 - mean v + 2 mean(v b (A m' - A m) / e), e = sure_epsilon
+    Signal: R_t = mean |A m - y|^2 - mean v + 2 mean(v b (A m' - A m) / e), e = epsilon
     sqrt(v), over the informative values. Its expectation is that of |A m - A x|^2 for any
     estimator. m' is the estimate of a *twin*, a second fit to y + e b with random signs b, from the
     same initial weights, code and perturbations. Its difference from m gives a Monte Carlo estimate
@@ -37,17 +38,18 @@ def sure(config: StopConfig, *, lag: int, algorithm: Algorithm) -> Stopper:
 
     Cost: twice the time and memory of the fit.
 
-    Choice of `sure_epsilon`: fits are chaotic, so the twin ends as far away as a fit from another
+    Choice of `epsilon`: fits are chaotic, so the twin ends as far away as a fit from another
     seed. That difference does not depend on b, and adds noise of 2 sqrt(v) |A m' - A m| / (n
-    sure_epsilon) to the mean over n values: less, the larger e is. But the twin fits noise that is
-    larger by a factor (1 + sure_epsilon^2)^(1/2), and its divergence is that of a fit to this
+    epsilon) to the mean over n values: less, the larger e is. But the twin fits noise that is
+    larger by a factor (1 + epsilon^2)^(1/2), and its divergence is that of a fit to this
     noise, so a large e stops too early (measured in
     docs/results.md#cost-and-choice-of-the-settings).
 
     Args:
-      config: Settings `sure_epsilon`, `window` and `patience`.
-      lag: Steps by which the running average lags behind the outputs.
-      algorithm: The estimator.
+      algorithm: The fit.
+      epsilon: Perturbation of the twin's measurement, in standard deviations of the noise.
+      window: See `minimum.stop_at_minimum`.
+      patience: See `minimum.stop_at_minimum`.
 
     References:
       Stein, Estimation of the mean of a multivariate normal distribution, 1981.
@@ -57,14 +59,13 @@ def sure(config: StopConfig, *, lag: int, algorithm: Algorithm) -> Stopper:
         presence of mixed Poisson-Gaussian noise, 2014. (The two last for photons, here to first
         order and with a Monte Carlo divergence.)
     """
-    epsilon = config.sure_epsilon
 
-    def init_memory(key: Array, problem: Problem, shape: tuple[int, ...]) -> SureMemory:
+    def init_memory(key: Array, problem: Problem, shape: Shape) -> SureMemory:
         y = problem.measurement
         mask = informative_mask(informative_key(key), problem, shape)
         signs = jax.random.rademacher(probe_key(key), (2, *y.shape), dtype=mask.dtype)
         b = (signs[0] + 1j * signs[1]) / jnp.sqrt(2.0) if jnp.iscomplexobj(y) else signs[0]
-        return SureMemory(algorithm.init(key, problem), mask * b)
+        return SureMemory(algorithm.init(key, problem, shape), mask * b)
 
     def signal(memory: SureMemory, problem: Problem, info: Info) -> tuple[SureMemory, Array]:
         y, b = problem.measurement, memory.probe
@@ -81,4 +82,12 @@ def sure(config: StopConfig, *, lag: int, algorithm: Algorithm) -> Stopper:
         risk = jnp.sum(residual + 2 * divergence) / jnp.sum(mask)
         return SureMemory(twin, b), jnp.where(twin.diverged, jnp.nan, risk)
 
-    return stop_at_minimum("sure", init_memory, signal, config, lag=lag)
+    return stop_at_minimum(
+        signal,
+        name="sure",
+        init_memory=init_memory,
+        lag=algorithm.lag,
+        window=window,
+        patience=patience,
+        needs_start=True,
+    )

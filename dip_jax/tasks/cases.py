@@ -110,6 +110,7 @@ def build_case(
         preview=preview,
         preview_name=preview_name,
         jpeg=jpeg,
+        paste_known=config.paste_known and (jpeg is not None or config.noise == "gaussian"),
     )
 
 
@@ -148,17 +149,14 @@ def operator_class(config: TaskConfig) -> type[Operator]:
         return Operator if find_class is None else find_class(config)
 
 
-def restore_known_values(
-    config: TaskConfig, case: Case, image: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Replaces values of an estimate that are known exactly, if `task.paste_known` is set.
+def restore_known_values(case: Case, image: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Replaces values of an estimate that are known exactly, if `Case.paste_known` is set.
 
     For inpainting and demosaicing without noise, the measured values replace those of the estimate, except saturated
     ones. For dejpeg by intervals, the result is an image near the estimate whose coefficients lie in the intervals of
     the file.
 
     Args:
-      config: The task.
       case: The case.
       image: Estimate `[H, W, C]`.
 
@@ -169,12 +167,12 @@ def restore_known_values(
       >>> import numpy as np
       >>> task, mask = TaskConfig(name="inpaint"), np.eye(40)
       >>> case = build_case(task, "photo", np.full((40, 40, 1), 0.5), mask=mask)
-      >>> image, _ = restore_known_values(task, case, np.full((40, 40, 1), 0.25))
+      >>> image, _ = restore_known_values(case, np.full((40, 40, 1), 0.25))
       >>> image[:2, :2, 0].tolist()
       [[0.5, 0.25], [0.25, 0.5]]
     """
     operator, y = case.problem.operator, case.problem.measurement
-    if not config.paste_known:
+    if not case.paste_known:
         return image, ()
     if case.jpeg is not None:
         image = jpeg_intervals.project(case.jpeg, image)
@@ -184,7 +182,7 @@ def restore_known_values(
         )
     # These operators copy some values of the image and lack the others, so A A^T y = y.
     selects_values = isinstance(operator, Mask | Bayer)
-    is_exact = config.noise == "gaussian" and float(case.problem.noise_std) == 0
+    is_exact = case.problem.peak is None and float(case.problem.noise_std) == 0
     if selects_values and is_exact:
         spread = adjoint(operator, image.shape)
         # The known values are selected, not added to the estimate, so that they are exact to the bit.

@@ -107,13 +107,24 @@ def resolve_noise(case: Case, config: Config) -> Case:
     check_settings(config)  # each case passes here before its fit, also from Python
     if config.fit.method == "sgld":
         counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
-        return case if config.sgld.sampler == "paper" or counts_photons else _for_sampler(case)
+        return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
     if config.stop.rule in ("discrepancy", "sure", "all"):
         return _for_stopping_rule(case, config)
     return case
 
 
-def _for_sampler(case: Case) -> Case:
+def require_noise_std(case: Case) -> Case:
+    """Adds the noise level that a sampler needs to a case, and a note if it is very low.
+
+    Args:
+      case: The case.
+
+    Returns:
+      The case; unchanged if its noise level is known, or for photons.
+
+    Raises:
+      InputError: If the noise level is neither known nor can be estimated.
+    """
     case = with_noise_std(case)
     noise_std, has_photons = float(case.problem.noise_std), case.problem.peak is not None
     if np.isnan(noise_std) and not has_photons:

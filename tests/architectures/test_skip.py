@@ -1,8 +1,11 @@
 """The hourglass with skip connections: its published formula and its sizes."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dip_jax.architectures.skip import Skip
 from dip_jax.config import NetConfig
 from dip_jax.errors import InputError
 from dip_jax.nets import code_size
@@ -90,3 +93,19 @@ def test_the_code_has_the_size_of_the_image_if_the_network_can_make_it():
 def test_lists_that_do_not_fit_the_scales_are_refused(fields):
     with pytest.raises(InputError):
         NetConfig(**fields)
+
+
+def test_the_module_draws_weights_below_one_over_the_root_of_the_fan_in():
+    config = NetConfig(
+        input_depth=2, channels_down=(64,) * 2, channels_up=(64,) * 2, channels_skip=(4,) * 2
+    )
+    code = jnp.zeros((32, 32, 2))
+    params = jax.jit(lambda key: Skip(config, 3).init(key, code)["params"])(jax.random.key(0))
+    fan_ins = {"halve_0": 9 * 2, "down_0": 9 * 64, "up_0": 9 * (4 + 64), "mix_1": 64, "head": 64}
+    for name, fan_in in fan_ins.items():
+        for leaf, close in (("kernel", 0.9), ("bias", 0.1)):
+            largest = np.abs(params[f"{name}_conv"][leaf]).max() * np.sqrt(fan_in)
+            assert close < largest <= 1, (name, leaf)
+    values = np.ravel(params["down_0_conv"]["kernel"])
+    # uniform: standard deviation bound / sqrt(3), up to five standard errors
+    assert abs(values.std() * np.sqrt(3 * 9 * 64) - 1) < 5 / np.sqrt(values.size)

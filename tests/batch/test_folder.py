@@ -52,6 +52,7 @@ from dip_jax.batch.folder import restore_files
 from dip_jax.batch.inputs import InputFiles, list_inputs
 from dip_jax.config import from_json
 from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.slots import Slots
 source, output, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
 for name in names:
@@ -59,7 +60,8 @@ for name in names:
     files = InputFiles([source / f"{name}.png"])
     restore_files(config, output / name, files)
 (lazy,) = list_inputs(config, files)
-print(Slots(pad_case(lazy.load().case, 16), config, max_cases=1).text())
+case = pad_case(lazy.load().case, 16)
+print(Slots(case, estimator_from_config(config), config.run, max_cases=1).text())
 """
 
 

@@ -6,9 +6,9 @@ import pytest
 from dip_jax.batch.inputs import InputFiles, list_inputs
 from dip_jax.cli import plan as plan_module
 from dip_jax.cli.plan import plan_inputs
-from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
+from tests.engine.cases import build_slots
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_the_memory_is_that_of_the_compiled_program(tmp_path, image, tiny):
     config = build_config(overrides=[*tiny, "run.slots=2"])
     inputs = list_inputs(config, InputFiles(inputs=[write(tmp_path / "a", image, 1)]))
     (plan,) = plan_inputs(inputs, config)
-    slots = Slots(inputs[0].load().case._replace(reference=None), config)
+    slots = build_slots(inputs[0].load().case._replace(reference=None), config)
     assert plan.bytes_per_slot == pytest.approx(slots.bytes_per_device / 2, rel=0.05)
     weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(slots.slot_shapes))
     assert plan.bytes_per_slot > weights

@@ -12,7 +12,9 @@ import numpy as np
 
 from dip_jax.base import Case, Result
 from dip_jax.config import Config
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.restore import restore_many
+from dip_jax.engine.slots import Slots
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
@@ -33,6 +35,11 @@ def restore_by_name(image: np.ndarray, names: Iterable[str], config: Config) -> 
     """Simulates a case for each name and restores all of them."""
     cases = [simulate(image, config, name) for name in names]
     return {result.name: result for result in restore_many(cases, config)}
+
+
+def build_slots(case: Case, config: Config, **options: Any) -> Slots:
+    """Returns the slots of the settings; the options are those of `Slots`."""
+    return Slots(case, estimator_from_config(config), config.run, **options)
 
 
 def stop_after(num_chunks: int) -> dict[str, Any]:

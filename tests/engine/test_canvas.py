@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dip_jax.base import Case, Net, Problem
-from dip_jax.config import FitConfig
 from dip_jax.engine.canvas import canvas_shape, canvas_side, pad_case
 from dip_jax.fit import build_fit
 from dip_jax.metrics import psnr
@@ -61,8 +60,8 @@ def test_loss_average_and_psnr_see_only_the_image():
     assert padded.shape == (48, 80, 3)
     image = jax.random.uniform(jax.random.key(0), padded.shape)
     net = Net(lambda key: image, lambda params, code: params + 0 * code, padded.shape, padded.shape)
-    fit = build_fit(FitConfig(perturbation=0.0), net)
-    state = jax.jit(fit.init)(jax.random.key(0), padded.problem)
+    fit = build_fit(net, perturbation=0.0)
+    state = fit.init(jax.random.key(0), padded.problem, padded.shape)
     _, info = jax.jit(fit.step)(padded.problem, state)
     visible = np.asarray(image)[:41, :67]
     expected = np.mean((visible - np.asarray(plain.problem.measurement)) ** 2)
@@ -80,8 +79,8 @@ def test_the_margin_has_no_gradient():
     net = Net(
         lambda key: jnp.full(padded.shape, 0.5), lambda p, z: p + 0 * z, padded.shape, padded.shape
     )
-    fit = build_fit(FitConfig(perturbation=0.0), net)
-    state = jax.jit(fit.init)(jax.random.key(0), padded.problem)
+    fit = build_fit(net, perturbation=0.0)
+    state = fit.init(jax.random.key(0), padded.problem, padded.shape)
     state, _ = jax.jit(fit.step)(padded.problem, state)
     moved = np.asarray(state.params["net"]) != 0.5
     assert moved[:41, :67].all()

@@ -4,6 +4,7 @@ Each bound is a tenth above the larger of the counts with jax 0.10 and 0.12. A c
 reason in docs/performance-log.md; a change that falls far below a bound lowers it.
 """
 
+import json
 import re
 from collections import Counter
 from unittest import mock
@@ -15,10 +16,12 @@ import pytest
 from dip_jax.base import Case
 from dip_jax.config import Config
 from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.slots import Slots, _Layout
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
+from tests.engine.cases import build_slots
 
 # Several tests check the same program. One worker runs all these tests, so that it is compiled once.
 pytestmark = [pytest.mark.xdist_group("program"), pytest.mark.usefixtures("shared_programs")]
@@ -47,17 +50,23 @@ def simulate_constant(config: Config, value: float) -> Case:
     return pad_case(case, config.net.sides_per_octave)
 
 
-def build_slots(*overrides: str) -> Slots:
+def build_small(*overrides: str) -> Slots:
+    """Slots of the small network, of which the first has a case."""
     config = build_config(overrides=[*SMALL, *overrides])
     case = simulate_constant(config, 0.5)
-    slots = Slots(case, config)
+    slots = build_slots(case, config)
     slots.put(0, case)
     return slots
 
 
+def remat_of(estimator: Estimator) -> str:
+    """The setting `net.remat` of the program."""
+    return json.loads(estimator.program_key)["net"]["remat"]
+
+
 @pytest.fixture(scope="module")
 def slots(shared_programs) -> Slots:
-    return build_slots()
+    return build_small()
 
 
 def lower_for_gpu() -> str:
@@ -76,7 +85,7 @@ def lower_for_gpu() -> str:
         mock.patch("dip_jax.engine.slots.build_program", lower),
         pytest.raises(InterruptedError),
     ):
-        Slots(simulate_constant(config, 0.5), config)
+        build_slots(simulate_constant(config, 0.5), config)
     return texts[0]
 
 
@@ -132,7 +141,7 @@ def test_the_state_is_little_larger_than_params_moments_and_a_snapshot(slots):
 
 def test_another_image_and_another_number_of_steps_compile_nothing(slots):
     slots.advance(2)
-    other = simulate_constant(slots.config, 0.2)
+    other = simulate_constant(build_config(overrides=SMALL), 0.2)
     events = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: events.append(event) if "backend_compile" in event else None
@@ -178,10 +187,10 @@ ONE_SCALE = [
     jax.__version_info__ < (0, 11), reason="XLA of jax 0.10 undoes rematerialization on CPU"
 )
 def test_an_image_that_does_not_fit_is_rematerialized_with_less_memory_and_the_same_result():
-    stored = build_slots(*ONE_SCALE)
+    stored = build_small(*ONE_SCALE)
     limit = 0.95 * stored.bytes_per_device / 1e9
-    rematerialized = build_slots(*ONE_SCALE, f"run.max_memory={limit}")
-    assert rematerialized.config.net.remat == "on"
+    rematerialized = build_small(*ONE_SCALE, f"run.max_memory={limit}")
+    assert remat_of(rematerialized.estimator) == "on"
     assert rematerialized.bytes_per_device < 0.9 * stored.bytes_per_device
     for slots in (stored, rematerialized):
         slots.advance(4)
@@ -192,11 +201,11 @@ def test_an_image_that_does_not_fit_is_rematerialized_with_less_memory_and_the_s
 def test_rematerialization_is_tried_unless_it_is_turned_off(slots, monkeypatch, remat, expected):
     tried = []
 
-    def compile_nothing(self, case, config, per_device):
-        tried.append(config.net.remat)
-        return _Layout(config, per_device, None, slots.slot_shapes, 2_000_000, 2_000_000)
+    def compile_nothing(self, case, estimator, per_device):
+        tried.append(remat_of(estimator))
+        return _Layout(estimator, per_device, None, slots.slot_shapes, 2_000_000, 2_000_000)
 
     monkeypatch.setattr(Slots, "_compile", compile_nothing)
     with pytest.raises(InputError, match="memory"):
-        build_slots(*ONE_SCALE, "run.max_memory=0.001", f"net.remat={remat}")
+        build_small(*ONE_SCALE, "run.max_memory=0.001", f"net.remat={remat}")
     assert tried == expected

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dip_jax.config import RunConfig
 from dip_jax.engine import memory
-from dip_jax.presets import build_config
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_container_without_a_limit_has_no_bound(tmp_path):
 
 def test_the_smaller_of_host_and_container_is_available(monkeypatch):
     monkeypatch.setattr(memory, "container_bytes", lambda: 123)
-    assert memory.available_bytes(build_config()) == 123
+    assert memory.available_bytes(RunConfig()) == 123
     monkeypatch.setattr(memory, "container_bytes", lambda: np.inf)
-    assert 123 < memory.available_bytes(build_config()) < np.inf
-    assert memory.available_bytes(build_config(overrides=["run.max_memory=2"])) == 2e9
+    assert 123 < memory.available_bytes(RunConfig()) < np.inf
+    assert memory.available_bytes(RunConfig(max_memory=2.0)) == 2e9

@@ -6,12 +6,9 @@ import pytest
 from dip_jax.base import Case, Posterior, Problem, Result, Status
 from dip_jax.engine.merge import merge
 from dip_jax.operators.basic import Identity, Mask
-from dip_jax.presets import build_config
 
 SHAPE = (8, 6, 3)
 CASE = Case("a", Problem(Identity(), np.full(SHAPE, 0.5, np.float32), 0.1), SHAPE)
-SEEDS = build_config(overrides=["fit.num_seeds=5"])
-CHAINS = build_config(overrides=["fit.method=sgld"])
 
 
 def build_result(estimate, index=0, **fields):
@@ -69,7 +66,7 @@ def mean_of(results):
 @pytest.mark.parametrize("counts", [(19, 19), (19, 5), (2, 7, 4)])
 def test_chains_are_weighted_by_their_numbers_of_samples(counts):
     samples = [draw_samples(count, seed) for seed, count in enumerate(counts)]
-    merged = merge(CASE, [build_chain(s, index) for index, s in enumerate(samples)], CHAINS)
+    merged = merge(CASE, [build_chain(s, index) for index, s in enumerate(samples)])
     posterior, together = merged.posterior, np.concatenate(samples)
     np.testing.assert_allclose(posterior.mean, together.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(posterior.std, together.std(axis=0, ddof=1), rtol=1e-5)
@@ -87,7 +84,7 @@ def test_chains_without_samples_are_merged_to_the_mean_of_their_estimates():
         build_chain(np.zeros((0, *SHAPE)), index, raw=raw, status=Status.INTERRUPTED)
         for index, raw in enumerate(estimates)
     ]
-    merged = merge(CASE, chains, CHAINS)
+    merged = merge(CASE, chains)
     np.testing.assert_allclose(merged.raw, estimates.mean(axis=0), rtol=1e-6)
     assert merged.posterior.num_samples == 0
     assert merged.status == Status.INTERRUPTED
@@ -95,7 +92,7 @@ def test_chains_without_samples_are_merged_to_the_mean_of_their_estimates():
 
 def test_seeds_are_averaged_without_outliers_which_a_note_names():
     results = build_seeds([0, 0, 0.2, 0])
-    merged = merge(CASE, results, SEEDS)
+    merged = merge(CASE, results)
     kept = [results[i] for i in (0, 1, 3)]
     np.testing.assert_allclose(merged.raw, mean_of(kept), rtol=1e-5)
     assert merged.notes == ("network 3 differs from the others and is left out of the mean",)
@@ -108,7 +105,7 @@ def test_seeds_are_averaged_without_outliers_which_a_note_names():
 @pytest.mark.parametrize("offsets", [(0, 0, 0, 0, 0), (0, 0.1)])
 def test_similar_estimates_and_two_different_ones_have_no_outliers(offsets):
     results = build_seeds(offsets)
-    merged = merge(CASE, results, SEEDS)
+    merged = merge(CASE, results)
     assert merged.notes == ()
     np.testing.assert_allclose(merged.raw, mean_of(results), rtol=1e-5)
 
@@ -116,7 +113,7 @@ def test_similar_estimates_and_two_different_ones_have_no_outliers(offsets):
 def test_diverged_networks_are_left_out():
     results = build_seeds([0, 0, 0])
     results[1] = results[1]._replace(status=Status.DIVERGED)
-    merged = merge(CASE, results, SEEDS)
+    merged = merge(CASE, results)
     assert merged.notes == ("network 2 diverged and is left out",)
     assert merged.status == Status.DONE
     np.testing.assert_allclose(merged.raw, mean_of([results[0], results[2]]), rtol=1e-5)
@@ -124,7 +121,7 @@ def test_diverged_networks_are_left_out():
 
 def test_if_all_networks_diverged_all_are_merged():
     results = build_seeds([0, 0], status=Status.DIVERGED)
-    merged = merge(CASE, results, SEEDS)
+    merged = merge(CASE, results)
     assert merged.status == Status.DIVERGED
     assert merged.notes == ()
     np.testing.assert_allclose(merged.raw, mean_of(results), rtol=1e-5)
@@ -133,7 +130,7 @@ def test_if_all_networks_diverged_all_are_merged():
 def test_interrupted_networks_are_left_out_if_others_have_finished():
     results = build_seeds([0, 0, 0])
     results[1:] = [result._replace(status=Status.INTERRUPTED) for result in results[1:]]
-    merged = merge(CASE, results, SEEDS)
+    merged = merge(CASE, results)
     assert merged.status == Status.INTERRUPTED
     assert merged.notes == ("2 networks were interrupted and left out",)
     np.testing.assert_array_equal(merged.raw, results[0].raw)
@@ -142,7 +139,7 @@ def test_interrupted_networks_are_left_out_if_others_have_finished():
 def test_if_no_network_has_finished_all_interrupted_ones_are_merged():
     results = build_seeds([0, 0, 0], status=Status.INTERRUPTED)
     results[2] = results[2]._replace(status=Status.DIVERGED)
-    merged = merge(CASE, results, SEEDS)
+    merged = merge(CASE, results)
     assert merged.status == Status.INTERRUPTED
     assert merged.notes == ("network 3 diverged and is left out",)
     np.testing.assert_allclose(merged.raw, mean_of(results[:2]), rtol=1e-5)
@@ -153,7 +150,7 @@ def test_the_first_failed_result_is_returned():
     results[1:] = [
         result._replace(status=Status.FAILED, error=ValueError("no")) for result in results[1:]
     ]
-    assert merge(CASE, results[::-1], SEEDS) is results[1]
+    assert merge(CASE, results[::-1]) is results[1]
 
 
 @pytest.mark.parametrize(
@@ -165,14 +162,14 @@ def test_the_status_is_done_if_any_network_made_all_steps(statuses, expected):
         result._replace(status=Status(status))
         for result, status in zip(build_seeds([0, 0]), statuses.split(), strict=True)
     ]
-    assert merge(CASE, results, SEEDS).status == expected
+    assert merge(CASE, results).status == expected
 
 
 def test_the_order_in_which_networks_finish_does_not_matter():
     chains = [build_chain(draw_samples(4, index), index) for index in range(3)]
     chains = [c._replace(num_steps=100 - c.network_index, num_rollbacks=2) for c in chains]
     chains[1] = chains[1]._replace(stop_step=9)
-    merged = merge(CASE, [chains[i] for i in (1, 2, 0)], CHAINS)
+    merged = merge(CASE, [chains[i] for i in (1, 2, 0)])
     np.testing.assert_array_equal(merged.posterior.chain_means, [c.raw for c in chains])
     assert [curve["loss"][0] for curve in merged.network_curves] == [0, 1, 2]
     assert merged.curve is chains[0].curve
@@ -184,14 +181,25 @@ def test_the_order_in_which_networks_finish_does_not_matter():
 
 
 def test_known_pixels_are_restored_in_the_image_and_not_in_the_raw_estimate():
-    config = build_config("inpaint", overrides=["fit.num_seeds=2"])
     rng = np.random.default_rng(0)
     is_known = rng.random(SHAPE[:2]) < 0.5
     mask = is_known[..., None].astype(np.float32)
     clean = rng.random(SHAPE, np.float32)
     case = Case("a", Problem(Mask(mask), clean * mask, np.float32(0)), SHAPE)
     results = build_seeds([0, 0])
-    merged = merge(case, results, config)
+    merged = merge(case, results)
     np.testing.assert_array_equal(merged.image[is_known], clean[is_known])
     np.testing.assert_array_equal(merged.image[~is_known], merged.raw[~is_known])
     np.testing.assert_allclose(merged.raw, mean_of(results), rtol=1e-5)
+    unpasted = merge(case._replace(paste_known=False), results)
+    np.testing.assert_array_equal(unpasted.image, merged.raw)
+
+
+def test_the_networks_of_all_results_are_kept_in_their_order():
+    results = build_seeds([0, 0, 0.5])
+    # also those of networks that are left out of the mean
+    results = [r._replace(networks=(f"network {r.network_index}",), net="net") for r in results]
+    merged = merge(CASE, results[::-1])
+    assert merged.networks == ("network 0", "network 1", "network 2")
+    assert merged.net == "net"
+    assert merge(CASE, build_seeds([0, 0])).networks == ()

@@ -24,7 +24,7 @@ from dip_jax.operators.basic import Identity
 from dip_jax.operators.blur import Blur
 from dip_jax.presets import build_config
 from tests.conftest import TINY
-from tests.engine.cases import assert_same_bits, simulate, tiny_config
+from tests.engine.cases import assert_same_bits, build_slots, simulate, tiny_config
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def traces(monkeypatch):
 
 def advance(case, config):
     """Returns the state of a slot after five steps, its logs, and the bytes of donated memory."""
-    slots = Slots(case, config)
+    slots = build_slots(case, config)
     slots.put(0, case)
     logs = slots.advance(5)
     memory = slots._program.compiled.memory_analysis()
@@ -101,7 +101,7 @@ def cache_path(folder, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr("dip_jax.engine.slots.build_program", stop)
             with pytest.raises(StoppedError) as caught:
-                Slots(case, config, devices=devices)
+                build_slots(case, config, devices=devices)
         (path,) = caught.value.args
         return path
 

@@ -9,6 +9,7 @@ import pytest
 
 from dip_jax.base import Case, Problem, Status
 from dip_jax.engine.checkpoint import CheckpointStore
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.merge import merge
 from dip_jax.engine.restore import restore, restore_many
 from dip_jax.engine.scheduler import restore_each
@@ -16,7 +17,7 @@ from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity
 from dip_jax.presets import build_config
 from tests.conftest import TINY, smooth_image
-from tests.engine.cases import simulate, stop_after, tiny_config
+from tests.engine.cases import assert_same_bits, simulate, stop_after, tiny_config
 
 # Several tests check the same chains. One worker runs all these tests, so that they are sampled once.
 pytestmark = [pytest.mark.xdist_group("chains"), pytest.mark.usefixtures("shared_programs")]
@@ -42,8 +43,9 @@ def chains(shared_programs):
     """A case, its settings, its result by two chains, and the result of each chain."""
     config = sampling_config()
     case = simulate(smooth_image(), config)
-    alone = list(restore_each((case._replace(network_index=m) for m in range(2)), config))
-    return case, config, merge(case, alone, config), alone
+    networks = (case._replace(network_index=m) for m in range(2))
+    alone = list(restore_each(networks, estimator_from_config(config), config.run))
+    return case, config, merge(case, alone), alone
 
 
 def test_chains_differ_and_the_first_is_that_of_a_single_chain(chains):
@@ -99,6 +101,36 @@ def test_interrupted_chains_are_resumed_with_the_same_bits_even_if_one_has_finis
     np.testing.assert_array_equal(result.image, merged.image)
     np.testing.assert_array_equal(result.posterior.std, merged.posterior.std)
     np.testing.assert_array_equal(result.posterior.traces, merged.posterior.traces)
+
+
+def test_chains_of_half_as_many_steps_are_continued_to_the_same_bits(chains):
+    case, config, merged, _ = chains
+    half = sampling_config("fit.num_steps=15")
+    (first,) = restore([case], half)
+    assert first.posterior.num_samples == 2 * 4
+    assert [network.name for network in first.networks] == ["a", "a, network 2"]
+    (continued,) = restore([case], config, start=[first])
+    assert_same_bits((continued.image, continued.curve), (merged.image, merged.curve))
+    assert_same_bits(continued.network_curves, merged.network_curves)
+    assert continued.posterior.num_samples == merged.posterior.num_samples == 38
+    for name in ("mean", "std", "chain_means", "traces", "samples"):
+        assert_same_bits(getattr(continued.posterior, name), getattr(merged.posterior, name))
+    np.testing.assert_array_equal(continued.held_out, merged.held_out)
+    # The network of a merged result is the first one, after its last step.
+    output = first.net.apply(first.params, first.code)
+    shape = (40, 36, 3)
+    assert output.shape == shape
+    target = np.where(merged.held_out, output, case.problem.measurement)
+    # The loss of the next step, on the measurements that are not held out; without a perturbation.
+    misfit = np.sum((output - target) ** 2) / (np.prod(shape) - merged.held_out.sum())
+    np.testing.assert_allclose(merged.curve["loss"][15], misfit, rtol=1e-4)
+
+
+def test_chains_are_not_continued_by_a_fit(chains):
+    case, *_ = chains
+    (first,) = restore([case], sampling_config("fit.num_steps=15"))
+    with pytest.raises(InputError, match="another network, optimizer or sampler"):
+        restore([case], tiny_config(), start=[first])
 
 
 def test_sampling_without_a_noise_level_is_refused():

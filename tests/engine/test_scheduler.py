@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.program_cache import build_program
 from dip_jax.engine.restore import restore, restore_many
 from dip_jax.engine.scheduler import RunHooks, restore_each
@@ -148,7 +149,8 @@ def test_progress_of_several_networks_is_their_mean(image):
     config = tiny_config("run.slots=2")
     seen = []
     cases = [simulate(image, config, name) for name in "ab"]
-    results = list(restore_each(cases, config, RunHooks(on_progress=seen.append)))
+    hooks = RunHooks(on_progress=seen.append)
+    results = list(restore_each(cases, estimator_from_config(config), config.run, hooks))
     assert seen[-1].names == ("a", "b")
     assert seen[-1].steps == (12, 12)
     assert seen[-1].loss == pytest.approx(np.mean([r.curve["loss"][-1] for r in results]))
@@ -216,7 +218,7 @@ def test_without_refill_a_free_slot_waits_for_the_others(image, refill):
 def test_the_number_of_cases_is_that_of_a_list_and_unknown_for_an_iterator(image, monkeypatch):
     numbers = []
 
-    def record(config, max_cases, num_devices):
+    def record(run, max_cases, num_devices):
         numbers.append(max_cases)
         raise InterruptedError("nothing is compiled")
 

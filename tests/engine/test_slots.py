@@ -3,11 +3,12 @@ import pytest
 
 from dip_jax.engine.canvas import pad_case
 from dip_jax.engine.restore import restore
-from dip_jax.engine.slots import Slots, slots_per_device
+from dip_jax.engine.slots import slots_per_device
 from dip_jax.errors import InputError
 from tests.engine.cases import (
     assert_same_bits,
     assert_same_result,
+    build_slots,
     restore_by_name,
     simulate,
     tiny_config,
@@ -49,7 +50,7 @@ def test_the_bits_of_a_padded_image_do_not_depend_on_images_of_other_sizes(image
 def test_a_saved_slot_is_resumed_in_another_slot_with_the_same_bits(image):
     config = tiny_config("run.slots=2")
     case = simulate_padded(image, config)
-    slots = Slots(case, config)
+    slots = build_slots(case, config)
     slots.put(0, case)
     slots.advance(5)
     saved = slots.save(0)
@@ -64,7 +65,7 @@ def test_a_saved_slot_is_resumed_in_another_slot_with_the_same_bits(image):
 def test_an_idle_slot_does_not_change(image):
     config = tiny_config("run.slots=2")
     case = simulate_padded(image, config)
-    slots = Slots(case, config)
+    slots = build_slots(case, config)
     slots.put(0, case)
     slots.advance(3)
     before = slots.save(0)
@@ -83,8 +84,8 @@ def test_elsewhere_than_on_cpu_there_are_no_more_slots_than_networks(
     monkeypatch, max_cases, num_devices, expected
 ):
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert slots_per_device(tiny_config(), max_cases, num_devices) == expected
-    assert slots_per_device(tiny_config("run.slots=5"), max_cases, num_devices) == 5
+    assert slots_per_device(tiny_config().run, max_cases, num_devices) == expected
+    assert slots_per_device(tiny_config("run.slots=5").run, max_cases, num_devices) == 5
 
 
 @pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -92,14 +93,14 @@ def test_memory_limits_the_number_of_slots_but_a_set_number_that_does_not_fit_is
     image, monkeypatch, number
 ):
     case = simulate_padded(image, tiny_config())
-    one = Slots(case, tiny_config()).bytes_per_device
-    many = Slots(case, tiny_config(f"run.slots={number}")).bytes_per_device
+    one = build_slots(case, tiny_config()).bytes_per_device
+    many = build_slots(case, tiny_config(f"run.slots={number}")).bytes_per_device
     assert one < many
     limit = (one + many) / 2
     max_memory = f"run.max_memory={limit / 1e9}"
     monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: number)
-    fitting = Slots(case, tiny_config(max_memory))
+    fitting = build_slots(case, tiny_config(max_memory))
     assert 1 <= fitting.per_device < number
     assert fitting.bytes_per_device <= limit
     with pytest.raises(InputError, match=rf"{number} images .* fewer slots"):
-        Slots(case, tiny_config(max_memory, f"run.slots={number}"))
+        build_slots(case, tiny_config(max_memory, f"run.slots={number}"))

@@ -153,7 +153,7 @@ def test_bands_with_a_range_each_have_values_only(case, result, template, tmp_pa
     ("folder", "message"),
     [
         ("nowhere", "nowhere: expected an output folder, got no folder"),
-        ("", "expected an output folder of dip_jax, got one without config.json or summary.json"),
+        ("", "expected an output folder of dip_jax, got one without summary.json"),
         ("out/photo", "got that of one image; pass the folder above"),
     ],
 )

@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dip_jax.config import StopConfig
 from dip_jax.operators.basic import Mask
+from dip_jax.stopping import discrepancy
 from tests.stopping.toy_fits import SHAPE, build_problem, feed
 
 
@@ -19,7 +19,7 @@ def test_the_rule_fires_when_the_misfit_is_that_of_the_noise():
     estimates = approach(np.zeros(SHAPE), noise, 20)
     # The outputs differ from the estimates and must not matter.
     states, improved = feed(
-        StopConfig(rule="discrepancy", discrepancy_factor=1.0),
+        discrepancy(factor=1.0),
         [0.5] * 20,
         averages=estimates,
         problem=problem,
@@ -34,8 +34,8 @@ def test_the_rule_fires_when_the_misfit_is_that_of_the_noise():
 def test_a_larger_factor_fires_earlier():
     noise = np.random.default_rng(0).normal(0, 0.1, SHAPE)
     problem = build_problem(noise_std=jnp.float32(np.sqrt(np.mean(noise**2))))
-    config = StopConfig(rule="discrepancy", discrepancy_factor=1.5**2 + 1e-3)
-    states, _ = feed(config, approach(np.zeros(SHAPE), noise, 20), problem=problem)
+    rule = discrepancy(factor=1.5**2 + 1e-3)
+    states, _ = feed(rule, approach(np.zeros(SHAPE), noise, 20), problem=problem)
     assert states[-1].estimate_step == 5
 
 
@@ -43,10 +43,8 @@ def test_a_rejected_step_does_not_fire():
     noise = np.random.default_rng(0).normal(0, 0.1, SHAPE)
     problem = build_problem(noise_std=jnp.float32(np.sqrt(np.mean(noise**2)) * (1 + 1e-5)))
     accepted = [t != 10 for t in range(20)]
-    config = StopConfig(rule="discrepancy", discrepancy_factor=1.0)
-    states, _ = feed(
-        config, approach(np.zeros(SHAPE), noise, 20), problem=problem, accepted=accepted
-    )
+    rule = discrepancy(factor=1.0)
+    states, _ = feed(rule, approach(np.zeros(SHAPE), noise, 20), problem=problem, accepted=accepted)
     assert states[-1].estimate_step == 11
 
 
@@ -56,7 +54,7 @@ def test_values_without_information_do_not_dilute_the_misfit():
     weights = jnp.ones(SHAPE).at[0, 0].set(0.0)
     problem = build_problem(operator=Mask(mask), measurement=mask * 0.5, weights=weights)
     estimate = rng.random(SHAPE).astype(np.float32)
-    (state,), _ = feed(StopConfig(rule="discrepancy"), [estimate], problem=problem)
+    (state,), _ = feed(discrepancy(), [estimate], problem=problem)
     known = np.asarray(mask * weights) > 0
     expected = np.mean((estimate - 0.5)[known] ** 2) / 0.01
     np.testing.assert_allclose(state.ratio, expected, rtol=1e-5)
@@ -67,7 +65,7 @@ def test_the_noise_of_photons_follows_the_prediction():
     estimate = rng.random(SHAPE).astype(np.float32)
     y = rng.random(SHAPE).astype(np.float32)
     problem = build_problem(measurement=jnp.asarray(y), noise_std=0.2, peak=jnp.float32(30))
-    (state,), _ = feed(StopConfig(rule="discrepancy"), [estimate], problem=problem)
+    (state,), _ = feed(discrepancy(), [estimate], problem=problem)
     expected = np.sum((estimate - y) ** 2) / np.sum(estimate / 30 + 0.04)
     np.testing.assert_allclose(state.ratio, expected, rtol=1e-5)
 
@@ -75,15 +73,13 @@ def test_the_noise_of_photons_follows_the_prediction():
 def test_photon_noise_suffices_if_the_read_out_noise_is_unknown():
     estimate = np.full(SHAPE, 0.5, np.float32)
     problem = build_problem(noise_std=jnp.nan, peak=jnp.float32(30))
-    (state,), _ = feed(StopConfig(rule="discrepancy"), [estimate], problem=problem)
+    (state,), _ = feed(discrepancy(), [estimate], problem=problem)
     np.testing.assert_allclose(state.ratio, 0.25 / (0.5 / 30), rtol=1e-5)
 
 
 @pytest.mark.parametrize("noise_std", [np.nan, 0.0])
 def test_without_a_known_noise_level_the_rule_never_fires(noise_std):
-    states, improved = feed(
-        StopConfig(rule="discrepancy"), [0.0] * 3, problem=build_problem(noise_std=noise_std)
-    )
+    states, improved = feed(discrepancy(), [0.0] * 3, problem=build_problem(noise_std=noise_std))
     assert not states[-1].done
     assert np.isnan(states[-1].ratio)
     assert improved == [True] * 3

@@ -1,17 +1,29 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from dip_jax.config import StopConfig
-from dip_jax.losses import build_likelihood
-from dip_jax.operators.basic import Mask
-from dip_jax.stopping.rules import build_stopper
-from tests.stopping.toy_fits import KEY, SHAPE, build_problem, feed, run_with_rule, smooth_fit
+from dip_jax import losses
+from dip_jax.base import Problem
+from dip_jax.operators.basic import Identity, Mask
+from dip_jax.operators.blur import Blur
+from dip_jax.operators.from_file import CustomOperator
+from dip_jax.stopping import held_out
+from dip_jax.stopping.held_out import hold_out_from_sampler
+from tests.stopping.toy_fits import (
+    KEY,
+    SHAPE,
+    algorithm_with,
+    build_problem,
+    feed,
+    run_with_rule,
+    smooth_fit,
+)
 
 
 def start(problem, shape=SHAPE, fraction=0.2, key=KEY):
     """The rule, its first state, and the mask of the held-out values."""
-    rule = build_stopper(StopConfig(rule="held_out", held_out_fraction=fraction))
+    rule = held_out(algorithm_with(), fraction=fraction)
     state = rule.init(key, problem, shape)
     return rule, state, np.asarray(state.memory)
 
@@ -66,23 +78,42 @@ def test_the_signal_is_the_loss_of_the_estimate_on_the_held_out_pixels():
     rng = np.random.default_rng(0)
     y, estimate = (rng.random(SHAPE).astype(np.float32) for _ in range(2))
     problem = build_problem(measurement=jnp.asarray(y))
-    config = StopConfig(rule="held_out", held_out_fraction=0.2)
-    for name, misfit in {"gaussian": np.square, "laplace": np.abs}.items():
-        (state,), _ = feed(
-            config, [0.5], averages=[estimate], problem=problem, loss=build_likelihood(name)
-        )
+    cases = [
+        (None, np.square),  # the default is that of a fit
+        (losses.gaussian, np.square),
+        (losses.laplace, np.abs),
+        (lambda p, problem: jnp.abs(p - problem.measurement) ** 3, lambda r: np.abs(r) ** 3),
+    ]
+    for loss, misfit in cases:
+        rule = held_out(algorithm_with(loss=loss), fraction=0.2)
+        (state,), _ = feed(rule, [0.5], averages=[estimate], problem=problem)
         expected = misfit(estimate - y)[np.asarray(state.memory) > 0].mean()
         np.testing.assert_allclose(state.minimum.signal, expected, rtol=1e-5)
 
 
+def test_a_scalar_loss_sees_the_held_out_pixels_alone():
+    rng = np.random.default_rng(0)
+    y, estimate = (rng.random(SHAPE).astype(np.float32) for _ in range(2))
+
+    def worst(prediction, problem):
+        return jnp.max(prediction - problem.measurement)
+
+    rule = held_out(algorithm_with(loss=worst), fraction=0.2)
+    problem = build_problem(measurement=jnp.asarray(y))
+    (state,), _ = feed(rule, [0.5], averages=[estimate], problem=problem)
+    expected = (estimate - y)[np.asarray(state.memory) > 0].max()
+    assert expected > 0
+    np.testing.assert_allclose(state.minimum.signal, expected, rtol=1e-5)
+
+
 def test_held_out_pixels_do_not_influence_the_fit():
-    config = StopConfig(rule="held_out", held_out_fraction=0.2)
+    rule = held_out(smooth_fit(), fraction=0.2)
     y = jnp.asarray(np.random.default_rng(0).random(SHAPE), jnp.float32)
     mask = start(build_problem())[2]
     others = y.at[3, 2].set(5.0)
     assert mask[3, 2] == 0
     infos = [
-        run_with_rule(config, smooth_fit(), build_problem(measurement=measurement), 10, SHAPE)[1]
+        run_with_rule(rule, smooth_fit(), build_problem(measurement=measurement), 10, SHAPE)[1]
         for measurement in (y, jnp.where(mask > 0, 5.0, y), others)
     ]
     for a, b in zip(infos[0], infos[1], strict=True):
@@ -93,9 +124,42 @@ def test_held_out_pixels_do_not_influence_the_fit():
 
 def test_the_estimate_is_that_of_the_minimum():
     estimates = [np.full(SHAPE, abs(t - 50) / 100) for t in range(150)]
-    config = StopConfig(rule="held_out", window=10, patience=0.5)
-    states, improved = feed(config, estimates, lag=7)
+    rule = held_out(algorithm_with(lag=7), window=10, patience=0.5)
+    states, improved = feed(rule, estimates)
     assert max(t for t, better in enumerate(improved) if better) == 50
     assert states[-1].minimum.estimate_step == 50
     # Two windows and the lag are more than half of 50 steps.
     assert [bool(s.done) for s in states].index(True) == 50 + 27
+
+
+@pytest.mark.parametrize(
+    ("operator", "fraction", "is_hidden"),
+    [
+        (Identity(), 0.1, True),
+        (Identity(), 0.0, False),
+        (CustomOperator(lambda image: 0.5 * image, is_linear=True, is_pixelwise=True), 0.1, True),
+        (CustomOperator(lambda image: 0.5 * image, is_linear=True), 0.1, False),
+        (Blur(jnp.full((1, 3), 1 / 3)), 0.1, False),
+    ],
+)
+def test_sampling_holds_out_measurements_of_pixelwise_operators(operator, fraction, is_hidden):
+    stopper = hold_out_from_sampler(fraction)
+    problem = Problem(operator, jnp.ones((40, 40, 1)), 0.1)
+    state = stopper.init(jax.random.key(0), problem, (40, 40, 1))
+    weights = stopper.view(state, problem).weights
+    assert (weights is not None and bool((weights == 0).any())) == is_hidden
+
+
+def test_all_networks_hold_out_the_same_measurements_of_a_sampler():
+    stopper, problem = hold_out_from_sampler(0.1), build_problem((40, 40, 1))
+    states = [stopper.init(jax.random.key(seed), problem, (40, 40, 1)) for seed in (0, 1)]
+    np.testing.assert_array_equal(states[0].held_out, states[1].held_out)
+    assert float(states[0].held_out.sum()) == 160
+
+
+def test_a_rule_for_a_sampler_runs_all_steps():
+    states, improved = feed(hold_out_from_sampler(0.1), [0.5] * 4)
+    assert improved == [True] * 4
+    assert not states[-1].done
+    (report,) = hold_out_from_sampler(0.1).reports(states[-1]).values()
+    assert int(report.estimate_step) == 3

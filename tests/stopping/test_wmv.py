@@ -1,12 +1,18 @@
 import numpy as np
 
-from dip_jax.config import StopConfig
-from tests.stopping.toy_fits import build_problem, feed, outputs_quietest_at, signals
+from dip_jax.stopping import wmv
+from tests.stopping.toy_fits import (
+    algorithm_with,
+    build_problem,
+    feed,
+    outputs_quietest_at,
+    signals,
+)
 
 
 def test_the_signal_is_the_variance_of_the_window():
     images = outputs_quietest_at(15, 30)
-    states, _ = feed(StopConfig(rule="wmv", window=7), images)
+    states, _ = feed(wmv(algorithm_with(), window=7), images)
     expected = [images[t - 6 : t + 1].var(axis=0).mean() for t in range(6, 30)]
     assert np.isnan(signals(states)[:6]).all()
     np.testing.assert_allclose(signals(states)[6:], expected, rtol=1e-5)
@@ -16,7 +22,7 @@ def test_a_random_subset_estimates_the_variance_of_all_pixels():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((12, 64, 64, 3)).astype(np.float32)
     states, _ = feed(
-        StopConfig(rule="wmv", window=10, num_pixels=500),
+        wmv(algorithm_with(), window=10, num_pixels=500),
         images,
         problem=build_problem((64, 64, 3)),
     )
@@ -26,8 +32,8 @@ def test_a_random_subset_estimates_the_variance_of_all_pixels():
 
 
 def test_wmv_fires_when_the_minimum_is_confirmed_and_returns_it():
-    config = StopConfig(rule="wmv", window=10, patience=0.2)
-    states, improved = feed(config, outputs_quietest_at(100, 200))
+    rule = wmv(algorithm_with(), window=10, patience=0.2)
+    states, improved = feed(rule, outputs_quietest_at(100, 200))
     done = next(t for t, s in enumerate(states) if s.done)
     best = int(states[done].minimum.best_step)
     # The signal belongs to the last output of the window, so it lags the quietest output.
@@ -40,7 +46,7 @@ def test_wmv_fires_when_the_minimum_is_confirmed_and_returns_it():
 def test_a_rollback_empties_the_window():
     images = outputs_quietest_at(30, 60)
     accepted = [t != 25 for t in range(60)]
-    states, improved = feed(StopConfig(rule="wmv", window=8), images, accepted=accepted)
+    states, improved = feed(wmv(algorithm_with(), window=8), images, accepted=accepted)
     assert not improved[25]
     assert np.isnan(signals(states)[25:33]).all()
     expected = images[26:34].var(axis=0).mean()
@@ -51,6 +57,6 @@ def test_no_minimum_is_confirmed_while_the_window_refills():
     # The spread of the outputs falls steadily; whenever the window is nearly full, a rollback follows.
     images = np.array([(-1.0) ** t * (1 - t / 400) for t in range(300)])
     accepted = [t < 60 or t % 9 != 0 for t in range(300)]
-    states, _ = feed(StopConfig(rule="wmv", window=10, patience=0.1), images, accepted=accepted)
+    states, _ = feed(wmv(algorithm_with(), window=10, patience=0.1), images, accepted=accepted)
     assert not states[-1].done
     assert int(states[-1].minimum.best_step) == 62

@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dip_jax.base import Algorithm, Info, Net, Problem
-from dip_jax.config import FitConfig
-from dip_jax.fit import build_fit
+from dip_jax.fit import Average, build_fit
 from dip_jax.operators.basic import Identity
-from dip_jax.stopping.rules import build_stopper
 
 SHAPE = (8, 6, 1)
 KEY = jax.random.key(0)
@@ -22,9 +20,17 @@ def build_problem(shape=SHAPE, **fields):
     )
 
 
-def feed(config, outputs, *, lag=0, accepted=None, averages=None, problem=None, **options):
+def algorithm_with(*, lag=0, loss=None):
+    """An estimator of which only the lag and the loss are known."""
+
+    def unused(*arguments):
+        raise AssertionError("The rule must not run the estimator.")
+
+    return Algorithm(unused, unused, lag=lag, loss=loss)
+
+
+def feed(rule, outputs, *, accepted=None, averages=None, losses=None, problem=None):
     """Feeds outputs to a rule; returns its states, and the steps that improved the estimate."""
-    rule = build_stopper(config, lag=lag, **options)
     update = jax.jit(rule.update)
     problem = build_problem() if problem is None else problem
     shape = SHAPE if np.ndim(outputs[0]) == 0 else np.shape(outputs[0])
@@ -34,7 +40,8 @@ def feed(config, outputs, *, lag=0, accepted=None, averages=None, problem=None, 
         is_accepted = jnp.bool_(accepted is None or accepted[t])
         x = jnp.full(SHAPE, output) if np.ndim(output) == 0 else jnp.asarray(output, jnp.float32)
         average = x if averages is None else jnp.asarray(averages[t], jnp.float32)
-        info = Info(jnp.float32(0), x, average, is_accepted)
+        loss = jnp.float32(0 if losses is None else losses[t])
+        info = Info(loss, x, average, is_accepted)
         state, is_better = update(state, problem, jnp.int32(t), info)
         states.append(state)
         improved.append(bool(is_better))
@@ -52,10 +59,9 @@ def outputs_quietest_at(quietest, num, seed=0):
     return spread[:, None, None, None] * rng.standard_normal((num, *SHAPE))
 
 
-def run_with_rule(config, algorithm, problem, num_steps, shape, **options):
+def run_with_rule(rule, algorithm, problem, num_steps, shape):
     """Runs an estimator and its rule as a slot does; returns the states of the rule, the infos."""
-    rule = build_stopper(config, algorithm=algorithm, **options)
-    state, rule_state = algorithm.init(KEY, problem), rule.init(KEY, problem, shape)
+    state, rule_state = algorithm.init(KEY, problem, shape), rule.init(KEY, problem, shape)
 
     @jax.jit
     def make_step(step, state, rule_state):
@@ -76,11 +82,11 @@ class ScalingState(NamedTuple):
     diverged: jax.Array
 
 
-def scaling_algorithm(factors, *, diverged=False):
+def scaling_algorithm(factors, *, diverged=False, lag=0):
     """An estimator whose output at step t is a_t y, for the factors a_t."""
     factors = jnp.asarray(factors, jnp.float32)
 
-    def init(key, problem):
+    def init(key, problem, shape):
         return ScalingState(jnp.int32(0), jax.random.key_data(key), jnp.bool_(diverged))
 
     def step(problem, state):
@@ -88,7 +94,7 @@ def scaling_algorithm(factors, *, diverged=False):
         info = Info(jnp.float32(0), image, image, jnp.bool_(True))
         return state._replace(step=state.step + 1), info
 
-    return Algorithm(init, step)
+    return Algorithm(init, step, lag=lag)
 
 
 def smooth_fit():
@@ -99,4 +105,4 @@ def smooth_fit():
         return w + 0.5 * (jnp.roll(w, 1, 0) + jnp.roll(w, -1, 1))
 
     net = Net(lambda key: {"w": jnp.ones(SHAPE)}, apply, SHAPE, SHAPE)
-    return build_fit(FitConfig(average_decay=0.5), net)
+    return build_fit(net, average=Average(0.5))

@@ -35,7 +35,7 @@ def test_known_pixels_are_restored_exactly_and_missing_ones_kept(image):
     task, mask = TaskConfig(name="inpaint"), hole(image)
     case = build_case(task, "x", image, mask=mask)
     estimate = np.full_like(image, 0.25)
-    pasted, _ = restore_known_values(task, case, estimate)
+    pasted, _ = restore_known_values(case, estimate)
     np.testing.assert_array_equal(pasted[mask > 0], image[mask > 0])
     assert (pasted[5:9, 5:9] == 0.25).all()
 
@@ -45,16 +45,16 @@ def test_noisy_pixels_are_not_restored_nor_without_paste_known(image):
     for fields in ({"noise_std": 0.1}, {"paste_known": False}):
         task = TaskConfig(name="inpaint", **fields)
         case = build_case(task, "x", image, mask=hole(image))
-        np.testing.assert_array_equal(restore_known_values(task, case, estimate)[0], estimate)
+        np.testing.assert_array_equal(restore_known_values(case, estimate)[0], estimate)
     case = build_case(TaskConfig(), "x", image)
-    np.testing.assert_array_equal(restore_known_values(TaskConfig(), case, estimate)[0], estimate)
+    np.testing.assert_array_equal(restore_known_values(case, estimate)[0], estimate)
 
 
 @pytest.mark.parametrize("noise", ["poisson", "poisson_gauss", "salt_and_pepper"])
 def test_noisy_pixels_of_a_simulation_are_not_restored(image, noise):
     task = TaskConfig(name="inpaint", noise=noise)
     case = simulate_case(jax.random.key(0), task, "x", image)
-    np.testing.assert_array_equal(restore_known_values(task, case, image)[0], image)
+    np.testing.assert_array_equal(restore_known_values(case, image)[0], image)
 
 
 def test_saturated_values_are_not_restored(image):
@@ -62,7 +62,7 @@ def test_saturated_values_are_not_restored(image):
     case = simulate_case(jax.random.key(0), task, "x", image)
     saturated = np.asarray(case.problem.measurement) >= 0.7
     assert saturated.any()
-    estimate, _ = restore_known_values(task, case, np.full_like(image, 0.25))
+    estimate, _ = restore_known_values(case, np.full_like(image, 0.25))
     again = np.asarray(case.problem.operator(jnp.asarray(estimate)))
     assert (again[saturated] == 0.25).all()
     np.testing.assert_array_equal(
@@ -74,7 +74,7 @@ def test_the_values_of_a_mosaic_are_restored(image):
     task = TaskConfig(name="demosaic", pattern="GBRG")
     case = simulate_case(jax.random.key(0), task, "x", image)
     assert case.shape == image.shape
-    pasted, _ = restore_known_values(task, case, np.zeros_like(image))
+    pasted, _ = restore_known_values(case, np.zeros_like(image))
     operator = case.problem.operator
     np.testing.assert_array_equal(operator(jnp.asarray(pasted)), case.problem.measurement)
     assert np.count_nonzero(pasted) == image[..., 0].size

@@ -5,28 +5,45 @@ import pytest
 
 from dip_jax import restore
 from dip_jax.base import Info
-from dip_jax.config import StopConfig
 from dip_jax.errors import InputError
 from dip_jax.keys import image_key
 from dip_jax.presets import build_config
-from dip_jax.stopping.rules import build_stopper
+from dip_jax.stopping import (
+    compare_rules,
+    discrepancy,
+    emv,
+    fixed,
+    held_out,
+    stop_at_minimum,
+    sure,
+    wmv,
+)
 from dip_jax.tasks.simulate import simulate_case
 from tests.stopping.toy_fits import (
     KEY,
     SHAPE,
+    algorithm_with,
     build_problem,
     feed,
     outputs_quietest_at,
     scaling_algorithm,
 )
 
-
-def test_a_rule_that_needs_the_estimator_is_refused_without_one():
-    with pytest.raises(InputError, match="algorithm"):
-        build_stopper(StopConfig(rule="sure"))
-
-
 RULES = ("fixed", "wmv", "emv", "discrepancy", "sure", "held_out")
+
+
+def build_rules(algorithm):
+    windows = {"window": 10, "patience": 0.2}
+    rules = {
+        "fixed": fixed(),
+        "wmv": wmv(algorithm, **windows),
+        "emv": emv(algorithm, rate=0.3, **windows),
+        "discrepancy": discrepancy(),
+        "sure": sure(algorithm, **windows),
+        "held_out": held_out(algorithm, fraction=0.1, **windows),
+    }
+    assert set(rules) == set(RULES)
+    return rules
 
 
 def test_each_rule_among_all_acts_as_it_does_alone():
@@ -36,39 +53,64 @@ def test_each_rule_among_all_acts_as_it_does_alone():
     images, num = outputs_quietest_at(60, 200), 200
     averages = (np.linspace(0, 1.6, num)[:, None, None, None] * np.asarray(y)).astype(np.float32)
     accepted = [t != 30 for t in range(num)]
-    algorithm = scaling_algorithm(np.linspace(0, 1.6, num))
-    settings = {"window": 10, "patience": 0.2, "emv_rate": 0.3, "held_out_fraction": 0.1}
+    rules = build_rules(scaling_algorithm(np.linspace(0, 1.6, num), lag=3))
+    compared = compare_rules(rules, returned="held_out")
 
     def feed_rule(rule, problem):
-        options = {"averages": averages, "accepted": accepted, "algorithm": algorithm, "lag": 3}
-        return feed(StopConfig(rule=rule, **settings), images, problem=problem, **options)
+        return feed(rule, images, problem=problem, averages=averages, accepted=accepted)
 
-    states, improved = feed_rule("all", problem)
-    rules = build_stopper(StopConfig(rule="all", **settings), lag=3, algorithm=algorithm)
-    visible = rules.view(states[0], problem)
+    states, improved = feed_rule(compared, problem)
+    visible = compared.view(states[0], problem)
     assert visible.weights.sum() < 48
-    together = [rules.reports(state) for state in states]
+    together = [compared.reports(state) for state in states]
     assert set(together[0]) == set(RULES)
-    for rule in RULES:
+    for name, rule in rules.items():
         # The measurements that `held_out` holds out are hidden from the other rules.
-        alone, improved_alone = feed_rule(rule, problem if rule == "held_out" else visible)
-        reports = build_stopper(
-            StopConfig(rule=rule, **settings), lag=3, algorithm=algorithm
-        ).reports
+        alone, improved_alone = feed_rule(rule, problem if name == "held_out" else visible)
         for report, state in zip(together, alone, strict=True):
-            for a, b in zip(report[rule], reports(state)[rule], strict=True):
+            for a, b in zip(report[name], rule.reports(state)[name], strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9)
-        if rule == "held_out":
+        if name == "held_out":
             assert improved == improved_alone
-        assert together[-1][rule].done == (rule != "fixed")
+        assert together[-1][name].done == (name != "fixed")
         last = max(t for t, better in enumerate(improved_alone) if better)
-        assert together[-1][rule].estimate_step == last
+        assert together[-1][name].estimate_step == last
     assert not any(state.done for state in states)
 
 
-@pytest.mark.parametrize("rule", ["fixed", "wmv", "emv", "held_out"])
-def test_a_rule_runs_under_vmap(rule):
-    stopper = build_stopper(StopConfig(rule=rule, window=3))
+def test_the_estimate_is_that_of_the_rule_that_is_returned_and_nothing_else_is_hidden():
+    rules = build_rules(algorithm_with())
+    compared = compare_rules({k: rules[k] for k in ("wmv", "emv")}, returned="emv")
+    images = outputs_quietest_at(60, 200)
+    states, improved = feed(compared, images)
+    _, improved_alone = feed(rules["emv"], images)
+    assert improved == improved_alone
+    problem = build_problem()
+    assert compared.view(states[-1], problem) is problem
+
+
+def test_the_other_rules_see_the_problem_without_the_hidden_measurements():
+    def count_visible(memory, problem, info):
+        return memory, jnp.sum(problem.weights)
+
+    counting = stop_at_minimum(count_visible, name="count")
+    hiding = held_out(algorithm_with(), fraction=0.25)
+    problem = build_problem(weights=jnp.ones(SHAPE))
+    for returned, expected in (("held_out", 36), ("count", 48)):
+        compared = compare_rules({"held_out": hiding, "count": counting}, returned=returned)
+        (state,), _ = feed(compared, [0.5], problem=problem)
+        assert float(compared.reports(state)["count"].signal) == expected
+
+
+def test_a_rule_that_is_not_compared_cannot_be_returned():
+    rules = build_rules(algorithm_with())
+    with pytest.raises(InputError, match="'held_out'"):
+        compare_rules(rules, returned="heldout")
+
+
+@pytest.mark.parametrize("name", ["fixed", "wmv", "emv", "held_out"])
+def test_a_rule_runs_under_vmap(name):
+    stopper = build_rules(algorithm_with())[name]
     states = jax.vmap(lambda _: stopper.init(KEY, build_problem(), SHAPE))(jnp.arange(2))
     x = jnp.ones((2, *SHAPE))
     info = Info(jnp.zeros(2), x, x, jnp.array([True, False]))

@@ -1,0 +1,305 @@
+"""The estimator of a config: the only place where names become objects."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import optax
+
+from dip_jax import codes, langevin, losses, schedules
+from dip_jax.base import Algorithm, CodeBuilder, Loss, NetBuilder, Stopper
+from dip_jax.config import (
+    DEFAULT_LEARNING_RATE,
+    Config,
+    FitConfig,
+    RunConfig,
+    SgldConfig,
+    StopConfig,
+    to_json,
+)
+from dip_jax.engine.estimator import Estimator
+from dip_jax.fields import require_choice
+from dip_jax.fit import Average, ExtraArgs, Guard, build_fit
+from dip_jax.nets import ConfiguredNet
+from dip_jax.optimizers import Optimizer, build_optimizer
+from dip_jax.regularizers import tv
+from dip_jax.sgld import NoisePrior, build_sgld, paper, psgld, sampler_args, sgld
+from dip_jax.stopping.compare import compare_rules
+from dip_jax.stopping.discrepancy import discrepancy
+from dip_jax.stopping.emv import emv
+from dip_jax.stopping.fixed import fixed
+from dip_jax.stopping.held_out import held_out, hold_out_from_sampler
+from dip_jax.stopping.sure import sure
+from dip_jax.stopping.wmv import wmv
+from dip_jax.tasks.noise_level import resolve_noise
+
+
+def estimator_from_config(config: Config) -> Estimator:
+    """Returns the estimator of a config.
+
+    Args:
+      config: The settings.
+
+    Example:
+      >>> estimator = estimator_from_config(Config())
+      >>> estimator.num_steps, estimator.num_networks, estimator.is_sampler
+      (3000, 1, False)
+    """
+    samples = config.fit.method == "sgld"
+    algorithm = algorithm_from_config(config, ConfiguredNet(config.net))
+    stopper = (
+        hold_out_from_sampler(config.sgld.held_out_fraction)
+        if samples
+        else stopper_from_config(config.stop, algorithm)
+    )
+    return Estimator(
+        algorithm,
+        stopper,
+        num_steps=config.fit.num_steps,
+        num_networks=config.num_networks,
+        sides_per_octave=config.net.sides_per_octave,
+        comparison=_comparison(config) if samples and config.sgld.point_estimate else None,
+        low_memory=_low_memory(config),
+        prepare=functools.partial(resolve_noise, config=config),
+        # The settings of the run do not determine the algorithm.
+        program_key=to_json(dataclasses.replace(config, run=RunConfig())),
+    )
+
+
+def _comparison(config: Config) -> Estimator:
+    """The fit with as many steps as a sampler."""
+    fit = dataclasses.replace(config.fit, method="fit", num_seeds=1)
+    return estimator_from_config(
+        dataclasses.replace(config, fit=fit, stop=StopConfig(rule="fixed"))
+    )
+
+
+def _low_memory(config: Config) -> Estimator | None:
+    """The estimator with rematerialization, if the config leaves the choice."""
+    if config.net.remat != "auto" or config.net.kind != "skip":
+        return None
+    net = dataclasses.replace(config.net, remat="on")
+    return estimator_from_config(dataclasses.replace(config, net=net))
+
+
+def algorithm_from_config(config: Config, net: NetBuilder) -> Algorithm:
+    """Returns the fit of a config, or the fit whose optimizer is the sampler of the config.
+
+    Args:
+      config: The settings.
+      net: The network.
+    """
+    fit, settings, num_steps = config.fit, config.sgld, config.fit.num_steps
+    if fit.method == "fit":
+        return fit_from_config(fit, net)
+    if settings.sampler != "paper":
+        fit = dataclasses.replace(fit, perturbation=settings.perturbation)
+    is_sampled = settings.noise == "sampled"
+    prior = NoisePrior(settings.noise_shape, settings.noise_rate) if is_sampled else None
+    inner = fit_from_config(
+        fit,
+        net,
+        optimizer=sampler_from_config(
+            settings, fit.learning_rate or DEFAULT_LEARNING_RATE, num_steps
+        ),
+        extra_args=sampler_args(loss_from_config(fit), noise_prior=prior),
+    )
+    samples = settings.samples(num_steps)
+    return build_sgld(inner, samples=samples, keep_samples=settings.keep_samples)
+
+
+def fit_from_config(
+    config: FitConfig,
+    net: NetBuilder,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    extra_args: ExtraArgs | None = None,
+) -> Algorithm:
+    """Returns the fit of a config.
+
+    Args:
+      config: The settings.
+      net: The network.
+      optimizer: Replaces the optimizer of the config.
+      extra_args: See `build_fit`.
+    """
+    chosen = Optimizer(optimizer, None) if optimizer else optimizer_from_config(config)
+    decay = 0.0 if config.average == "none" else config.average_decay
+    return build_fit(
+        net,
+        loss=loss_from_config(config),
+        optimizer=chosen.transformation,
+        eval_params=chosen.eval_params,
+        extra_args=extra_args,
+        regularizer=tv(config.tv_weight, form=config.tv_form) if config.tv_weight else None,
+        code=code_from_config(config),
+        fits_net=config.optimize != "code",
+        fits_code=config.optimize != "net",
+        perturbation=config.perturbation,
+        average=Average(decay, is_corrected=config.average == "corrected"),
+        guard=Guard(config.guard_ratio, config.guard_every, config.guard_limit),
+    )
+
+
+def optimizer_from_config(config: FitConfig) -> Optimizer:
+    """Returns the optimizer of a config.
+
+    Args:
+      config: The settings `optimizer`, `learning_rate`, `b2`, `schedule` and `warm_up_steps`.
+
+    Raises:
+      InputError: If the name is unknown, or a setting does not belong to the optimizer.
+    """
+    return build_optimizer(
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        b2=config.b2,
+        schedule=config.schedule,
+        num_steps=config.num_steps,
+        warm_up_steps=config.warm_up_steps,
+    )
+
+
+def loss_from_config(config: FitConfig) -> Loss:
+    """Returns the loss of a config.
+
+    Args:
+      config: The settings `likelihood` and `interval_pull`.
+    """
+    if config.likelihood == "interval":
+        return losses.interval(pull=config.interval_pull)
+    return {
+        "gaussian": losses.gaussian,
+        "laplace": losses.laplace,
+        "poisson": losses.poisson,
+        "poisson_gauss": losses.poisson_gauss,
+    }[config.likelihood]
+
+
+def code_from_config(config: FitConfig) -> CodeBuilder:
+    """Returns the code of a config.
+
+    Args:
+      config: The settings `code`, `code_scale` and `fourier_std`.
+    """
+    builders: dict[str, Callable[[], CodeBuilder]] = {
+        "uniform": lambda: codes.uniform(config.code_scale),
+        "normal": lambda: codes.normal(config.code_scale),
+        "meshgrid": codes.meshgrid,
+        "fourier": lambda: codes.fourier(config.fourier_std),
+        "image": codes.image,
+    }
+    return builders[config.code]()
+
+
+def sampler_from_config(
+    config: SgldConfig, learning_rate: float, num_steps: int
+) -> optax.GradientTransformation:
+    """Returns the sampler of a config.
+
+    Args:
+      config: The settings.
+      learning_rate: `fit.learning_rate`, which is e in `psgld` and `csgld`, and the learning rate
+        of Adam in `paper`.
+      num_steps: Steps in total, for the schedules.
+    """
+    if config.sampler == "paper":
+        return paper(
+            learning_rate, temperature=config.temperature, weight_decay=config.weight_decay
+        )
+    schedule = schedule_from_config(config, learning_rate, num_steps)
+    sampler = (
+        sgld(schedule, prior_precision=config.prior_precision)
+        if config.sampler == "sgld"
+        else psgld(
+            schedule,
+            _preconditioner(config, num_steps),
+            prior_precision=config.prior_precision,
+        )
+    )
+    return langevin.constrain_norm(sampler) if config.constrain_norm else sampler
+
+
+def schedule_from_config(
+    config: SgldConfig, learning_rate: float, num_steps: int
+) -> langevin.Schedule:
+    """Returns step size and temperature of a sampler.
+
+    `psgld` has the step size `learning_rate` in the warm-up, and by default also afterwards; `sgld`
+    has 1 / k by default, at all steps.
+
+    Args:
+      config: The settings.
+      learning_rate: `fit.learning_rate`.
+      num_steps: Steps in total.
+    """
+    warm_up, burn_in = config.phases(num_steps)
+    if config.sampler == "csgld":
+        return schedules.cyclical(
+            learning_rate,
+            num_steps=num_steps,
+            num_cycles=config.num_cycles,
+            explore_fraction=config.explore_fraction,
+            warm_up=warm_up,
+            temperature=config.temperature,
+        )
+    is_plain = config.sampler == "sgld"
+    step_size = learning_rate if config.step_size is None and not is_plain else config.step_size
+    return schedules.decaying(
+        step_size,
+        burn_in=burn_in,
+        decay=config.step_decay,
+        warm_up=warm_up,
+        warm_up_step_size=None if is_plain else learning_rate,
+        temperature=config.temperature,
+    )
+
+
+def _preconditioner(config: SgldConfig, num_steps: int) -> langevin.Preconditioner:
+    if config.freeze:
+        return langevin.frozen_rms(
+            config.phases(num_steps)[1],
+            decay=config.decay,
+            damping=config.damping,
+            per_kernel=config.constrain_norm,
+        )
+    return langevin.running_rms(
+        decay=config.decay,
+        damping=config.damping,
+        per_kernel=config.constrain_norm,
+        corrects_drift=config.gamma,
+        prior_precision=config.prior_precision,
+    )
+
+
+def stopper_from_config(config: StopConfig, algorithm: Algorithm) -> Stopper:
+    """Returns the stopping rule of a config.
+
+    Args:
+      config: The rule and its settings.
+      algorithm: The fit.
+
+    Raises:
+      InputError: If the rule is unknown.
+    """
+    window, patience = config.window, config.patience
+    rules: dict[str, Callable[[], Stopper]] = {
+        "fixed": fixed,
+        "wmv": lambda: wmv(
+            algorithm, window=window, num_pixels=config.num_pixels, patience=patience
+        ),
+        "emv": lambda: emv(algorithm, rate=config.emv_rate, window=window, patience=patience),
+        "discrepancy": lambda: discrepancy(factor=config.discrepancy_factor),
+        "held_out": lambda: held_out(
+            algorithm, fraction=config.held_out_fraction, window=window, patience=patience
+        ),
+        "sure": lambda: sure(
+            algorithm, epsilon=config.sure_epsilon, window=window, patience=patience
+        ),
+    }
+    require_choice("stopping rule", config.rule, (*rules, "all"))
+    if config.rule == "all":
+        return compare_rules(
+            {name: build() for name, build in rules.items()}, returned=StopConfig().rule
+        )
+    return rules[config.rule]()

@@ -1,0 +1,1 @@
+"""Notebooks as scripts with cells (`# %%`), and their rendering for the documentation."""
