@@ -70,15 +70,13 @@ def shorten(block: str) -> str:
     if "restore" not in block:
         return block
     overrides = ", ".join(map(repr, (*TINY, "fit.num_steps=6")))
-    tiny = dict(text.split("=") for text in TINY)
-    settings = {name: int(value) if value.isdigit() else value for name, value in tiny.items()}
     count = 0
     for pattern, shorter in (
         (r"overrides=\[(.*?)\]", rf"overrides=[\1, {overrides}]"),
-        (r"settings=\{.*?\}", f"settings={settings | {'fit.num_steps': 6}!r}"),
+        (r"settings=\{.*?\}", f"settings={SETTINGS!r}"),
         (
             r"dip_jax\.denoise\((\w+), noise_std=25\)",
-            rf"dip_jax.denoise(\1, noise_std=25, settings={settings | {'fit.num_steps': 6}!r})",
+            rf"dip_jax.denoise(\1, noise_std=25, settings={SETTINGS!r})",
         ),
         (
             r"nets\.skip\((?:[^()]|\([^()]*\))*\)",
@@ -107,14 +105,37 @@ def test_the_python_blocks_of_the_readme_are_short():
     assert all(len(block.strip().splitlines()) <= 15 for block in blocks)
 
 
+SETTINGS = {
+    **{
+        name: int(value) if value.isdigit() else value
+        for name, value in (text.split("=") for text in TINY)
+    },
+    "fit.num_steps": 6,
+}
+FLASH = {
+    "net.channels_down": (4,),
+    "net.channels_up": (4,),
+    "net.channels_skip": (4,),
+    "net.upsample": ("bilinear",),
+    "fit.num_steps": 2,
+}
+SAMPLED = (
+    "config = build_config(overrides=['fit.method=sgld', 'task.noise_std=0.1', 'sgld.burn_in=2', "
+    "'sgld.thin=2'], changes={**SMALL, 'fit.num_steps': 40});"
+    "(result,) = restore([build_case(config.task, 'image', image)], config)"
+)
 # The names that code spans use. A span is evaluated after `from dip_jax import *`.
 NAMESPACE = f"""
+import functools
+import flax.linen
+import flax.nnx
 import jax
 import numpy
 import numpy as np
 import skimage.transform
 import dip_jax
 from dip_jax import *
+from dip_jax.stopping import stop_at_minimum
 
 config = build_config(overrides={[*TINY, "fit.num_steps=6"]!r})
 shape = (40, 36, 3)
@@ -131,9 +152,30 @@ step, state = jax.jit(fit.step), fit.init(key, problem, shape)
 init = lambda key, *rest: fit.init(key, *rest) if rest else net.init(key)
 angles = numpy.arange(4.0)
 folder = "checkpoints"
+cases = [case] = [build_case(config.task, "image", image)]
+estimator = estimator_from_config(config)
+(result,) = restore(cases, estimator)
+prediction, loss, regularizer = image, losses.gaussian, regularizers.tv(0.1)
+condition = signal = lambda *_: None
+mask, kernel, guide, mosaic = numpy.eye(40, 36), numpy.eye(3) / 3, image, image[..., 0]
+measurement = image
+SMALL = {SETTINGS!r}
+inpaint, super_resolve, deblur, demosaic, dejpeg, reconstruct = (
+    functools.partial(f, settings=SMALL, progress=False)
+    for f in (inpaint, super_resolve, deblur, demosaic, dejpeg, reconstruct)
+)
+flash = functools.partial(flash, settings={FLASH!r}, progress=False)
 """
 # Names that mean something else for one span.
 OWN_NAMES = {
+    "code(key, shape, problem)": "code = codes.uniform()",
+    "dip_jax.load_run(folder)": "write_run(folder, [(case, result)])",
+    "dip_jax.posterior.to_arviz(result.posterior)": SAMPLED,
+    "flax.nnx.bridge.to_linen(Module, ...)": "Module = flax.nnx.Linear",
+    "langevin.constrain_norm(sampler)": "sampler = sgld.sgld(schedules.constant(1.0))",
+    "load_run(folder)": "folder = 'read'; write_run(folder, [(case, result)])",
+    "nets.from_flax(module)": "module = flax.linen.Conv(3, (3, 3))",
+    "dip_jax.write_run(folder, [(case, result)])": "folder = 'written'",
     'build_config("interlaced")': "register_task(Task('interlaced'))",
     'register_task(task, preset={"fit.num_steps": 2000})': "task = Task('other')",
     "params_from_torch(config.net, state)": "state = torch_state(params)",

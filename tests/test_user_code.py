@@ -87,6 +87,7 @@ def test_a_script_of_the_user_has_at_most_15_lines_and_uses_public_names_only(na
     assert [m for m in modules if m.startswith("dip_jax")] == ["dip_jax"]
 
 
+@pytest.mark.slow
 def test_a_type_checker_in_strict_mode_finds_nothing_in_the_scripts():
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(FOLDER)]
     found = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parents[1])
