@@ -7,6 +7,7 @@ from . import nets as nets
 from . import operators as operators
 from . import optimizers as optimizers
 from . import posterior as posterior
+from . import preconditioners as preconditioners
 from . import regularizers as regularizers
 from . import schedules as schedules
 from . import sgld as sgld
@@ -14,13 +15,17 @@ from . import stopping as stopping
 from ._version import __version__ as __version__
 from .base import Algorithm as Algorithm
 from .base import Case as Case
+from .base import CodeBuilder as CodeBuilder
 from .base import Info as Info
+from .base import Loss as Loss
 from .base import Net as Net
 from .base import NetBuilder as NetBuilder
 from .base import Operator as Operator
 from .base import Posterior as Posterior
 from .base import Problem as Problem
+from .base import Regularizer as Regularizer
 from .base import Result as Result
+from .base import RuleReport as RuleReport
 from .base import Status as Status
 from .base import Stopper as Stopper
 from .batch.folder import restore_files as restore_files
@@ -60,6 +65,7 @@ from .presets import build_config as build_config
 from .report.saved_run import SavedImage as SavedImage
 from .report.saved_run import load_run as load_run
 from .report.write_run import write_run as write_run
+from .sample_schedule import SampleSchedule as SampleSchedule
 from .sample_schedule import every_nth as every_nth
 from .sample_schedule import late_in_cycles as late_in_cycles
 from .sgld import build_sgld as build_sgld

@@ -199,7 +199,8 @@ class Loss(Protocol):
         """Returns the loss of each measured value, or a scalar.
 
         Losses of single values, of the shape of the measurement, are averaged over the values with weight 1. A
-        scalar is taken as it is; values with weight 0 are then 0 in both the prediction and the measurement.
+        scalar is taken as it is; values with weight 0 are then 0 in both the prediction and the measurement. A loss
+        must not be negative, because the guard compares losses by their ratio.
 
         Args:
           prediction: p = A x, same shape as the measurement.
@@ -484,7 +485,7 @@ class Result(NamedTuple):
 
     @property
     def params(self) -> Params | None:
-        """Weights of the first network after its last step. None unless networks are kept."""
+        """Weights of the first network after its last step, at which it is trained. None unless networks are kept."""
         return self._variables.get("net")
 
     @property

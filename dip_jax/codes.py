@@ -116,7 +116,9 @@ def _positions(shape: Shape) -> Array:
 
 def _code_from_image(image: Array | None, shape: Shape) -> Array:
     if image is None:
-        raise InputError("fit.code=image expects a guide image, got none; add --guide=...")
+        raise InputError(
+            "The code image (fit.code) expects a guide, Problem.code_image, got none; add one (--guide)."
+        )
     channels = image.shape[-1]
     _require_depth("image", f"{channels}", shape[-1], is_valid=channels == shape[-1])
     margins = []
@@ -125,7 +127,7 @@ def _code_from_image(image: Array | None, shape: Shape) -> Array:
         margins.append((before, side - image_side - before))
     if min(min(margin) for margin in margins) < 0:
         raise InputError(
-            f"fit.code=image expects a guide of at most {shape[:2]}, the size of the code, got the "
+            f"The code image (fit.code) expects a guide of at most {shape[:2]}, the size of the code, got the "
             f"larger {image.shape[:2]}; use a network whose code is as large as the image."
         )
     return jnp.pad(jnp.asarray(image), [*margins, (0, 0)], mode="edge")
@@ -133,4 +135,6 @@ def _code_from_image(image: Array | None, shape: Shape) -> Array:
 
 def _require_depth(code: str, expected: str, depth: int, *, is_valid: bool) -> None:
     if not is_valid:
-        raise InputError(f"fit.code={code} expects net.input_depth={expected}, got {depth}.")
+        raise InputError(
+            f"The code {code} expects input_depth={expected} (net.input_depth), got {depth}."
+        )

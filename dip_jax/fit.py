@@ -131,7 +131,7 @@ class ExtraArgs(Protocol):
 
         Args:
           problem: The problem that the fit sees.
-          loss: Loss of this step, a scalar.
+          loss: Loss of this step without the regularizer, a scalar.
           step: Number of this step.
           key: Random key of this step, which the fit uses too; fold a constant into it.
           shape: Shape of the image, `(H, W, C)`.
@@ -274,14 +274,15 @@ def build_fit(
             image = net.apply(inputs["net"], code)
             return image if problem.region is None else image * problem.region
 
-        def loss_fn(params: Params) -> tuple[Array, Array]:
+        def loss_fn(params: Params) -> tuple[Array, tuple[Array, Array]]:
             image = output(params)
-            value = losses.mean_loss(loss, problem.operator(image), problem)
-            if regularizer is not None:
-                value += regularizer(image, {**state.frozen, **params}["net"], problem)
-            return value, image
+            misfit = losses.mean_loss(loss, problem.operator(image), problem)
+            if regularizer is None:
+                return misfit, (misfit, image)
+            weights = {**state.frozen, **params}["net"]
+            return misfit + regularizer(image, weights, problem), (misfit, image)
 
-        (value, image), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (value, (misfit, image)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         if eval_params is not None:
             image = output(eval_params(state.opt_state, state.params))
         # Inside all intervals the loss is 0. Without the floor, any later loss would be a spike.
@@ -291,7 +292,9 @@ def build_fit(
         # 2. A step of the optimizer, or a rollback.
         extra: dict[str, Any] = {}
         if extra_args is not None:
-            extra = extra_args(problem, loss=value, step=state.step, key=key, shape=net.image_shape)
+            extra = extra_args(
+                problem, loss=misfit, step=state.step, key=key, shape=net.image_shape
+            )
 
         def advance() -> tuple[Params, Any]:
             updates, opt_state = update(

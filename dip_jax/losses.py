@@ -244,7 +244,8 @@ def mean_loss(loss: Loss, prediction: Array, problem: Problem) -> Array:
         )
     values = loss(prediction, problem)
     if problem.weights is not None:
-        return jnp.sum(values * problem.weights) / jnp.sum(problem.weights)
+        weights = jnp.broadcast_to(problem.weights, values.shape)
+        return jnp.sum(values * weights) / jnp.sum(weights)
     mean = jnp.mean(values)
     return mean if problem.region is None else mean / jnp.mean(problem.region)
 

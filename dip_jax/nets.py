@@ -10,17 +10,16 @@ makes batches, in which each image has its own params.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from dip_jax.architectures.blocks import Architecture, center_crop
 from dip_jax.architectures.decoders import CONV_DECODER, DEEP_DECODER
+from dip_jax.architectures.flax_module import from_flax as from_flax
 from dip_jax.architectures.resnet import RESNET
 from dip_jax.architectures.skip import SKIP
 from dip_jax.architectures.texture import TEXTURE
@@ -80,9 +79,9 @@ class ConfiguredNet:
 
 def skip(
     *,
-    channels_down: tuple[int, ...] = (128,) * 5,
-    channels_up: tuple[int, ...] | None = None,
-    channels_skip: tuple[int, ...] | None = None,
+    channels_down: Sequence[int] = (128,) * 5,
+    channels_up: Sequence[int] | None = None,
+    channels_skip: Sequence[int] | None = None,
     kernel_down: tuple[int, ...] = (3,),
     kernel_up: tuple[int, ...] = (3,),
     kernel_skip: int = 1,
@@ -125,9 +124,11 @@ def skip(
     return ConfiguredNet(
         NetConfig(
             kind="skip",
-            channels_down=channels_down,
-            channels_up=channels_down if channels_up is None else channels_up,
-            channels_skip=(4,) * len(channels_down) if channels_skip is None else channels_skip,
+            channels_down=tuple(channels_down),
+            channels_up=tuple(channels_down if channels_up is None else channels_up),
+            channels_skip=tuple(
+                (4,) * len(channels_down) if channels_skip is None else channels_skip
+            ),
             kernel_down=kernel_down,
             kernel_up=kernel_up,
             kernel_skip=kernel_skip,
@@ -144,7 +145,7 @@ def skip(
 
 def unet(
     *,
-    channels: tuple[int, ...] = (64, 128, 256, 512, 1024),
+    channels: Sequence[int] = (64, 128, 256, 512, 1024),
     extra_scales: int = 0,
     concat_input: bool = False,
     upsample: Upsampling = "bilinear",
@@ -170,7 +171,7 @@ def unet(
     return ConfiguredNet(
         NetConfig(
             kind="unet",
-            channels_down=channels,
+            channels_down=tuple(channels),
             extra_scales=extra_scales,
             concat_input=concat_input,
             upsample=(upsample,),
@@ -264,73 +265,6 @@ def identity() -> NetBuilder:
     return ConfiguredNet(NetConfig(kind="identity"))
 
 
-def from_flax(
-    module: nn.Module | Callable[[int], nn.Module],
-    *,
-    input_depth: int = 32,
-    multiple_of: int = 1,
-    is_batched: bool = False,
-) -> NetBuilder:
-    """Returns a network for a flax module that maps a code to an image.
-
-    The module keeps its own initializers. If its output is larger than the image, it is cropped at
-    its center. Collections other than `params`, such as running statistics, start anew in each
-    call, so a normalization must use the statistics of its input. No random keys are passed, so
-    there is no dropout; the perturbation of the code is the noise of a fit.
-
-    Args:
-      module: A linen module `[Hc, Wc, C_in] -> [H, W, C]`, or a function that returns one for a
-        number of channels C. An nnx module becomes a linen one by `flax.nnx.bridge.to_linen`.
-      input_depth: Channels C_in of the code.
-      multiple_of: The sides of the code are those of the image, rounded up to a multiple of this,
-        e.g. 2^depth for a network that halves its input `depth` times.
-      is_batched: Whether the module expects an axis of images in front.
-
-    Raises:
-      InputError: If `module` is no linen module, or its output has another shape than the image.
-
-    Example:
-      >>> net = from_flax(lambda channels: nn.Conv(channels, (3, 3)), input_depth=4)((8, 8, 3))
-      >>> params = net.init(jax.random.key(0))
-      >>> net.apply(params, jnp.ones(net.code_shape)).shape
-      (8, 8, 3)
-    """
-
-    def build(shape: Shape) -> Net:
-        height, width, channels = shape
-        is_builder = callable(module) and not isinstance(module, nn.Module | nnx.Module)
-        built = module(channels) if is_builder else module
-        if not isinstance(built, nn.Module):
-            raise InputError(
-                f"from_flax expects a flax.linen module, got {type(built).__name__}; convert an nnx module by "
-                "flax.nnx.bridge.to_linen(Module, ...)."
-            )
-        rows, columns = (-(-side // multiple_of) * multiple_of for side in (height, width))
-        code_shape = (rows, columns, input_depth)
-
-        def init(key: Array) -> Params:
-            code = jnp.zeros(code_shape)
-            return built.init(key, code[None] if is_batched else code).get("params", {})
-
-        def apply(params: Params, code: Array) -> Array:
-            image, _ = built.apply(
-                {"params": params},
-                code[None] if is_batched else code,
-                mutable=nn.DenyList("params"),
-            )
-            image = image[0] if is_batched else image
-            if image.ndim != 3 or image.shape[2] != channels or _is_smaller(image, shape):
-                raise InputError(
-                    f"Expected the network to map a code {code_shape} to an image of at least {tuple(shape)}, got "
-                    f"{image.shape}; see the arguments multiple_of and is_batched of from_flax."
-                )
-            return center_crop(image, height, width).astype(jnp.float32)
-
-        return Net(jax.jit(init), apply, code_shape, shape)
-
-    return build
-
-
 def code_size(config: NetConfig, size: int) -> int:
     """The side of the code for an image of side `size`.
 
@@ -406,11 +340,6 @@ def build_net(config: NetConfig, shape: Shape) -> Net:
         return center_crop(image, height, width)  # type: ignore[arg-type]
 
     return Net(jax.jit(init), apply, code_shape, shape)
-
-
-def _is_smaller(image: Array, shape: Shape) -> bool:
-    """Whether an image has fewer rows or columns than `shape`."""
-    return image.shape[0] < shape[0] or image.shape[1] < shape[1]
 
 
 def cropped(net: Net, shape: Shape) -> Net:

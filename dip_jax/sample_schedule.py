@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dip_jax.errors import InputError
+
 
 class SampleSchedule(NamedTuple):
     """The steps whose outputs are samples, unless the guard rejects them."""
@@ -13,6 +15,8 @@ class SampleSchedule(NamedTuple):
     """`is_sample(step)`, for a step or an array of steps."""
     num_samples: int
     """Samples of a chain in which the guard rejects none."""
+    num_steps: int
+    """Steps in total."""
 
 
 def every_nth(thin: int, *, burn_in: int, num_steps: int) -> SampleSchedule:
@@ -20,7 +24,7 @@ def every_nth(thin: int, *, burn_in: int, num_steps: int) -> SampleSchedule:
 
     Args:
       thin: Steps between samples.
-      burn_in: Steps before the first sample.
+      burn_in: Last step that gives no sample.
       num_steps: Steps in total.
 
     Example:
@@ -36,13 +40,13 @@ def every_nth(thin: int, *, burn_in: int, num_steps: int) -> SampleSchedule:
 
 
 def late_in_cycles(
-    thin: int, *, burn_in: int, num_steps: int, num_cycles: int, explore_fraction: float
+    thin: int, *, burn_in: int, num_steps: int, num_cycles: int = 4, explore_fraction: float = 0.5
 ) -> SampleSchedule:
     """Returns the schedule of every `thin`-th step in the later part of each cycle.
 
     Args:
       thin: Steps between samples.
-      burn_in: Steps before the first sample.
+      burn_in: Last step that gives no sample.
       num_steps: Steps in total.
       num_cycles: Number of cycles.
       explore_fraction: First fraction of each cycle, which gives no samples.
@@ -79,5 +83,7 @@ def cycle_phase(step: Any, num_steps: int, num_cycles: int) -> Any:
 
 
 def _counted(is_sample: Callable[[Any], Any], thin: int, num_steps: int) -> SampleSchedule:
+    if thin < 1:
+        raise InputError(f"thin must be at least 1, got {thin}.")
     steps = np.arange(0, num_steps, thin)
-    return SampleSchedule(is_sample, int(np.count_nonzero(is_sample(steps))))
+    return SampleSchedule(is_sample, int(np.count_nonzero(is_sample(steps))), num_steps)

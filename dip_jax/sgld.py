@@ -9,8 +9,8 @@ likelihood (`losses.nll_scale`): n / (2 noise_std^2) for Gaussian noise. p is th
 normal prior of the weights. T is the temperature; T = 1 gives the posterior of Bayes' rule.
 
 A sampler is a gradient transformation of optax that adds noise, so `fit` uses it as its optimizer.
-At T = 0 it equals an optimizer of optax. `sgld`, `psgld`, `csgld` and `paper` build the samplers of
-the literature from the transformations of `langevin`. `build_sgld` accumulates the outputs: their
+At T = 0 it equals an optimizer of optax. `sgld`, `psgld` and `paper` build the samplers of the
+literature from the transformations of `langevin`; `psgld` with `schedules.cyclical` is cyclical SGLD. `build_sgld` accumulates the outputs: their
 mean is the estimate, and their standard deviation its uncertainty.
 
 References:
@@ -30,14 +30,14 @@ from dip_jax.errors import InputError
 from dip_jax.fit import ExtraArgs
 from dip_jax.keys import sampler_key
 from dip_jax.langevin import (
-    Preconditioner,
     Schedule,
     add_kernel_noise,
     energy_gradient,
     langevin_step,
 )
-from dip_jax.losses import nll_scale
+from dip_jax.losses import gaussian, nll_scale
 from dip_jax.posterior.moments import Moments, add_sample, start_moments
+from dip_jax.preconditioners import Preconditioner
 from dip_jax.problem import assumed_variance, informative_mask, num_measurements
 
 
@@ -86,10 +86,12 @@ class NoisePrior(NamedTuple):
     shape: float = 1.0
     """Shape a."""
     rate: float = 1e-3
-    """Scale b, a variance."""
+    """Rate b of the precision 1 / v, which is the scale of v; a variance."""
 
 
-def sgld(schedule: Schedule, *, prior_precision: float = 1.0) -> optax.GradientTransformation:
+def sgld(
+    schedule: Schedule, *, prior_precision: float = 1.0
+) -> optax.GradientTransformationExtraArgs:
     """Returns stochastic gradient Langevin dynamics: w <- w - e g + sqrt(2 e T) n.
 
     Here g is the gradient of the energy U, and n ~ N(0, 1) is drawn in each step.
@@ -106,14 +108,14 @@ def sgld(schedule: Schedule, *, prior_precision: float = 1.0) -> optax.GradientT
 
 def psgld(
     schedule: Schedule, preconditioner: Preconditioner, *, prior_precision: float = 1.0
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Returns preconditioned Langevin dynamics: w <- w - e (P g - T G) + sqrt(2 e T P) n.
 
     With a cyclical schedule it is cyclical SGLD.
 
     Args:
       schedule: Step size e and temperature T; see `schedules`.
-      preconditioner: P and its divergence G, e.g. `langevin.frozen_rms(burn_in)`.
+      preconditioner: P and its divergence G, e.g. `preconditioners.frozen_rms(burn_in)`.
       prior_precision: Precision p of the prior of each weight.
 
     References:
@@ -121,8 +123,8 @@ def psgld(
       Zhang, Li, Zhang, Chen and Wilson, Cyclical Stochastic Gradient MCMC, 2020.
 
     Example:
-      >>> from dip_jax import langevin, schedules
-      >>> sampler = psgld(schedules.constant(1e-3), langevin.frozen_rms(100))
+      >>> from dip_jax import preconditioners, schedules
+      >>> sampler = psgld(schedules.constant(1e-3), preconditioners.frozen_rms(100))
       >>> w, grads = jnp.ones(2), jnp.ones(2)
       >>> updates, state = sampler.update(grads, sampler.init(w), w, key=jax.random.key(0))
       >>> updates.shape
@@ -135,7 +137,7 @@ def psgld(
 
 def paper(
     learning_rate: float, *, temperature: float = 1.0, weight_decay: float = 5e-8
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Returns the sampler of the 2019 code: Adam, and noise 2 learning_rate sqrt(T) n on the kernels.
 
     This is not Langevin dynamics: the noise does not scale with sqrt(e), is not preconditioned like
@@ -161,13 +163,16 @@ def sampler_args(loss: Loss, *, noise_prior: NoisePrior | None = None) -> ExtraA
 
     They are `key`, a random key, `step`, the step of the run, and `scale`, the factor k of the
     likelihood. With a prior of the noise variance v, each step draws v given the outputs from the
-    inverse gamma distribution of shape a + n / 2 and scale b + |A x - y|^2 / 2, and k is that of v.
+    inverse gamma distribution of shape a + n / 2 and rate b + |A x - y|^2 / 2, and k is that of v.
     The draw is also returned, as `noise_var`.
 
     Args:
       loss: The loss of the fit, a likelihood.
       noise_prior: Prior of the noise variance, for `losses.gaussian` only. None for a noise level
         that is known.
+
+    Raises:
+      InputError: If there is a prior of the noise variance for another loss.
 
     Example:
       >>> from dip_jax import build_fit, losses, nets, schedules
@@ -178,6 +183,10 @@ def sampler_args(loss: Loss, *, noise_prior: NoisePrior | None = None) -> ExtraA
       ...     perturbation=0.0,
       ... )
     """
+    if noise_prior is not None and loss is not gaussian:
+        raise InputError(
+            "A noise variance that is sampled too expects losses.gaussian, got another loss; leave out noise_prior."
+        )
     likelihood = loss
 
     def build(

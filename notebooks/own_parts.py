@@ -21,7 +21,7 @@ from dip_jax import nets, stopping
 # ## The operator
 #
 # A plain JAX function of an image `[H, W, C]` is enough. This camera reads every second row, and moves while it does:
-# each measured row is the mean of five columns.
+# each measured value is the mean of five neighbors in its row.
 
 
 # %%
@@ -43,8 +43,8 @@ print("measured", measured.shape, "for an image", case.shape)
 # %% [markdown]
 # ## The network
 #
-# Any flax module that maps a code `[H, W, C_in]` to an image `[H, W, C]`. Its normalization uses the statistics of the
-# current image, because there is only one.
+# The network is any linen module that maps a code `[H, W, C_in]` to an image `[H, W, C]`. Its normalization uses the
+# statistics of the current image, because there is only one.
 
 
 # %%
@@ -54,7 +54,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for _ in range(2):
-            x = nn.leaky_relu(nn.GroupNorm(8)(nn.Conv(self.features, (3, 3))(x)), 0.1)
+            x = nn.Conv(self.features, (3, 3))(x)
+            x = nn.leaky_relu(nn.GroupNorm(num_groups=None, group_size=1)(x), 0.1)
         return x
 
 
@@ -88,12 +89,12 @@ def huber(prediction: jax.Array, problem: dip_jax.Problem) -> jax.Array:
     return optax.huber_loss(prediction, problem.measurement, delta=0.1)
 
 
-steps = 700
-optimizer = optax.adamw(optax.cosine_decay_schedule(0.01, steps))
+steps = 1200
+optimizer = optax.adamw(optax.cosine_decay_schedule(0.01, 2000, alpha=0.2))
 estimators = {}
 for name, net in {"own U-Net": own, "skip": nets.skip(channels_down=(16, 32, 64))}.items():
     fit = dip_jax.build_fit(net, loss=huber, optimizer=optimizer)
-    estimators[name] = dip_jax.Estimator(fit, stopping.discrepancy(factor=0.9), num_steps=steps)
+    estimators[name] = dip_jax.Estimator(fit, stopping.discrepancy(factor=1.0), num_steps=steps)
 results = {name: dip_jax.restore([case], e)[0] for name, e in estimators.items()}
 
 # %%
@@ -113,12 +114,12 @@ for name, result in results.items():
 # %% [markdown]
 # ## More steps
 #
-# A result continues where it ended. Here without a stopping rule, to see the network fit the noise.
+# A result continues where it ended, here without a stopping rule.
 
 # %%
 fit = estimators["own U-Net"].algorithm
 (longer,) = dip_jax.restore(
-    [case], dip_jax.Estimator(fit, num_steps=1000), start=[results["own U-Net"]]
+    [case], dip_jax.Estimator(fit, num_steps=1800), start=[results["own U-Net"]]
 )
 figure, axis = plt.subplots(figsize=(6, 2.5))
 axis.plot(longer.curve["step"], longer.curve["psnr_average"])

@@ -11,7 +11,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 import dip_jax
-from dip_jax import langevin, losses, nets, posterior, schedules, sgld
+from dip_jax import losses, nets, posterior, preconditioners, schedules, sgld
 
 clean = (data.astronaut()[46:110, 186:250] / 255).astype(np.float32)
 rng = np.random.default_rng(0)
@@ -32,7 +32,7 @@ case = dip_jax.case_from_operator(
 steps, burn_in = 2600, 900
 sampler = sgld.psgld(
     schedules.decaying(0.01, burn_in=burn_in, warm_up=180, warm_up_step_size=0.01),
-    langevin.frozen_rms(burn_in),
+    preconditioners.frozen_rms(burn_in),
 )
 fit = dip_jax.build_fit(
     nets.skip(channels_down=(32, 32, 32)),

@@ -78,7 +78,9 @@ def check_objects(case: dip_jax.Case) -> None:
     assert_type(estimator.is_sampler, bool)
     assert_type(dip_jax.restore([case], estimator), list[dip_jax.Result])
     assert_type(dip_jax.estimator_from_config(dip_jax.build_config()), dip_jax.Estimator)
-    sampler = dip_jax.sgld.psgld(dip_jax.schedules.constant(1e-3), dip_jax.langevin.frozen_rms(100))
+    sampler = dip_jax.sgld.psgld(
+        dip_jax.schedules.constant(1e-3), dip_jax.preconditioners.frozen_rms(100)
+    )
     assert_type(sampler, optax.GradientTransformation)
     samples = dip_jax.every_nth(10, burn_in=100, num_steps=1000)
     assert_type(dip_jax.build_sgld(fit, samples=samples), dip_jax.Algorithm)

@@ -34,6 +34,7 @@ LEVELS = (
         "regularizers",
         "codes",
         "optimizers",
+        "preconditioners",
         "langevin",
         "posterior",
     ),

@@ -12,9 +12,9 @@ from dip_jax import losses
 from dip_jax.base import Algorithm, Info, Net, Problem
 from dip_jax.errors import InputError
 from dip_jax.fit import Guard, build_fit
-from dip_jax.langevin import frozen_rms
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.posterior.moments import num_kept, trace_names, trace_values
+from dip_jax.preconditioners import frozen_rms
 from dip_jax.sample_schedule import every_nth
 from dip_jax.schedules import constant, cyclical
 from dip_jax.sgld import NoisePrior, build_sgld, paper, psgld, sampler_args, sgld
@@ -391,3 +391,8 @@ def test_the_state_does_not_grow_with_the_number_of_samples():
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
 
     assert shapes(100) == shapes(100_000)
+
+
+def test_a_noise_variance_is_sampled_for_normal_noise_only():
+    with pytest.raises(InputError, match=r"losses\.gaussian"):
+        sampler_args(losses.laplace, noise_prior=NoisePrior())

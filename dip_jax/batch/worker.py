@@ -1,5 +1,6 @@
 """Restores the images of one process: reads, fits and writes them in three threads."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from dip_jax.base import Status
@@ -112,6 +113,7 @@ class Worker:
                 for result in restore_many(
                     reader.cases(unfinished),
                     config,
+                    run=dataclasses.replace(config.run, log="none"),  # `logger` writes the logs
                     max_cases=len(unfinished),
                     store=store,
                     on_progress=show,

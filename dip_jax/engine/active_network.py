@@ -1,5 +1,6 @@
 """A network in a slot: its case, its log on the host, and the result that it becomes."""
 
+import re
 import time
 import zlib
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dip_jax.base import Case, Posterior, Result, Status, network_label
+from dip_jax.base import Case, Operator, Posterior, Result, Status, network_label
 from dip_jax.engine.case_queue import QueuedCase
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
@@ -54,7 +55,7 @@ class ActiveNetwork:
     def fingerprint(self) -> int:
         """Returns a checksum of all numbers of the case."""
         problem = self.case.problem
-        checksum = zlib.crc32(getattr(problem.operator, "digest", "").encode())
+        checksum = zlib.crc32(_description(problem.operator).encode())
         for leaf in jax.tree.leaves((problem, self.case.reference)):
             checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
         return checksum
@@ -217,6 +218,19 @@ def failed_result(case: Case, error: Exception) -> Result:
         error=error,
         network_index=case.network_index,
     )
+
+
+def _description(operator: Operator) -> str:
+    """The static fields of an operator; for a function, its code, but not the values in its closure."""
+    function = getattr(operator, "function", None)
+    code = getattr(function, "__code__", None)
+    described = (
+        getattr(operator, "digest", ""),
+        str(jax.tree.structure(operator)),
+        "" if code is None else f"{code.co_code.hex()}{code.co_consts}",
+    )
+    # Addresses in memory differ between processes.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(described))
 
 
 def _have_shapes(tree: Any, shapes: Any) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from dip_jax.base import Algorithm, Case, Stopper
 from dip_jax.errors import InputError
+from dip_jax.fields import shorten
 from dip_jax.losses import Likelihood
 from dip_jax.stopping.fixed import fixed
 from dip_jax.tasks.noise_level import require_noise_std
@@ -43,14 +44,28 @@ class Estimator:
     user, whose source may change."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks the parts.
 
         Raises:
-          InputError: If one of them is less than 1.
+          InputError: If a part has another type, a number is less than 1, or the samples are planned for another
+            number of steps.
         """
+        for name, kind, hint in (
+            ("algorithm", Algorithm, "build_fit(...) or build_sgld(...)"),
+            ("stopper", Stopper, "a rule such as stopping.held_out(fit)"),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"{name} expects {hint}, got {shorten(getattr(self, name))}.")
         for name in ("num_steps", "num_networks"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+        samples = self.algorithm.samples
+        if samples is not None and samples.num_steps != self.num_steps:
+            raise InputError(
+                f"The samples are planned for {samples.num_steps} steps, got num_steps={self.num_steps}; state the same "
+                "number in both."
+            )
 
     @property
     def is_sampler(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import optax
 
-from dip_jax import codes, langevin, losses, schedules
+from dip_jax import codes, langevin, losses, preconditioners, schedules
 from dip_jax.base import Algorithm, CodeBuilder, Loss, NetBuilder, Stopper
 from dip_jax.config import (
     DEFAULT_LEARNING_RATE,
@@ -255,15 +255,15 @@ def schedule_from_config(
     )
 
 
-def _preconditioner(config: SgldConfig, num_steps: int) -> langevin.Preconditioner:
+def _preconditioner(config: SgldConfig, num_steps: int) -> preconditioners.Preconditioner:
     if config.freeze:
-        return langevin.frozen_rms(
+        return preconditioners.frozen_rms(
             config.phases(num_steps)[1],
             decay=config.decay,
             damping=config.damping,
             per_kernel=config.constrain_norm,
         )
-    return langevin.running_rms(
+    return preconditioners.running_rms(
         decay=config.decay,
         damping=config.damping,
         per_kernel=config.constrain_norm,

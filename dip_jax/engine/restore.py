@@ -64,7 +64,7 @@ def restore_many(
       `interrupted`, or `failed`. A failed result has an `error`; every other has the best `image` so far.
 
     Raises:
-      InputError: If `every` is not positive, sampling needs a noise level that is neither known nor can be estimated,
+      InputError: If `every` is not positive, `run.log` is set, sampling needs a noise level that is neither known nor can be estimated,
         or a result in `start` has no network or belongs to another case or algorithm.
 
     Example:
@@ -83,6 +83,11 @@ def restore_many(
         run = estimator.run if run is None else run
         estimator = estimator_from_config(estimator)
     run = RunConfig() if run is None else run
+    if run.log != "none":
+        raise InputError(
+            f"run.log={run.log} belongs to the command and to restore_files, which have an output folder; write logs from "
+            "on_step."
+        )
     if max_cases is None and isinstance(cases, Sized):
         max_cases = len(cases)
     hooks = RunHooks(
@@ -184,7 +189,8 @@ def restore(
       on_progress: Called between chunks of steps.
       should_stop: Called between chunks of steps; True ends the run with the current estimates.
       start: Earlier results that are continued.
-      keep_networks: Return the network, its weights and its whole state in each result.
+      keep_networks: Return the network, its weights and its whole state in each result; about 60 MB for an image with
+        the standard network.
       on_step: Called every `every` steps of each network, and at its end; see `restore_many`.
       every: Number of steps between two calls of `on_step`.
 
@@ -211,6 +217,10 @@ def restore(
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
         raise InputError(f"Expected unique names of cases, got {names}; rename the cases.")
+    start = list(start)
+    for result in start:
+        if result.name not in names:
+            raise InputError(f"The result {result.name!r} belongs to none of the cases {names}.")
     results = {}
     for result in restore_many(
         cases,

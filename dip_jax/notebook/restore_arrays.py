@@ -1,8 +1,8 @@
 """A function for each task, from a degraded array to the restored one.
 
 An image is `[H, W]` or `[H, W, C]`, and a batch `[N, H, W, C]`, whose images are fitted in parallel, each with its own
-network. The result has the type of the argument: integers are scaled by the largest value of their type, and floats
-are in [0, 1]. All functions take the keyword arguments of `Options`.
+network. The result has the type of the argument: uint8 and uint16 are scaled by their largest value, and floats are in
+[0, 1]. All functions take the keyword arguments of `Options`.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.restore import restore_many
 from dip_jax.errors import InputError
+from dip_jax.fields import require_choice
 from dip_jax.images.jpeg_file import read_jpeg
 from dip_jax.images.read import read_image
 from dip_jax.notebook.progress_bar import ProgressBar
@@ -36,7 +37,8 @@ class Options(TypedDict, total=False):
     settings: Mapping[str, Any]
     """Config fields that differ from the preset, as `{"fit.num_steps": 1500}`."""
     estimator: Estimator
-    """A fit or sampler of your own, in place of that of the preset."""
+    """A fit or sampler of your own, in place of that of the preset. `settings` may then have `task` and `run` fields
+    only."""
     run: RunConfig
     """How the run uses the machine, and its seed; by default that of the settings."""
     reference: np.ndarray
@@ -148,6 +150,7 @@ def dejpeg(image: np.ndarray | str | Path, **options: Unpack[Options]) -> np.nda
         return _restore("dejpeg", image, None, options, {"task.jpeg": "decoded"})
     config = _config("dejpeg", None, 1.0, options, {})
     case = build_case(config.task, "image", read_image(image).pixels, jpeg=read_jpeg(image))
+    case = _with_reference(case, options, 0, 1)
     return _to_type(_run([case], config, options)[0], np.dtype(np.uint8), 255.0)
 
 
@@ -197,9 +200,8 @@ def reconstruct(
         operator,
         shape,
         noise_std=noise_std,
-        reference=options.get("reference"),
     )
-    return _run([case], config, options)[0]
+    return _run([_with_reference(case, options, 0, 1)], config, options)[0]
 
 
 def _restore(
@@ -227,7 +229,10 @@ def _restore(
     images = np.asarray(images)
     batch, scale = _batch(images), _scale(images)
     config = _config(task, noise_std, scale, options, values or {})
-    references = _references(options, len(batch))
+    mask = mask[..., 0] if mask is not None and mask.shape[-1:] == (1,) else mask
+    for label, array, ndim in (("masks", mask, 3), ("guides", guide, 4)):
+        if array is not None and array.ndim == ndim and len(array) != len(batch):
+            raise InputError(f"Expected {label} for {len(batch)} images, got {len(array)}.")
     cases = []
     for i, image in enumerate(batch):
         case = build_case(
@@ -238,7 +243,7 @@ def _restore(
             guide=guide[i] if guide is not None and guide.ndim == 4 else guide,
             kernel=kernel,
         )
-        cases.append(case._replace(reference=references[i]))
+        cases.append(_with_reference(case, options, i, len(batch)))
     restored = np.stack([_to_type(x, images.dtype, scale) for x in _run(cases, config, options)])
     if images.ndim == 4:
         return restored
@@ -258,10 +263,13 @@ def _batch(images: np.ndarray) -> np.ndarray:
 
 def _scale(images: np.ndarray) -> float:
     """The stored value of a pixel of 1."""
-    if images.dtype.kind in "ui":
+    if images.dtype in (np.uint8, np.uint16):
         return float(np.iinfo(images.dtype).max)
     if images.dtype.kind != "f":
-        raise InputError(f"Expected integers or floats in [0, 1], got {images.dtype}.")
+        raise InputError(
+            f"Expected uint8, uint16, or floats in [0, 1], got {images.dtype}; convert the image, e.g. by "
+            "astype(numpy.uint8)."
+        )
     return 1.0
 
 
@@ -272,15 +280,18 @@ def _to_type(image: np.ndarray, dtype: np.dtype[Any], scale: float) -> np.ndarra
     return np.rint(np.clip(image, 0, 1) * scale).astype(dtype)
 
 
-def _references(options: Options, number: int) -> Sequence[np.ndarray | None]:
-    reference = options.get("reference")
-    if reference is None:
-        return [None] * number
-    reference = np.asarray(reference)
-    batch = _batch(reference).astype(np.float32) / np.float32(_scale(reference))
+def _with_reference(case: Case, options: Options, index: int, number: int) -> Case:
+    """A case with its reference in [0, 1], if there is one."""
+    if options.get("reference") is None:
+        return case
+    reference = np.asarray(options["reference"])
+    batch = _batch(reference)
     if len(batch) != number:
         raise InputError(f"Expected a reference for each of the {number} images, got {len(batch)}.")
-    return list(batch)
+    if batch.shape[1:] != case.shape:
+        raise InputError(f"Expected a reference of shape {case.shape}, got {batch.shape[1:]}.")
+    image = batch[index].astype(np.float32) / np.float32(_scale(reference))
+    return case._replace(reference=image)
 
 
 def _config(
@@ -290,9 +301,19 @@ def _config(
     options: Options,
     values: Mapping[str, Any],
 ) -> Config:
-    """The settings: those of the preset, then those of the arguments."""
+    """The settings: those of the preset, then those of the arguments; checks the names of the arguments."""
+    for name in options:
+        require_choice("keyword argument", name, tuple(Options.__annotations__))
+    settings = options.get("settings", {})
+    if "estimator" in options:
+        unused = [name for name in settings if not name.startswith(("task.", "run."))]
+        if unused or "preset" in options:
+            raise InputError(
+                "An estimator replaces the settings of net, fit, sgld and stop: expected none beside it, got "
+                f"{', '.join(unused) or 'a preset'}."
+            )
     noise = {} if noise_std is None else {"task.noise_std": noise_std / scale}
-    changes = {**values, **noise, **options.get("settings", {})}
+    changes = {**values, **noise, **settings}
     return build_config(options.get("preset"), task=task, changes=changes)
 
 

@@ -4,7 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from dip_jax.base import Array, Operator, Shape
+from dip_jax.errors import InputError
 from dip_jax.operators.from_file import CustomOperator, seems_linear
 
 
@@ -35,10 +39,28 @@ def from_function(
 
 
 def as_operator(operator: Any, shape: Shape) -> Operator:
-    """Returns an operator as it is, and any other function by `from_function`.
+    """Returns an operator as it is, and any other function by `from_function`, with its attributes.
 
     Args:
-      operator: An operator, or a function of an image.
+      operator: An operator, or a function of an image. An object that is no pytree of arrays is a function.
       shape: `(H, W, C)` of the image.
+
+    Raises:
+      InputError: If it cannot be called.
     """
-    return operator if hasattr(operator, "is_linear") else from_function(operator, shape=shape)
+    leaves = jax.tree.leaves(operator)
+    is_tree = all(
+        isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int) for leaf in leaves
+    )
+    if is_tree and hasattr(operator, "is_linear"):
+        return operator
+    if not callable(operator):
+        raise InputError(
+            f"An operator expects a function of an image, got {type(operator).__name__}."
+        )
+    return from_function(
+        operator,
+        shape=shape,
+        is_linear=getattr(operator, "is_linear", None),
+        is_pixelwise=getattr(operator, "is_pixelwise", False),
+    )

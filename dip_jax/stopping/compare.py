@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from dip_jax.base import Array, Info, Problem, RuleReport, Shape, Stopper
+from dip_jax.errors import InputError
 from dip_jax.fields import require_choice
+from dip_jax.stopping.fixed import view_all
 
 
 class ComparisonState(NamedTuple):
@@ -25,13 +27,19 @@ def compare_rules(rules: dict[str, Stopper], *, returned: str) -> Stopper:
     measurement without these values.
 
     Args:
-      rules: The rules by their names; no other rule hides measurements.
+      rules: The rules by names, which are also those of their reports.
       returned: Name of the rule whose estimate is returned.
 
     Raises:
-      InputError: If there is no such rule.
+      InputError: If there is no such rule, or another rule hides measurements.
     """
     require_choice("stopping rule", returned, tuple(rules))
+    hidden = [name for name, rule in rules.items() if rule.view is not view_all]
+    if set(hidden) - {returned}:
+        raise InputError(
+            f"Only the returned rule may hide measurements, got returned={returned} and {', '.join(hidden)}; return "
+            "the rule that hides them."
+        )
     hiding = rules[returned]
 
     def init(key: Array, problem: Problem, shape: Shape) -> ComparisonState:
@@ -56,7 +64,8 @@ def compare_rules(rules: dict[str, Stopper], *, returned: str) -> Stopper:
     def reports(state: ComparisonState) -> dict[str, RuleReport]:
         found: dict[str, RuleReport] = {}
         for name, rule in rules.items():
-            found |= rule.reports(state.rules[name])
+            reports = rule.reports(state.rules[name])
+            found |= {name if len(reports) == 1 else f"{name} {k}": v for k, v in reports.items()}
         return found
 
     needs_start = any(rule.needs_start for rule in rules.values())

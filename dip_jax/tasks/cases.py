@@ -19,7 +19,9 @@ from dip_jax.operators import jpeg_intervals
 from dip_jax.operators.basic import Mask
 from dip_jax.operators.bayer import Bayer
 from dip_jax.operators.checks import adjoint, check_operator
+from dip_jax.operators.from_function import as_operator
 from dip_jax.operators.sensing import SubsampledFourier
+from dip_jax.tasks.from_operator import default_preview
 from dip_jax.tasks.geometry import geometry_notes
 from dip_jax.tasks.registry import is_built_in, reported_errors, require_side_input, task_of
 from dip_jax.tasks.task import Shape, SideInputs, Task
@@ -131,7 +133,7 @@ def build_operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) ->
     """
     task = task_of(config)
     _check_required(task, side_inputs)
-    operator = task.operator(config, shape, side_inputs)
+    operator = as_operator(task.operator(config, shape, side_inputs), shape)
     if not is_built_in(task):
         check_operator(operator, shape)
     return operator
@@ -302,12 +304,7 @@ def _preview(
     preview = task_of(config).preview
     if preview is not None:
         return preview(config, measurement, problem, shape)
-    if problem.measurement.shape == shape and not jnp.iscomplexobj(problem.measurement):
-        return None, "degraded"
-    if problem.operator.is_linear:
-        image = np.asarray(adjoint(problem.operator, shape)(problem.measurement))
-        return image / max(float(np.abs(image).max()), 1e-12), "adjoint"
-    return np.full(shape, 0.5, np.float32), "no preview"
+    return default_preview(problem, shape)
 
 
 def _range_notes(task: Task, preview: np.ndarray | None) -> tuple[str, ...]:

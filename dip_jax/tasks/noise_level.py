@@ -130,7 +130,7 @@ def require_noise_std(case: Case) -> Case:
     if np.isnan(noise_std) and not has_photons:
         raise InputError(
             "Sampling needs the noise level, and it cannot be estimated from this measurement; set "
-            "--noise_std=... (of 255)."
+            "Problem.noise_std in [0, 1], or --noise_std=... of 255."
         )
     if noise_std < MIN_NOISE_STD and not has_photons:
         return _with_note(

@@ -7,15 +7,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dip_jax.base import Array, Operator, Problem
+from dip_jax.base import Array, Operator, Problem, Shape
 from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
 from dip_jax.fields import require_choice, shorten
 from dip_jax.images.jpeg_file import JpegFile
 from dip_jax.images.read import StoredImage
 from dip_jax.operators.basic import Identity
-
-Shape = tuple[int, int, int]
 
 
 class SideInputs(NamedTuple):

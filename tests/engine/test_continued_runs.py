@@ -179,3 +179,18 @@ def test_a_fit_of_objects_is_continued_with_another_rule_and_loses_nothing():
     assert (stopped.status, stopped.num_steps, stopped.stop_step) == ("stopped", 9, 8)
     assert_same_bits(stopped.curve["loss"], expected.curve["loss"][:9])
     assert jax.tree.structure(stopped.params) == jax.tree.structure(expected.params)
+
+
+def test_a_result_that_belongs_to_no_case_is_refused(twelve):
+    case, first = twelve
+    with pytest.raises(InputError, match="'a' belongs to none of the cases"):
+        restore([case._replace(name="b")], tiny_config(), start=[first])
+
+
+def test_a_rule_that_must_watch_from_the_first_step_does_not_start_later(twelve):
+    case, first = twelve
+    other = tiny_config("fit.num_steps=24", "stop.rule=sure", "task.noise_std=0.1")
+    case = case._replace(problem=case.problem._replace(noise_std=np.float32(0.1)))
+    (first,) = restore([case], tiny_config("stop.rule=fixed"))
+    with pytest.raises(InputError, match="from its first step"):
+        restore([case], other, start=[first])

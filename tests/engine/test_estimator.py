@@ -52,30 +52,54 @@ def test_numbers_below_one_are_refused(name):
 
 
 def test_an_algorithm_with_samples_is_a_sampler():
-    assert Estimator(SAMPLER).is_sampler
+    assert Estimator(SAMPLER, num_steps=60).is_sampler
     assert not Estimator(FIT).is_sampler
 
 
 def test_a_sampler_gets_an_estimate_of_an_unknown_noise_level_and_a_fit_does_not():
     case = case_of_noise(np.nan)
     assert Estimator(FIT).prepared(case) is case
-    prepared = Estimator(SAMPLER).prepared(case)
+    prepared = Estimator(SAMPLER, num_steps=60).prepared(case)
     assert abs(float(prepared.problem.noise_std) - 0.1) < 0.01
     assert any("noise estimated" in note for note in prepared.notes)
     known = case_of_noise(0.2)
-    assert Estimator(SAMPLER).prepared(known) is known
+    assert Estimator(SAMPLER, num_steps=60).prepared(known) is known
 
 
 def test_a_sampler_refuses_a_noise_level_that_cannot_be_estimated():
     case = Case("a", Problem(Identity(), jnp.ones(108), jnp.float32(np.nan)), (6, 6, 3))
     with pytest.raises(InputError, match="noise level"):
-        Estimator(SAMPLER).prepared(case)
+        Estimator(SAMPLER, num_steps=60).prepared(case)
     photons = case._replace(problem=case.problem._replace(peak=jnp.float32(30)))
-    assert Estimator(SAMPLER).prepared(photons) is photons
+    assert Estimator(SAMPLER, num_steps=60).prepared(photons) is photons
 
 
 def test_a_case_is_prepared_by_a_function_of_the_user():
-    estimator = Estimator(SAMPLER, prepare=lambda case: case._replace(notes=("mine",)))
+    estimator = Estimator(
+        SAMPLER, num_steps=60, prepare=lambda case: case._replace(notes=("mine",))
+    )
     prepared = estimator.prepared(case_of_noise(np.nan))
     assert prepared.notes == ("mine",)
     assert np.isnan(prepared.problem.noise_std)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"algorithm": build_fit}, "algorithm expects build_fit"),
+        ({"algorithm": FIT, "stopper": stopping.held_out}, "stopper expects a rule"),
+        ({"algorithm": SAMPLER}, "planned for 60 steps, got num_steps=3000"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(arguments, match):
+    with pytest.raises(InputError, match=match):
+        Estimator(**arguments)
+
+
+def test_a_likelihood_that_needs_no_noise_level_is_sampled_without_one():
+    cauchy = losses.Likelihood(
+        lambda p, problem: jnp.log1p((p - problem.measurement) ** 2), lambda _: 1.0
+    )
+    sampler = SAMPLER._replace(loss=cauchy)
+    case = case_of_noise(np.nan)
+    assert Estimator(sampler, num_steps=60).prepared(case) is case

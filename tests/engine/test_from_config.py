@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dip_jax import codes, langevin, losses, schedules
+from dip_jax import codes, langevin, losses, preconditioners, schedules
 from dip_jax.base import Case, Net, Problem
 from dip_jax.config import LIKELIHOODS, FitConfig, SgldConfig, StopConfig
 from dip_jax.engine.from_config import (
@@ -251,7 +251,7 @@ COMMON = {"warm_up": 2, "burn_in": 4, "temperature": 0.5, "decay": 0.9, "damping
 DECAYING = schedules.decaying(
     0.02, burn_in=4, decay=0.3, warm_up=2, warm_up_step_size=0.05, temperature=0.5
 )
-FROZEN = langevin.frozen_rms(4, decay=0.9, damping=0.01)
+FROZEN = preconditioners.frozen_rms(4, decay=0.9, damping=0.01)
 SAMPLERS = [
     (
         {"sampler": "sgld", "step_size": 0.02, "step_decay": 0.3, "prior_precision": 0.7},
@@ -267,18 +267,18 @@ SAMPLERS = [
     (
         {"step_size": 0.02, "step_decay": 0.3, "constrain_norm": True},
         langevin.constrain_norm(
-            psgld(DECAYING, langevin.frozen_rms(4, decay=0.9, damping=0.01, per_kernel=True))
+            psgld(DECAYING, preconditioners.frozen_rms(4, decay=0.9, damping=0.01, per_kernel=True))
         ),
     ),
     (
         {"step_size": 0.02, "step_decay": 0.3, "freeze": False},
-        psgld(DECAYING, langevin.running_rms(decay=0.9, damping=0.01)),
+        psgld(DECAYING, preconditioners.running_rms(decay=0.9, damping=0.01)),
     ),
     (
         {"step_size": 0.02, "step_decay": 0.3, "freeze": False, "gamma": True, "prior_precision": 0.7},
         psgld(
             DECAYING,
-            langevin.running_rms(
+            preconditioners.running_rms(
                 decay=0.9, damping=0.01, corrects_drift=True, prior_precision=0.7
             ),
             prior_precision=0.7,

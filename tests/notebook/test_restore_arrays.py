@@ -116,6 +116,7 @@ def test_an_own_estimator_takes_the_place_of_the_preset(pixels):
 @pytest.mark.parametrize(
     ("image", "match"),
     [
+        (np.zeros((40, 40), int), "astype"),
         (np.zeros(3, np.uint8), "batch"),
         (np.zeros((40, 40, 3), complex), "floats"),
         (np.full((40, 40, 3), 128.0), "divide it by its white"),
@@ -126,3 +127,23 @@ def test_an_array_that_is_no_image_is_refused(image, match):
         dip_jax.denoise(image, settings=TINY)
     with pytest.raises(InputError, match="reference for each"):
         dip_jax.denoise(np.zeros((2, 40, 40, 1)), reference=np.zeros((40, 40)), settings=TINY)
+
+
+def test_arguments_that_have_no_effect_are_refused(pixels):
+    with pytest.raises(InputError, match="Did you mean 'on_step'"):
+        dip_jax.denoise(pixels, on_stepp=print)
+    estimator = dip_jax.Estimator(dip_jax.build_fit(dip_jax.nets.skip()))
+    with pytest.raises(InputError, match=r"replaces the settings.*fit\.num_steps"):
+        dip_jax.denoise(pixels, estimator=estimator, settings={"fit.num_steps": 7})
+    with pytest.raises(InputError, match="a preset"):
+        dip_jax.denoise(pixels, estimator=estimator, preset="denoise")
+
+
+def test_side_inputs_and_references_must_fit_the_batch(pixels):
+    batch = np.stack([pixels] * 3)
+    with pytest.raises(InputError, match="masks for 3 images, got 2"):
+        dip_jax.inpaint(batch, np.ones((2, 34, 40)), settings=TINY)
+    with pytest.raises(InputError, match="reference of shape"):
+        dip_jax.denoise(pixels, reference=pixels[..., :1], settings=TINY)
+    mask = np.arange(34 * 40).reshape(34, 40, 1) % 2
+    assert dip_jax.inpaint(pixels, mask, settings=TINY).shape == pixels.shape

@@ -96,10 +96,26 @@ def test_the_other_rules_see_the_problem_without_the_hidden_measurements():
     counting = stop_at_minimum(count_visible, name="count")
     hiding = held_out(algorithm_with(), fraction=0.25)
     problem = build_problem(weights=jnp.ones(SHAPE))
-    for returned, expected in (("held_out", 36), ("count", 48)):
-        compared = compare_rules({"held_out": hiding, "count": counting}, returned=returned)
+    rules = {"held_out": hiding, "count": counting}
+    for names, expected in ((("held_out", "count"), 36), (("count",), 48)):
+        compared = compare_rules({name: rules[name] for name in names}, returned=names[0])
         (state,), _ = feed(compared, [0.5], problem=problem)
         assert float(compared.reports(state)["count"].signal) == expected
+
+
+def test_rules_of_one_kind_are_reported_by_the_names_that_they_are_given():
+    algorithm = algorithm_with()
+    rules = {f"w{window}": wmv(algorithm, window=window) for window in (5, 10)}
+    compared = compare_rules(rules, returned="w10")
+    (state,), _ = feed(compared, [0.5])
+    assert list(compared.reports(state)) == ["w5", "w10"]
+
+
+def test_only_the_returned_rule_may_hide_measurements():
+    algorithm = algorithm_with()
+    rules = {"wmv": wmv(algorithm), "hiding": held_out(algorithm)}
+    with pytest.raises(InputError, match="returned=wmv and hiding"):
+        compare_rules(rules, returned="wmv")
 
 
 def test_a_rule_that_is_not_compared_cannot_be_returned():

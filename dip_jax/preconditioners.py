@@ -1,0 +1,264 @@
+"""Preconditioners of Langevin dynamics: one positive factor P for each weight, and its divergence.
+
+References:
+  Li, Chen, Carlson and Carin, Preconditioned Stochastic Gradient Langevin Dynamics, 2016.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dip_jax import fast_random
+from dip_jax.base import Array, Params
+from dip_jax.errors import InputError
+
+_PROBE_STEP = 1e-3  # of the finite difference of `_hessian_diagonal`
+
+
+class Preconditioning(NamedTuple):
+    """A diagonal preconditioner at the current weights."""
+
+    matrix: Params
+    """Its diagonal P, in the structure of the weights."""
+    divergence: Params | None = None
+    """G = dP / dw, in the same structure. None means 0."""
+
+
+class PreconditionerUpdate(Protocol):
+    """Updates a preconditioner with a gradient."""
+
+    def __call__(
+        self, grads: Params, state: Any, params: Params, *, step: Array, key: Array, **extra: Any
+    ) -> tuple[Preconditioning, Any]:
+        """Returns the preconditioner of this step, and the next state.
+
+        Args:
+          grads: Gradient of the energy.
+          state: The state.
+          params: The weights w.
+          step: The step.
+          key: Random key, consumed.
+          **extra: The other arguments of the chain's `update`.
+        """
+        ...
+
+
+class Preconditioner(NamedTuple):
+    """A preconditioner as two pure functions."""
+
+    init: Callable[[Params], Any]
+    """`init(params) -> state`."""
+    update: PreconditionerUpdate
+    """`update(grads, state, params, *, step, key, **extra) -> (preconditioning, state)`."""
+
+
+def frozen_rms(
+    freeze_step: int, *, decay: float = 0.999, damping: float = 1e-3, per_kernel: bool = False
+) -> Preconditioner:
+    """Returns the preconditioner of RMSprop until a step, and constant from then on.
+
+    P = 1 / (d + sqrt(V)) for the damping d, where V is the running mean of g^2, corrected for its
+    bias. With a constant P, the stationary distribution is the posterior, up to the O(e) error of
+    the steps, and G = dP / dw is 0.
+
+    Args:
+      freeze_step: Number of steps in which V follows the gradient, at least 1.
+      decay: Decay of V per step.
+      damping: The damping d, in units of the gradient of the energy.
+      per_kernel: One value of P for each convolution kernel, as `constrain_norm` needs it.
+
+    Example:
+      >>> preconditioner = frozen_rms(1, damping=0.0)
+      >>> w, g = jnp.array([1.0, 1.0]), jnp.array([2.0, 4.0])
+      >>> state = preconditioner.init(w)
+      >>> found, state = preconditioner.update(g, state, w, step=jnp.int32(0), key=None)
+      >>> found.matrix.round(4).tolist()
+      [0.5, 0.25]
+    """
+    freeze_step = max(freeze_step, 1)  # V needs at least one gradient
+
+    def update(
+        grads: Params, state: Params, params: Params, *, step: Array, key: Array, **extra: Any
+    ) -> tuple[Preconditioning, Params]:
+        del params, key, extra
+        squares = _squares(grads, per_kernel)
+        is_adapting = step < freeze_step
+        moment = jax.tree.map(
+            lambda v, s: jnp.where(is_adapting, v + (1 - decay) * (s - v), v), state, squares
+        )
+        weight = _bias_correction(decay, jnp.minimum(step, freeze_step - 1))
+        return Preconditioning(_inverse_root(moment, weight, damping)), moment
+
+    return Preconditioner(_zeros_like, update)
+
+
+def running_rms(
+    *,
+    decay: float = 0.999,
+    damping: float = 1e-3,
+    per_kernel: bool = False,
+    corrects_drift: bool = False,
+    prior_precision: float = 1.0,
+) -> Preconditioner:
+    """Returns the preconditioner of RMSprop, whose V follows the gradient at all steps.
+
+    P changes with w, so without G its stationary distribution is not the posterior. G is estimated
+    by one random probe of the Hessian, which costs a second gradient per step and takes `value_fn`.
+
+    Args:
+      decay: See `frozen_rms`.
+      damping: See `frozen_rms`.
+      per_kernel: See `frozen_rms`.
+      corrects_drift: Whether to estimate G.
+      prior_precision: p of `energy_gradient`, for G.
+
+    Raises:
+      InputError: If G is to be estimated for one value of P per kernel, which needs the whole Hessian.
+    """
+    if per_kernel and corrects_drift:
+        raise InputError(
+            "running_rms(corrects_drift=True) (sgld.gamma) expects a value of P for each weight, got per_kernel=True "
+            "(sgld.constrain_norm); leave one of them out, or freeze the preconditioner."
+        )
+
+    def update(
+        grads: Params,
+        state: Params,
+        params: Params,
+        *,
+        step: Array,
+        key: Array,
+        scale: Array | float = 1.0,
+        **extra: Any,
+    ) -> tuple[Preconditioning, Params]:
+        squares = _squares(grads, per_kernel)
+        moment = jax.tree.map(lambda v, s: v + (1 - decay) * (s - v), state, squares)
+        weight = _bias_correction(decay, step)
+        matrix = _inverse_root(moment, weight, damping)
+        if not corrects_drift:
+            return Preconditioning(matrix), moment
+
+        loss_gradient = jax.grad(extra["value_fn"])
+        loss_grads = extra["grad"] if "grad" in extra else loss_gradient(params)
+        curvature = _hessian_diagonal(key, loss_gradient, params, loss_grads)
+        rate = (1 - decay) / weight
+
+        def derivative(p: Array, g: Array, h: Array) -> Array:
+            # P = 1 / (d + r) with r = sqrt(V / c) for the bias correction c, so G = dP/dw =
+            # -P^2 dr/dw with dr/dw = (1 - decay) g h / (c r) for the diagonal h of the Hessian of U.
+            root = 1 / p - damping
+            h = scale * h + prior_precision
+            is_zero = root <= 0  # V is 0, and so is g
+            return jnp.where(is_zero, 0.0, -(p**2) * rate * g * h / jnp.where(is_zero, 1.0, root))
+
+        divergence = jax.tree.map(derivative, matrix, grads, curvature)
+        return Preconditioning(matrix, divergence), moment
+
+    return Preconditioner(_zeros_like, update)
+
+
+class PreconditionerState(NamedTuple):
+    """State of `scale_by_preconditioner`."""
+
+    num_steps: Array
+    """Number of calls."""
+    preconditioner: Any
+    """State of the preconditioner."""
+
+
+def scale_by_preconditioner(
+    preconditioner: Preconditioner,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the transformation g <- P g, for optimizers.
+
+    Args:
+      preconditioner: The preconditioner, without a probe of the Hessian.
+    """
+
+    def init(params: Params) -> PreconditionerState:
+        return PreconditionerState(jnp.int32(0), preconditioner.init(params))
+
+    def update(
+        grads: Params,
+        state: PreconditionerState,
+        params: Params,
+        *,
+        step: Array | None = None,
+        key: Array | None = None,
+        **extra: Any,
+    ) -> tuple[Params, PreconditionerState]:
+        step = state.num_steps if step is None else step
+        key = jax.random.key(0) if key is None else key
+        found, inner = preconditioner.update(
+            grads, state.preconditioner, params, step=step, key=key, **extra
+        )
+        scaled = jax.tree.map(lambda p, g: p * g, found.matrix, grads)
+        return scaled, PreconditionerState(state.num_steps + 1, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def is_kernel(w: Array) -> bool:
+    """Returns whether an array has four axes, as the kernel `[k, k, C_in, C_out]` of a convolution.
+
+    Args:
+      w: A weight.
+    """
+    return w.ndim == 4
+
+
+def normal_like(key: Array, tree: Params) -> Params:
+    """Returns standard normal numbers in the structure of a tree, all from one stream.
+
+    Args:
+      key: Random key, consumed.
+      tree: A tree of arrays.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    drawn, first = [], 0
+    for leaf in leaves:
+        drawn.append(fast_random.normal(key, leaf.shape, first=first))
+        first += leaf.size
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _zeros_like(params: Params) -> Params:
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+def _squares(grads: Params, per_kernel: bool) -> Params:
+    squares = jax.tree.map(lambda g: g * g, grads)
+    return jax.tree.map(_isotropic, squares) if per_kernel else squares
+
+
+def _isotropic(squares: Array) -> Array:
+    """The mean of the squares for a kernel: on a sphere, P must be equal in all directions."""
+    return jnp.full_like(squares, jnp.mean(squares)) if is_kernel(squares) else squares
+
+
+def _bias_correction(decay: float, step: Array) -> Array:
+    """The sum of the weights of the squares of `step` + 1 steps in V."""
+    return 1 - jnp.float32(decay) ** (step + 1)
+
+
+def _inverse_root(moment: Params, weight: Array, damping: float) -> Params:
+    return jax.tree.map(lambda v: 1 / (damping + jnp.sqrt(v / weight)), moment)
+
+
+def _hessian_diagonal(
+    key: Array, gradient: Callable[[Params], Params], params: Params, grads: Params
+) -> Params:
+    """Estimates the diagonal of the Hessian of L by one probe of random signs b.
+
+    It is the finite difference b (g(w + h b) - g(w)) / h, because the gradients of the convolutions
+    cannot be differentiated again.
+
+    References:
+      Hutchinson, A stochastic estimator of the trace of the influence matrix, 1990.
+    """
+    probe = jax.tree.map(jnp.sign, normal_like(key, params))
+    shifted = gradient(jax.tree.map(lambda w, b: w + _PROBE_STEP * b, params, probe))
+    return jax.tree.map(lambda b, s, g: b * (s - g) / _PROBE_STEP, probe, shifted, grads)
