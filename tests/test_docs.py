@@ -169,6 +169,9 @@ flash = functools.partial(flash, settings={FLASH!r}, progress=False)
 # Names that mean something else for one span.
 OWN_NAMES = {
     "code(key, shape, problem)": "code = codes.uniform()",
+    "dip_jax.denoise(noisy, noise_std=25)": (
+        "noisy = numpy.uint8(image); dip_jax.denoise = functools.partial(denoise, settings=SMALL)"
+    ),
     "dip_jax.load_run(folder)": "write_run(folder, [(case, result)])",
     "dip_jax.posterior.to_arviz(result.posterior)": SAMPLED,
     "flax.nnx.bridge.to_linen(Module, ...)": "Module = flax.nnx.Linear",
