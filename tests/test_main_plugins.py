@@ -93,6 +93,7 @@ def test_two_processes_divide_a_folder(run, folder):
     assert names == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_only_with_its_plugin_unchanged(run, folder):
     args = (*TASK, "--input=field.png", "--output=out")
     assert run(*args)[0] == 0

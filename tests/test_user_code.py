@@ -15,6 +15,8 @@ from tests.engine.conftest import shared_programs  # noqa: F401 - a fixture
 
 FOLDER = Path(__file__).parent / "user_code"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
+# The others are slow tests.
+BY_DEFAULT = ("linen_unet", "sghmc", "own_stopping_rule", "function_as_operator")
 RUN = RunConfig(slots=4, chunk=6)
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -42,7 +44,10 @@ def stop_after(num_chunks):
 
 
 @pytest.mark.usefixtures("shared_programs")
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(s, marks=() if s in BY_DEFAULT else pytest.mark.slow) for s in SCRIPTS],
+)
 def test_a_part_of_the_user_runs_in_slots_and_resumes_from_a_checkpoint_to_the_bit(
     name, image, tmp_path
 ):

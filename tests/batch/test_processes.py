@@ -157,6 +157,7 @@ def test_two_processes_write_the_same_files(many, tmp_path):
     assert files == {path.name for path in output.iterdir()}
 
 
+@pytest.mark.slow
 def test_if_the_folder_is_refused_all_processes_are_refused(tmp_path):
     draw_images(tmp_path / "in", 1)
     (tmp_path / "out").mkdir()
