@@ -1,91 +1,212 @@
-"""The quality of a preset: the returned image against the peak of the fit and classical baselines.
+"""Denoising against BM3D: the protocol of docs/quality.md.
 
-    python -m benchmarks.quality --preset=denoise_small
-    python -m benchmarks.quality --reference=F16.png --crop=128 --seeds=3 --set fit.num_steps=800
+    python -m benchmarks.quality --method=bm3d --method=denoise --json=denoising.jsonl
+    python -m benchmarks.quality --half=test --noise_std=15 --noise_std=50 --method="denoise fit.num_seeds=8"
 
-Without `--reference`, the images are crops of four images of scikit-image, halved to 128 x 128. The
-noise is 25/255.
+Each picture gets noise of its own, which depends on its name and the seed alone, so all methods restore the same
+arrays. No method sees the clean image. BM3D is told the noise level; a preset is told it only with `--known`. The
+differences are those to BM3D on the same noisy image.
 """
 
 import datetime
 import platform
+import time
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
-from skimage import data
+from skimage.metrics import structural_similarity
 
-from benchmarks.records import psnr
+from benchmarks import environment
+from benchmarks.pictures import HALVES, clean_crop
+from benchmarks.records import append_row, psnr, read_rows
 from dip_jax.engine.restore import restore
-from dip_jax.images.read import read_image
-from dip_jax.keys import image_key, simulation_key
+from dip_jax.ensemble.similar_patches import nonlocal_ridge
 from dip_jax.presets import build_config
-from dip_jax.tasks.baselines import denoising_baselines
-from dip_jax.tasks.simulate import simulate_case
+from dip_jax.tasks.cases import build_case
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "denoise", "The preset.")
-flags.DEFINE_multi_string("reference", [], "Paths of clean images.")
-flags.DEFINE_integer("crop", 128, "Height and width of the center crop of a reference.")
-flags.DEFINE_integer("seeds", 1, "Number of runs, with different noise, code and weights.")
-flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
+flags.DEFINE_enum("half", "development", list(HALVES), "Half of the pictures.")
+flags.DEFINE_list("pictures", [], "Names of pictures; default: the whole half.")
+flags.DEFINE_multi_string(
+    "method",
+    ["bm3d", "denoise"],
+    "bm3d, nonlocal_ridge, or a preset with overrides, 'PRESET FIELD=VALUE ...'.",
+)
+flags.DEFINE_multi_float("noise_std", [25.0], "Noise level in gray levels.")
+flags.DEFINE_bool("clip", True, "Clip the noisy image to [0, 1].")
+flags.DEFINE_bool("known", False, "Tell the presets the noise level.")
+flags.DEFINE_integer("seeds", 1, "Number of seeds, of the noise and of the networks.")
+flags.DEFINE_integer("side", 128, "Height and width.")
+flags.DEFINE_string(
+    "json", None, "File to which rows are appended; rows that it has are not repeated."
+)
+flags.DEFINE_string("images", None, "Folder for the restored images, as arrays.")
+
+_KEYS = ("method", "picture", "side", "noise_std", "clip", "known", "seed")
 
 
-def clean_images() -> dict[str, np.ndarray]:
-    """Clean images `[H, W, 3]` by name."""
-    if FLAGS.reference:
-        images = {}
-        for path in FLAGS.reference:
-            pixels = read_image(path).pixels
-            top, left = ((n - FLAGS.crop) // 2 for n in pixels.shape[:2])
-            images[path] = pixels[top : top + FLAGS.crop, left : left + FLAGS.crop]
-        return images
-    crops = {
-        "astronaut": data.astronaut()[0:256, 96:352],
-        "chelsea": data.chelsea()[10:266, 90:346],
-        "coffee": data.coffee()[60:316, 150:406],
-        "rocket": data.rocket()[60:316, 190:446],
+def noisy_image(
+    clean: np.ndarray, name: str, noise_std: float, *, seed: int, clip: bool
+) -> np.ndarray:
+    """Adds white noise to a clean image.
+
+    Args:
+      clean: `[H, W, C]`.
+      name: Name of the picture.
+      noise_std: Noise level in gray levels.
+      seed: Seed of the noise.
+      clip: Clip to [0, 1].
+    """
+    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    noisy = clean + random.normal(size=clean.shape).astype(np.float32) * noise_std / 255
+    return (np.clip(noisy, 0, 1) if clip else noisy).astype(np.float32)
+
+
+def restored(
+    method: str, noisy: np.ndarray, name: str, noise_std: float, *, seed: int, known: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Restores a noisy image; returns it with facts about the run.
+
+    Args:
+      method: See the flag.
+      noisy: `[H, W, C]`.
+      name: Name of the picture.
+      noise_std: Noise level in gray levels; a preset gets it only if it is known.
+      seed: Seed of the networks.
+      known: Tell a preset the noise level.
+    """
+    if method == "bm3d":
+        import bm3d  # free for non-commercial use only, so it is not a requirement of the package
+
+        return bm3d.bm3d_rgb(noisy, noise_std / 255), {}
+    if method == "nonlocal_ridge":
+        return nonlocal_ridge(noisy, noise_std / 255), {}
+    preset, *overrides = method.split()
+    if known:
+        overrides.append(f"task.noise_std={noise_std}")
+    config = build_config(preset, overrides=[f"run.seed={seed}", *overrides])
+    (result,) = restore([build_case(config.task, name, noisy)], config, keep_networks=False)
+    return result.image, {
+        "status": result.status.value,
+        "stop_step": result.stop_step,
+        "num_steps": result.num_steps,
+        "num_networks": config.num_networks,
+        "compile_seconds": round(result.compile_seconds, 1),
+        "notes": list(result.notes),
     }
+
+
+def measure(
+    method: str, name: str, clean: np.ndarray, noise_std: float, *, seed: int
+) -> dict[str, Any]:
+    """Restores a picture and returns the row of the result."""
+    noisy = noisy_image(clean, name, noise_std, seed=seed, clip=FLAGS.clip)
+    clock = time.perf_counter()
+    image, facts = restored(method, noisy, name, noise_std, seed=seed, known=FLAGS.known)
+    seconds = time.perf_counter() - clock
+    image = np.clip(image, 0, 1).astype(np.float32)
+    if FLAGS.images:
+        folder = Path(FLAGS.images)
+        folder.mkdir(parents=True, exist_ok=True)
+        label = f"{name}-{noise_std:g}-{seed}-{method.replace(' ', '_').replace('/', '_')}"
+        np.save(folder / f"{label}.npy", image)
     return {
-        name: crop.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3)).astype(np.float32) / 255
-        for name, crop in crops.items()
+        **_identity(method, name, noise_std, seed),
+        "half": FLAGS.half,
+        "psnr": round(psnr(image, clean), 3),
+        "ssim": round(float(structural_similarity(image, clean, channel_axis=-1, data_range=1)), 4),
+        "seconds": round(seconds, 1),
+        **facts,
+        "device": jax.devices()[0].device_kind,
+        **environment(),
     }
+
+
+def _identity(method: str, name: str, noise_std: float, seed: int) -> dict[str, Any]:
+    values = (method, name, FLAGS.side, noise_std, FLAGS.clip, FLAGS.known, seed)
+    return dict(zip(_KEYS, values, strict=True))
+
+
+def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """Returns a table with a line for each method and noise level.
+
+    Args:
+      rows: Rows of `measure`. Differences are taken to rows of `bm3d` on the same noisy image.
+    """
+    rows = list(rows)
+    columns = ("noise", "method", "PSNR", "SSIM", "worst", "to BM3D", "+-", "least", "seconds", "n")
+    table = Table(*columns, box=None)
+    noise_keys = ("picture", "side", "noise_std", "clip", "seed")
+    bm3d = {
+        tuple(row[key] for key in noise_keys): row["psnr"]
+        for row in rows
+        if row["method"] == "bm3d"
+    }
+    groups: dict[tuple[float, str, bool], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["noise_std"], row["method"], row["known"]), []).append(row)
+    for (noise_std, method, known), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        psnrs = [row["psnr"] for row in group]
+        pairs = [
+            row["psnr"] - bm3d[identity]
+            for row in group
+            if (identity := tuple(row[key] for key in noise_keys)) in bm3d
+        ]
+        error = np.std(pairs, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.nan
+        table.add_row(
+            f"{noise_std:g}",
+            method + (" (level known)" if known and method != "bm3d" else ""),
+            f"{np.mean(psnrs):.2f}",
+            f"{np.mean([row['ssim'] for row in group]):.3f}",
+            f"{min(psnrs):.2f}",
+            f"{np.mean(pairs):+.2f}" if pairs else "",
+            f"{error:.2f}" if len(pairs) > 1 else "",
+            f"{min(pairs):+.2f}" if pairs else "",
+            f"{np.mean([row['seconds'] for row in group]):.0f}",
+            str(len(group)),
+        )
+    return table
 
 
 def main(argv: list[str]) -> None:
-    """Restores the images and prints a table."""
+    """Restores the pictures and prints the tables."""
     del argv
-    when = datetime.datetime.now(datetime.UTC).date().isoformat()
-    title = f"{FLAGS.preset} {' '.join(FLAGS.set)}, {jax.devices()[0].device_kind}, jax "
-    title += f"{jax.__version__}, python {platform.python_version()}, {when}"
-    columns = "image seed noisy TV NLM returned step peak step gap status seconds"
-    table = Table(*columns.split(), title=title, box=None)
-    for name, reference in clean_images().items():
+    pictures = HALVES[FLAGS.half]
+    names = FLAGS.pictures or list(pictures)
+    stored = read_rows(Path(FLAGS.json)) if FLAGS.json else []
+    done = {tuple(row[key] for key in _KEYS): row for row in stored}
+    rows = []
+    console = Console(width=120)
+    for noise_std in FLAGS.noise_std:
         for seed in range(FLAGS.seeds):
-            config = build_config(FLAGS.preset, overrides=[f"run.seed={seed}", *FLAGS.set])
-            key = simulation_key(image_key(seed, name))
-            case = simulate_case(key, config.task, name, reference)
-            (result,) = restore([case], config)
-            noisy = np.asarray(case.problem.measurement)
-            curve = result.curve["psnr_average"]
-            returned, peak = psnr(result.image, reference), float(curve.max())
-            values = [psnr(noisy, reference)]
-            values += [psnr(image, reference) for image in denoising_baselines(noisy).values()]
-            table.add_row(
-                name.rpartition("/")[2],
-                str(seed),
-                *(f"{value:.2f}" for value in values),
-                f"{returned:.2f}",
-                str(result.stop_step),
-                f"{peak:.2f}",
-                str(int(curve.argmax())),
-                f"{peak - returned:.2f}",
-                result.status,
-                f"{result.seconds:.0f}",
-            )
-    Console(width=130).print(table)
+            for name in names:
+                for method in FLAGS.method:
+                    identity = tuple(_identity(method, name, noise_std, seed).values())
+                    row = done.get(identity)
+                    if row is None:
+                        clean = clean_crop(pictures[name], FLAGS.side)
+                        row = measure(method, name, clean, noise_std, seed=seed)
+                        if FLAGS.json:
+                            append_row(Path(FLAGS.json), row)
+                        console.print(
+                            f"{name} {noise_std:g} seed {seed} {method}: {row['psnr']:.2f} dB, "
+                            f"{row['seconds']:.0f} s"
+                        )
+                    rows.append(row)
+    when = datetime.datetime.now(datetime.UTC).date().isoformat()
+    clipped = "clipped" if FLAGS.clip else "not clipped"
+    console.print(
+        f"\n{FLAGS.half}, {FLAGS.side} x {FLAGS.side}, {clipped}, jax {jax.__version__}, "
+        f"python {platform.python_version()}, {when}"
+    )
+    console.print(summary_table(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 from . import codes as codes
+from . import ensemble as ensemble
 from . import images as images
 from . import langevin as langevin
 from . import losses as losses

@@ -461,6 +461,9 @@ class Result(NamedTuple):
     """Plain sentences about the result for the user."""
     posterior: Posterior | None = None
     """Samples, or the spread of several seeds. None for a single fit."""
+    kept: np.ndarray | None = None
+    """Running averages after every so many steps `[T, H, W, C]`, for networks that are stopped together; None for
+    others, and in a merged result."""
     held_out: np.ndarray | None = None
     """Measurements that no chain has seen, same shape as the measurement, boolean. None for fits
     and for operators that are not pixelwise."""

@@ -107,6 +107,34 @@ def image() -> CodeBuilder:
     return code
 
 
+def guided(scale: float = 0.1, *, guide_scale: float = 1.0) -> CodeBuilder:
+    """Returns the code of `uniform` whose first channels are a guide, guide_scale (guide - 1/2).
+
+    The guide is `Problem.code_image`, centered; its border is repeated. Without one, the code is that of `uniform`.
+
+    Args:
+      scale: Factor of the noise.
+      guide_scale: Factor of the guide. The larger it is compared with the perturbation of a fit, the more detail of
+        the guide reaches the network.
+    """
+    noise = uniform(scale)
+
+    def code(key: Array, shape: Shape, problem: Problem) -> Array:
+        z = noise(key, shape, problem)
+        guide = problem.code_image
+        if guide is None:
+            return z
+        channels = guide.shape[-1]
+        if channels >= shape[-1]:
+            raise InputError(
+                f"The code guided expects more channels than the guide's {channels} (net.input_depth), got {shape[-1]}."
+            )
+        padded = _code_from_image(guide, (*shape[:2], channels))
+        return jnp.concatenate([guide_scale * (padded - 0.5), z[..., channels:]], axis=-1)
+
+    return code
+
+
 def _positions(shape: Shape) -> Array:
     """Returns x / (W - 1) and y / (H - 1), `[H, W, 2]`."""
     height, width, _ = shape

@@ -359,10 +359,13 @@ class FitConfig(Section):
     """Decay of the second moment in Adam and its variants; None for optax's default, 0.999."""
     optimize: Literal["net", "code", "both"] = "net"
     """Fitted variables: the weights of the network, its code, or both."""
-    code: Literal["uniform", "normal", "meshgrid", "fourier", "image"] = "uniform"
-    """Code: noise, coordinates, random waves or the guide image; see `codes`."""
+    code: Literal["uniform", "normal", "meshgrid", "fourier", "image", "guided"] = "uniform"
+    """Code: noise, coordinates, random waves, the guide image of task `flash`, or noise with a classical estimate as
+    guide (with `stop.rule=cross_validation`); see `codes`."""
     code_scale: float = number(0.1, 0, open_low=True)
-    """(uniform, normal) Factor of the noise, U(0, 1) or N(0, 1)."""
+    """(uniform, normal, guided) Factor of the noise, U(0, 1) or N(0, 1)."""
+    guide_scale: float = number(1.0, 0, open_low=True)
+    """(guided) Factor of the guide."""
     fourier_std: float = number(10.0, 0, open_low=True)
     """(fourier) Standard deviation of the frequencies, in waves per image."""
     likelihood: Likelihood = "gaussian"
@@ -375,6 +378,9 @@ class FitConfig(Section):
     """Total variation as in 2018, or smoothed at zero; see `regularizers.total_variation`."""
     perturbation: float = number(1 / 30, 0)
     """Standard deviation of the fresh normal noise on the code in each step."""
+    filter: Literal["none", "nonlocal"] = "none"
+    """(with `stop.rule=cross_validation`) Final filter: `nonlocal` combines similar patches of the measurement, with the
+    mean of the networks as pilot; see `ensemble.similar_patches`."""
     average: Literal["original", "corrected", "none"] = "corrected"
     """Running average of the outputs: as in 2018 (it starts at the first output), bias-corrected,
     or the latest output alone."""
@@ -487,7 +493,9 @@ class StopConfig(Section):
 
     SECTION = "stop"
 
-    rule: Literal["held_out", "wmv", "emv", "discrepancy", "sure", "fixed", "all"] = "held_out"
+    rule: Literal[
+        "held_out", "wmv", "emv", "discrepancy", "sure", "fixed", "cross_validation", "all"
+    ] = "held_out"
     """Stopping rule.
 
     * `held_out`: minimum of the loss on measurements that are hidden from the fit.
@@ -496,6 +504,8 @@ class StopConfig(Section):
     * `sure`: minimum of an unbiased risk estimate. It needs the noise level and a second fit (twice
       the time and memory).
     * `fixed`: runs all steps.
+    * `cross_validation`: runs all steps; then the networks of the image (`fit.num_seeds`) are stopped together, at the
+      least error of their mean on the pixels that are hidden from each.
     * `all`: runs all steps, reports every rule and returns the estimate of the default one.
     """
     window: int = number(100, 2)
@@ -512,6 +522,8 @@ class StopConfig(Section):
     """(discrepancy) Multiple of the noise variance at whose mean squared misfit the rule fires."""
     held_out_fraction: float = number(0.03, 0, 0.5, open_low=True)
     """(held_out) Fraction of the measurements that is hidden from the fit."""
+    keep_every: int = number(25, 1)
+    """(cross_validation) Number of steps between two estimates among which the rule chooses."""
     sure_epsilon: float = number(0.3, 0, open_low=True)
     """(sure) Difference of the second fit's measurement, in standard deviations of the noise."""
 
@@ -578,6 +590,7 @@ class Config:
         """
         self._check_code()
         self._check_schedule()
+        self._check_ensemble()
         if self.fit.method == "sgld":
             self._check_sampling()
         self._check_likelihood()
@@ -611,6 +624,27 @@ class Config:
         if warm_up is not None and warm_up >= fit.num_steps:
             raise InputError(
                 f"fit.warm_up_steps expects less than fit.num_steps={fit.num_steps}, got {warm_up}."
+            )
+
+    def _check_ensemble(self) -> None:
+        fit, stop = self.fit, self.stop
+        is_joint = fit.method == "fit" and stop.rule == "cross_validation"
+        for name, value in (("code", "guided"), ("filter", "nonlocal")):
+            if getattr(fit, name) == value and not is_joint:
+                raise InputError(
+                    f"fit.{name}={value} expects networks that are stopped together, "
+                    f"stop.rule=cross_validation, got fit.method={fit.method} with the rule {stop.rule}."
+                )
+        if not is_joint:
+            return
+        if fit.num_seeds < 2:
+            raise InputError(
+                "stop.rule=cross_validation expects at least two networks (fit.num_seeds), each of which does not see "
+                f"a part of the pixels, got {fit.num_seeds}."
+            )
+        if stop.keep_every > fit.num_steps:
+            raise InputError(
+                f"stop.keep_every expects at most fit.num_steps={fit.num_steps}, got {stop.keep_every}."
             )
 
     def _check_likelihood(self) -> None:

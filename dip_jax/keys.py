@@ -13,7 +13,7 @@ import jax
 from dip_jax.base import Array
 
 _NETWORK = 1000  # above all constants below
-_SIMULATION, _INFORMATIVE, _HELD_OUT, _PROBE = 1, 2, 3, 4  # of the key of an image
+_SIMULATION, _INFORMATIVE, _HELD_OUT, _PROBE, _FOLDS = 1, 2, 3, 4, 5  # of the key of an image
 _SAMPLER = 1  # of the key of a step
 
 
@@ -55,6 +55,11 @@ def held_out_key(key: Array) -> Array:
 def probe_key(key: Array) -> Array:
     """Returns the key of the signs of a Monte Carlo divergence, from the key of the image."""
     return jax.random.fold_in(key, _PROBE)
+
+
+def folds_key(key: Array) -> Array:
+    """Returns the key of the folds of a cross-validation, from the key of the image."""
+    return jax.random.fold_in(key, _FOLDS)
 
 
 def sampler_key(key: Array) -> Array:

@@ -40,7 +40,7 @@ LEVELS = (
     ),
     ("nets", "fit", "schedules"),
     ("sgld", "stopping"),
-    ("tasks",),
+    ("tasks", "ensemble"),
     ("engine",),
     ("notebook", "report"),
     ("batch",),

@@ -163,7 +163,7 @@ class ActiveNetwork:
         case, index = self.case, self.index
         height, width, _ = case.shape
         estimate = slots.estimate(index)[:height, :width]
-        curve, moments = self._curve(), slots.moments(index)
+        curve, moments, kept = self._curve(), slots.moments(index), slots.kept(index)
         traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
         image, notes = restore_known_values(case, estimate)
         return Result(
@@ -183,6 +183,7 @@ class ActiveNetwork:
                 rule: (int(step[index]), bool(has_fired[index]))
                 for rule, (step, has_fired) in status.stops.items()
             },
+            kept=None if kept is None else kept[:, :height, :width],
             held_out=_crop_held_out(slots.held_out(index), case),
             posterior=None if moments is None else _posterior(moments, traces, case.shape, slots),
             network_index=case.network_index,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from dip_jax.base import Algorithm, Case, Stopper
+from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.errors import InputError
 from dip_jax.fields import shorten
 from dip_jax.losses import Likelihood
@@ -30,6 +31,9 @@ class Estimator:
     """Maximum number of steps."""
     num_networks: int = 1
     """Networks of each image: chains of a sampler, or seeds of a fit, whose estimates are averaged."""
+    ensemble: Ensemble | None = None
+    """How the networks of an image share its measurement and are combined, with the rule `stopping.keep`; None for
+    networks that stop by themselves and are averaged."""
     sides_per_octave: int = 0
     """Canvas sides per octave, to which the sides of images with a pixelwise operator are rounded up so that images
     of similar sizes share a program; 0 turns rounding off."""

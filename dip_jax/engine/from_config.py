@@ -18,6 +18,7 @@ from dip_jax.config import (
     to_json,
 )
 from dip_jax.engine.estimator import Estimator
+from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.fields import require_choice
 from dip_jax.fit import Average, ExtraArgs, Guard, build_fit
 from dip_jax.nets import ConfiguredNet
@@ -29,6 +30,7 @@ from dip_jax.stopping.discrepancy import discrepancy
 from dip_jax.stopping.emv import emv
 from dip_jax.stopping.fixed import fixed
 from dip_jax.stopping.held_out import held_out, hold_out_from_sampler
+from dip_jax.stopping.keep import keep
 from dip_jax.stopping.sure import sure
 from dip_jax.stopping.wmv import wmv
 from dip_jax.tasks.noise_level import resolve_noise
@@ -50,13 +52,14 @@ def estimator_from_config(config: Config) -> Estimator:
     stopper = (
         hold_out_from_sampler(config.sgld.held_out_fraction)
         if samples
-        else stopper_from_config(config.stop, algorithm)
+        else stopper_from_config(config.stop, algorithm, config.fit.num_steps)
     )
     return Estimator(
         algorithm,
         stopper,
         num_steps=config.fit.num_steps,
         num_networks=config.num_networks,
+        ensemble=ensemble_from_config(config),
         sides_per_octave=config.net.sides_per_octave,
         comparison=_comparison(config) if samples and config.sgld.point_estimate else None,
         low_memory=_low_memory(config),
@@ -180,7 +183,7 @@ def code_from_config(config: FitConfig) -> CodeBuilder:
     """Returns the code of a config.
 
     Args:
-      config: The settings `code`, `code_scale` and `fourier_std`.
+      config: The settings `code`, `code_scale`, `guide_scale` and `fourier_std`.
     """
     builders: dict[str, Callable[[], CodeBuilder]] = {
         "uniform": lambda: codes.uniform(config.code_scale),
@@ -188,6 +191,7 @@ def code_from_config(config: FitConfig) -> CodeBuilder:
         "meshgrid": codes.meshgrid,
         "fourier": lambda: codes.fourier(config.fourier_std),
         "image": codes.image,
+        "guided": lambda: codes.guided(config.code_scale, guide_scale=config.guide_scale),
     }
     return builders[config.code]()
 
@@ -272,12 +276,31 @@ def _preconditioner(config: SgldConfig, num_steps: int) -> preconditioners.Preco
     )
 
 
-def stopper_from_config(config: StopConfig, algorithm: Algorithm) -> Stopper:
+def ensemble_from_config(config: Config) -> Ensemble | None:
+    """Returns how the networks of an image are combined; None if they stop by themselves.
+
+    Args:
+      config: The settings.
+    """
+    if config.fit.method != "fit" or config.stop.rule != "cross_validation":
+        return None
+    return Ensemble(
+        config.fit.num_seeds,
+        config.stop.keep_every,
+        is_guided=config.fit.code == "guided",
+        is_filtered=config.fit.filter == "nonlocal",
+    )
+
+
+def stopper_from_config(
+    config: StopConfig, algorithm: Algorithm, num_steps: int = FitConfig().num_steps
+) -> Stopper:
     """Returns the stopping rule of a config.
 
     Args:
       config: The rule and its settings.
       algorithm: The fit.
+      num_steps: Maximum number of steps.
 
     Raises:
       InputError: If the rule is unknown.
@@ -297,7 +320,9 @@ def stopper_from_config(config: StopConfig, algorithm: Algorithm) -> Stopper:
             algorithm, epsilon=config.sure_epsilon, window=window, patience=patience
         ),
     }
-    require_choice("stopping rule", config.rule, (*rules, "all"))
+    if config.rule == "cross_validation":
+        return keep(config.keep_every, num_steps)
+    require_choice("stopping rule", config.rule, (*rules, "cross_validation", "all"))
     if config.rule == "all":
         return compare_rules(
             {name: build() for name, build in rules.items()}, returned=StopConfig().rule

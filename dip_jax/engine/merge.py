@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dip_jax.base import Case, Posterior, Result, Status
+from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
 from dip_jax.tasks.cases import restore_known_values
 
@@ -13,16 +14,17 @@ from dip_jax.tasks.cases import restore_known_values
 _STATUS_ORDER = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
 
 
-def merge(case: Case, results: Sequence[Result]) -> Result:
+def merge(case: Case, results: Sequence[Result], ensemble: Ensemble | None = None) -> Result:
     """Returns the result of several networks of one image.
 
     For chains, the estimate is the mean of all samples, and their variance is the sum of the variance within and
-    between chains. For seeds, it is the mean of the estimates without outliers. Diverged networks are left out
-    unless all diverged, and interrupted ones if others have finished.
+    between chains. For seeds, it is the mean of the estimates without outliers, or the combination of an
+    ensemble. Diverged networks are left out unless all diverged, and interrupted ones if others have finished.
 
     Args:
       case: The case of the image.
       results: A result for each network; at least one.
+      ensemble: How networks that are stopped together are combined; None for networks that stop by themselves.
 
     Returns:
       The merged result; the first failed one if a network failed.
@@ -32,22 +34,32 @@ def merge(case: Case, results: Sequence[Result]) -> Result:
         if result.error is not None:
             return result
     selection = _select(results)
-    pool = _pool_seeds if results[0].posterior is None else _pool_chains
-    posterior, estimate, pool_notes = pool(selection.results)
+    combination = None if ensemble is None else ensemble.combine(case, selection.results)
+    stop_step = round(float(np.median([result.stop_step for result in selection.results])))
+    if combination is not None:
+        posterior = pool_seeds(combination.members, combination.members)
+        estimate, stop_step, pool_notes = (
+            combination.image,
+            combination.stop_step,
+            combination.notes,
+        )
+    else:
+        pool = _pool_seeds if results[0].posterior is None else _pool_chains
+        posterior, estimate, pool_notes = pool(selection.results)
     image, notes = restore_known_values(case, estimate)
     statuses = [result.status for result in selection.results]
     status = next(s for s in _STATUS_ORDER if s in statuses)
-    stop_steps = [result.stop_step for result in selection.results]
     return selection.results[0]._replace(
         status=status if selection.is_complete else Status.INTERRUPTED,
         image=image,
         raw=estimate,
         num_steps=max(result.num_steps for result in results),
-        stop_step=round(float(np.median(stop_steps))),
+        stop_step=stop_step,
         num_rollbacks=sum(result.num_rollbacks for result in results),
         seconds=sum(result.seconds for result in results),
         notes=(*notes, *selection.notes, *pool_notes),
         posterior=posterior,
+        kept=None,
         network_curves=tuple(result.curve for result in results),
         networks=tuple(network for result in results for network in result.networks),
     )
@@ -78,19 +90,19 @@ def _select(results: Sequence[Result]) -> _Selection:
     return _Selection(finished, False, notes)
 
 
-def _pool_chains(results: Sequence[Result]) -> tuple[Posterior, np.ndarray, list[str]]:
+def _pool_chains(results: Sequence[Result]) -> tuple[Posterior, np.ndarray, tuple[str, ...]]:
     posterior = pool_chains([r.posterior for r in results if r.posterior is not None])
     if posterior.num_samples:
-        return posterior, posterior.mean, []
-    return posterior, np.mean([result.raw for result in results], axis=0), []
+        return posterior, posterior.mean, ()
+    return posterior, np.mean([result.raw for result in results], axis=0), ()
 
 
-def _pool_seeds(results: Sequence[Result]) -> tuple[Posterior, np.ndarray, list[str]]:
+def _pool_seeds(results: Sequence[Result]) -> tuple[Posterior, np.ndarray, tuple[str, ...]]:
     estimates = np.stack([result.raw for result in results])
     excluded = outliers(estimates)
-    notes = [
+    notes = tuple(
         f"network {results[i].network_index + 1} differs from the others and is left out of the mean"
         for i in excluded
-    ]
+    )
     posterior = pool_seeds(np.delete(estimates, excluded, axis=0), estimates)
     return posterior, posterior.mean, notes

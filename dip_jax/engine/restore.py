@@ -4,6 +4,7 @@ The chains of a sampler and the seeds of a fit are independent networks of one i
 Their results are merged when all have finished. The first of them is the network that the image would have alone.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
@@ -133,12 +134,17 @@ def _restore_merged(
     max_cases: int | None,
 ) -> Iterator[Result]:
     """Restores each image with several networks and yields their merged results."""
-    number = estimator.num_networks
+    number, ensemble = estimator.num_networks, estimator.ensemble
+    if ensemble is not None:
+        ensemble = dataclasses.replace(ensemble, seed=run.seed)
     in_progress: dict[str, Case] = {}
 
     def networks() -> Iterator[Case]:
         for case in cases:
             in_progress[case.name] = case
+            if ensemble is not None:
+                yield from ensemble.members(case)
+                continue
             for index in range(number):
                 yield case._replace(network_index=index)
 
@@ -155,7 +161,7 @@ def _restore_merged(
         results.append(result)
         if len(results) == number:
             case = in_progress.pop(result.name)
-            merged = merge(case, finished.pop(result.name))
+            merged = merge(case, finished.pop(result.name), ensemble)
             if (
                 estimator.comparison is not None
                 and merged.status == Status.DONE
@@ -164,7 +170,7 @@ def _restore_merged(
                 merged = _with_point_estimate(merged, case, estimator.comparison, run, hooks)
             yield merged
     for name, results in finished.items():  # the run ended before their other networks had started
-        merged = merge(in_progress.pop(name), results)
+        merged = merge(in_progress.pop(name), results, ensemble)
         yield merged._replace(status=Status.INTERRUPTED)
 
 

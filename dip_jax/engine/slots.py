@@ -35,6 +35,7 @@ from dip_jax.keys import image_key
 from dip_jax.posterior.moments import Moments
 from dip_jax.sgld import SgldState
 from dip_jax.stopping.held_out import SamplerHoldOutState
+from dip_jax.stopping.keep import KeepState
 
 
 def slots_per_device(run: RunConfig, max_cases: int | None, num_devices: int) -> int:
@@ -246,6 +247,11 @@ class Slots:
         if not isinstance(stop, SamplerHoldOutState) or stop.held_out is None:
             return None
         return self._to_host(index, stop.held_out) > 0
+
+    def kept(self, index: int) -> np.ndarray | None:
+        """Returns the kept estimates of a slot, `[T, H, W, C]` on its canvas; None if its rule keeps none."""
+        stop = self._slots.stop
+        return self._to_host(index, stop.kept) if isinstance(stop, KeepState) else None
 
     def save(self, index: int) -> Slot:
         """Returns the whole state of a slot as NumPy arrays."""

@@ -13,6 +13,7 @@ from dip_jax.stopping.discrepancy import discrepancy
 from dip_jax.stopping.emv import emv
 from dip_jax.stopping.fixed import fixed, view_all
 from dip_jax.stopping.held_out import held_out, hold_out_from_sampler
+from dip_jax.stopping.keep import keep
 from dip_jax.stopping.minimum import stop_at_minimum
 from dip_jax.stopping.sure import sure
 from dip_jax.stopping.wmv import wmv
@@ -24,6 +25,7 @@ __all__ = [
     "fixed",
     "held_out",
     "hold_out_from_sampler",
+    "keep",
     "stop_at_minimum",
     "stop_when",
     "sure",

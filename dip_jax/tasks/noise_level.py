@@ -110,7 +110,9 @@ def resolve_noise(case: Case, config: Config) -> Case:
         return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
     if config.stop.rule in ("discrepancy", "sure", "all"):
         return _for_stopping_rule(case, config)
-    return case
+    uses_patches = config.fit.filter == "nonlocal" or config.fit.code == "guided"
+    is_gaussian = config.task.noise == "gaussian" and config.fit.likelihood == "gaussian"
+    return with_noise_std(case) if uses_patches and is_gaussian else case
 
 
 def require_noise_std(case: Case) -> Case:

@@ -38,6 +38,10 @@ def check_settings(config: Config) -> None:
         )
     if task.measurement != "array":
         return
+    if config.fit.method == "fit" and config.stop.rule == "cross_validation":
+        raise InputError(
+            f"stop.rule=cross_validation expects a measurement of pixels, got task {task.name}; use another rule."
+        )
     if settings.saturation is not None:
         raise InputError(f"task.saturation expects a measurement of pixels, got task {task.name}.")
     if settings.noise == "salt_and_pepper":

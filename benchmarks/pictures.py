@@ -1,0 +1,69 @@
+"""The twelve clean color images of the denoising protocol, in two disjoint halves.
+
+Settings are chosen on `development`. `test` is looked at once per decision. All images come with scikit-image,
+scikit-learn or Matplotlib, so the protocol needs no download.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import cbook
+from skimage import data, io
+from sklearn.datasets import load_sample_image
+
+
+class Picture(NamedTuple):
+    """A clean image, and the corner of its crop."""
+
+    read: Callable[[], np.ndarray]
+    top: int
+    left: int
+
+
+def _hopper() -> np.ndarray:
+    return io.imread(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+def _motorcycle() -> np.ndarray:
+    return data.stereo_motorcycle()[0]
+
+
+HALVES: dict[str, dict[str, Picture]] = {
+    "development": {
+        "astronaut": Picture(data.astronaut, 10, 130),
+        "chelsea": Picture(data.chelsea, 22, 130),
+        "coffee": Picture(data.coffee, 90, 180),
+        "rocket": Picture(data.rocket, 100, 220),
+        "motorcycle": Picture(_motorcycle, 150, 250),
+        "garage": Picture(_motorcycle, 0, 380),
+    },
+    "test": {
+        "ihc": Picture(data.immunohistochemistry, 0, 0),
+        "retina": Picture(data.retina, 300, 150),
+        "hubble": Picture(data.hubble_deep_field, 400, 0),
+        "china": Picture(lambda: load_sample_image("china.jpg"), 80, 80),
+        "flower": Picture(lambda: load_sample_image("flower.jpg"), 80, 180),
+        "hopper": Picture(_hopper, 100, 100),
+    },
+}
+
+
+def clean_crop(picture: Picture, side: int) -> np.ndarray:
+    """Returns a crop `[side, side, 3]` in [0, 1].
+
+    The crop has twice the side and is halved, which removes the traces of JPEG, if the image is large enough. Its
+    corner moves if the crop would not fit.
+
+    Args:
+      picture: The picture.
+      side: Height and width.
+    """
+    pixels = np.asarray(picture.read(), np.float32)[..., :3] / 255
+    factor = 2 if min(pixels.shape[:2]) >= 2 * side else 1
+    top, left = (
+        max(0, min(first, n - factor * side))
+        for first, n in zip((picture.top, picture.left), pixels.shape[:2], strict=True)
+    )
+    crop = pixels[top : top + factor * side, left : left + factor * side]
+    return crop.reshape(side, factor, side, factor, 3).mean(axis=(1, 3))

@@ -1,0 +1,11 @@
+from .cross_validation import best_steps as best_steps
+from .cross_validation import select_steps as select_steps
+from .ensemble import Combination as Combination
+from .ensemble import Ensemble as Ensemble
+from .folds import draw_folds as draw_folds
+from .folds import hide_fold as hide_fold
+from .guide import fill as fill
+from .guide import guide_image as guide_image
+from .similar_patches import channel_basis as channel_basis
+from .similar_patches import filter_with_pilot as filter_with_pilot
+from .similar_patches import nonlocal_ridge as nonlocal_ridge

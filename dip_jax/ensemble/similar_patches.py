@@ -1,0 +1,243 @@
+"""Denoising by linear combinations of similar patches (NL-Ridge), a closed-form estimate.
+
+Each reference patch is joined by the K patches of its window that resemble it most. The rows of Y,
+`[K, n]`, are these patches with their n pixels, and the estimate of each is a combination of all,
+
+    X = T Y,   T = argmin E |T Y - X_clean|^2,
+
+which has a closed form in both stages. Unbiased risk, with s the noise level:
+
+    T = I - n s^2 (Y Y')^-1,
+
+and, with a pilot estimate whose patches are the rows of P and which stands for the clean image,
+
+    T = P P' (P P' + e n s^2 I)^-1.
+
+Patches overlap; the estimate of a pixel is the mean over all patches with the weights 1 / |t|^2, t
+the row of T that made the patch, because |t|^2 is the share of noise that is left.
+
+References:
+  Herbreteau and Kervrann, Towards a Unified View of Unsupervised Non-Local Methods for Image Denoising:
+    the NL-Ridge Approach, 2022, sections 3 and 4.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from dip_jax.base import Array
+from dip_jax.errors import InputError
+
+_WINDOW = 12
+"""Largest distance of a similar patch from its reference in rows and in columns."""
+_STRIDE = 4
+"""Distance of neighboring reference patches."""
+
+
+class PatchGroups(NamedTuple):
+    """Size and number of similar patches."""
+
+    patch: int
+    """Height and width of a patch."""
+    number: int
+    """Number K of similar patches."""
+
+
+# Stronger noise needs larger patches to find similar ones, and more of them: up to these noise levels, the groups of
+# the first and of the second stage (Herbreteau and Kervrann, table 1).
+_STAGES = (
+    (20 / 255, PatchGroups(7, 18), PatchGroups(7, 55)),
+    (35 / 255, PatchGroups(9, 18), PatchGroups(9, 90)),
+    (np.inf, PatchGroups(11, 20), PatchGroups(11, 120)),
+)
+_WITH_PILOT = PatchGroups(patch=6, number=32)
+
+_MIN_SIDE = 24
+"""The corner of a smaller image would have fewer patches in its window than a group needs."""
+
+_PILOT_SHRINKAGE = 0.6
+"""e; below 1, because a pilot lacks some of the energy of the clean image, which a full n s^2 would take for noise."""
+
+
+def nonlocal_ridge(noisy: np.ndarray, noise_std: float) -> np.ndarray:
+    """Denoises an image by its similar patches: both stages of NL-Ridge.
+
+    Args:
+      noisy: `[H, W, C]`, with H and W at least 24; white noise.
+      noise_std: Standard deviation of the noise, in the units of the image.
+
+    Returns:
+      `[H, W, C]` float32.
+
+    Raises:
+      InputError: If the noise level is not positive, or the image is smaller than a patch.
+
+    Example:
+      >>> import numpy as np
+      >>> clean = np.tile(np.linspace(0, 1, 32)[:, None, None], (1, 32, 1))
+      >>> noisy = clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape)
+      >>> error = nonlocal_ridge(noisy, 0.1) - clean
+      >>> bool(error.std() < 0.04)
+      True
+    """
+    _check(noisy, noise_std)
+    basis = channel_basis(noisy.shape[-1])
+    y = jnp.asarray(noisy @ basis.T, jnp.float32)
+    # Noise hides which patches are similar; the mean of the channels has the best signal.
+    one, two = next((one, two) for level, one, two in _STAGES if noise_std <= level)
+    first = _filter(y, y, y[..., :1], noise_std**2, groups=one, has_pilot=False)
+    second = _filter(y, first, first[..., :1], noise_std**2, groups=two, has_pilot=True)
+    return np.asarray(second) @ basis.astype(np.float32)
+
+
+def filter_with_pilot(noisy: np.ndarray, pilot: np.ndarray, noise_std: float) -> np.ndarray:
+    """Denoises an image by its similar patches, as a pilot estimate shows them.
+
+    Args:
+      noisy: `[H, W, C]`; white noise.
+      pilot: An estimate of the clean image, same shape.
+      noise_std: Standard deviation of the noise, in the units of the image.
+
+    Returns:
+      `[H, W, C]` float32.
+
+    Raises:
+      InputError: If the noise level is not positive, or the image is smaller than a patch.
+    """
+    _check(noisy, noise_std)
+    basis = channel_basis(noisy.shape[-1])
+    y, p = (jnp.asarray(image @ basis.T, jnp.float32) for image in (noisy, pilot))
+    variance = _PILOT_SHRINKAGE * noise_std**2
+    estimate = _filter(y, p, p, variance, groups=_WITH_PILOT, has_pilot=True)
+    return np.asarray(estimate) @ basis.astype(np.float32)
+
+
+def channel_basis(channels: int) -> np.ndarray:
+    """Returns the orthonormal basis `[C, C]` in which the channels are denoised: the cosines of DCT-II.
+
+    The first row is the mean of all channels. For red, green and blue, the others are red - blue and
+    red - 2 green + blue. The basis keeps white noise white.
+
+    Args:
+      channels: Number C of channels.
+
+    Example:
+      >>> (channel_basis(3) * np.sqrt([[3], [2], [6]])).round(3).tolist()
+      [[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]
+    """
+    rows, columns = np.mgrid[0:channels, 0:channels]
+    cosines = np.cos(np.pi * (2 * columns + 1) * rows / (2 * channels))
+    basis = cosines / np.linalg.norm(cosines, axis=1, keepdims=True)
+    return np.where(np.abs(basis) < 1e-12, 0.0, basis)
+
+
+def _check(noisy: np.ndarray, noise_std: float) -> None:
+    if not noise_std > 0:
+        raise InputError(f"noise_std must be above 0, got {noise_std}; state or estimate it.")
+    least = _MIN_SIDE
+    if noisy.ndim != 3 or min(noisy.shape[:2]) < least:
+        raise InputError(
+            f"Expected an image [H, W, C] of at least {least} x {least}, got the shape {noisy.shape}."
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("groups", "has_pilot"))
+def _filter(
+    y: Array, pilot: Array, guide: Array, variance: Array, *, groups: PatchGroups, has_pilot: bool
+) -> Array:
+    """Denoises all channels; `guide` decides which patches are similar."""
+    size = groups.patch
+    height, width, _ = y.shape
+    rows, columns = (jnp.asarray(_starts(side, size)) for side in (height, width))
+    padded = jnp.pad(guide, [(_WINDOW, _WINDOW), (_WINDOW, _WINDOW), (0, 0)])
+
+    def denoise_row(sums: tuple[Array, Array], row: Array) -> tuple[tuple[Array, Array], None]:
+        """Adds the patches of one row of references to the sums."""
+        distances = _distances(padded, row, columns, size, (height, width))
+        _, nearest = lax.top_k(-distances, groups.number)  # [R, K]
+        down, right = jnp.divmod(nearest, 2 * _WINDOW + 1)
+        pixels = _pixels(row + down - _WINDOW, columns[:, None] + right - _WINDOW, size)
+
+        def cut(image: Array) -> Array:
+            return jnp.moveaxis(image[pixels], -1, 1)  # [R, C, K, n]
+
+        noisy = cut(y)
+        if has_pilot:
+            weights = _pilot_weights(cut(pilot), variance)
+        else:
+            weights = _unbiased_weights(noisy, variance)
+        estimates = jnp.matmul(weights, noisy, precision="highest")
+        shares = 1 / jnp.maximum(jnp.sum(weights**2, -1, keepdims=True), 1 / groups.number)
+
+        def add(total: Array, values: Array) -> Array:
+            return total.at[pixels].add(jnp.moveaxis(values, 1, -1))
+
+        total, count = sums
+        count = add(count, jnp.broadcast_to(shares, estimates.shape))
+        return (add(total, shares * estimates), count), None
+
+    zeros = jnp.zeros_like(y)
+    (total, count), _ = lax.scan(denoise_row, (zeros, zeros), rows)
+    return total / count
+
+
+def _pixels(top: Array, left: Array, size: int) -> tuple[Array, Array]:
+    """Rows and columns of the pixels of patches with corners `[R, K]`, each `[R, K, n]`."""
+    down, right = (jnp.asarray(index.ravel()) for index in np.mgrid[0:size, 0:size])
+    return top[..., None] + down[None, None], left[..., None] + right[None, None]
+
+
+def _starts(side: int, size: int) -> np.ndarray:
+    """First rows, or columns, of the reference patches; the last patch ends at the border."""
+    return np.unique([*range(0, side - size, _STRIDE), side - size])
+
+
+def _distances(
+    padded: Array, row: Array, columns: Array, size: int, shape: tuple[int, int]
+) -> Array:
+    """Squared distances of the patches in the window of each reference of a row, `[R, shifts]`.
+
+    Shifts are in the order of the rows of the window. A patch that leaves the image is infinitely far.
+    """
+    height, width = shape
+    shifts = jnp.arange(-_WINDOW, _WINDOW + 1)
+    strip = lax.dynamic_slice_in_dim(padded, row, 2 * _WINDOW + size)
+    reference = strip[_WINDOW : _WINDOW + size, _WINDOW : _WINDOW + width]
+
+    def of_shift(down: Array, right: Array) -> Array:
+        start = (down + _WINDOW, right + _WINDOW, 0)
+        other = lax.dynamic_slice(strip, start, reference.shape)
+        squares = jnp.sum((reference - other) ** 2, (0, 2))
+        sums = functools.reduce(jnp.add, (squares[i : width - size + 1 + i] for i in range(size)))
+        inside = (row + down >= 0) & (row + down <= height - size)
+        inside &= (columns + right >= 0) & (columns + right <= width - size)
+        # The reference itself always belongs to the group, even if others are equal to it.
+        distance = jnp.where((down == 0) & (right == 0), -1.0, sums[columns])
+        return jnp.where(inside, distance, jnp.inf)
+
+    downs, rights = jnp.meshgrid(shifts, shifts, indexing="ij")
+    return jax.vmap(of_shift, out_axes=1)(downs.ravel(), rights.ravel())
+
+
+def _unbiased_weights(noisy: Array, variance: Array) -> Array:
+    """T of the first stage for groups `[..., K, n]`."""
+    number, pixels = noisy.shape[-2:]
+    moments = jnp.matmul(noisy, jnp.swapaxes(noisy, -1, -2), precision="highest")
+    identity = jnp.broadcast_to(jnp.eye(number), moments.shape)
+    # Weak noise makes the moments of flat patches singular in float32.
+    floor = 1e-6 * jnp.trace(moments, axis1=-2, axis2=-1)[..., None, None] + 1e-12
+    return identity - pixels * variance * jnp.linalg.inv(moments + floor * identity)
+
+
+def _pilot_weights(pilot: Array, variance: Array) -> Array:
+    """T of the second stage for groups `[..., K, n]`."""
+    number, pixels = pilot.shape[-2:]
+    moments = jnp.matmul(pilot, jnp.swapaxes(pilot, -1, -2), precision="highest")
+    identity = jnp.broadcast_to(jnp.eye(number), moments.shape)
+    regularized = moments + (pixels * variance + 1e-12) * identity
+    # The two matrices commute, so the order of the product does not matter.
+    return jnp.linalg.solve(regularized, moments)

@@ -1,0 +1,193 @@
+"""Networks of an image that share its pixels by folds and are combined, in the engine."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dip_jax.base import Case, Problem, Status
+from dip_jax.engine.checkpoint import CheckpointStore
+from dip_jax.engine.restore import restore, restore_many
+from dip_jax.ensemble.cross_validation import best_steps, select_steps
+from dip_jax.ensemble.ensemble import Ensemble
+from dip_jax.ensemble.similar_patches import filter_with_pilot
+from dip_jax.errors import InputError
+from dip_jax.operators import Blur, Identity, Mask
+from dip_jax.presets import build_config
+from tests.conftest import smooth_image
+from tests.engine.cases import assert_same_result, simulate, stop_after
+from tests.engine.test_merge import build_result
+
+ENSEMBLE = (
+    "net.channels_down=4",
+    "net.channels_up=4",
+    "net.channels_skip=2",
+    "net.input_depth=4",
+    "fit.num_steps=12",
+    "run.chunk=5",
+    "fit.num_seeds=3",
+    "stop.rule=cross_validation",
+    "stop.keep_every=4",
+    "fit.code=guided",
+    "fit.filter=nonlocal",
+)
+CONFIG = build_config(overrides=list(ENSEMBLE))
+
+
+def noisy_case(name="a"):
+    return simulate(smooth_image(), CONFIG, name)
+
+
+@pytest.fixture(scope="module")
+def result():
+    (found,) = restore([noisy_case()], CONFIG)
+    return found
+
+
+def test_the_folds_are_disjoint_and_together_are_all_known_pixels():
+    mask = (np.random.default_rng(0).random((40, 36, 1)) > 0.3).astype(np.float32)
+    measurement = jnp.asarray(smooth_image() * mask)
+    problem = Problem(Mask(jnp.asarray(mask)), measurement, noise_std=0.1)
+    members = list(Ensemble(5, every=1).members(Case("a", problem, (40, 36, 3))))
+    assert [member.network_index for member in members] == list(range(5))
+    hidden = np.stack([np.asarray(member.problem.weights) == 0 for member in members])
+    known = np.broadcast_to(mask > 0, hidden.shape[1:])
+    assert (hidden.sum(axis=0)[known] == 1).all()
+    shares = hidden[:, known].mean(axis=1)
+    assert (abs(shares - 0.2) < 0.02).all()
+
+
+def test_a_guide_depends_only_on_the_pixels_that_its_network_sees():
+    case = noisy_case()
+    ensemble = Ensemble(4, every=1, is_guided=True)
+    for member in ensemble.members(case):
+        hidden = np.asarray(member.problem.weights) == 0
+        y = np.where(hidden, 0.9, np.asarray(case.problem.measurement))
+        changed = case._replace(problem=case.problem._replace(measurement=jnp.asarray(y)))
+        again = list(ensemble.members(changed))[member.network_index]
+        np.testing.assert_array_equal(member.problem.code_image, again.problem.code_image)
+
+
+def test_there_is_no_guide_without_pixels_of_the_image():
+    case = noisy_case()
+    blurred = case.problem._replace(operator=Blur(jnp.full((3, 3), 1 / 9)))
+    for problem in (blurred, case.problem._replace(peak=50.0)):
+        members = Ensemble(2, every=1, is_guided=True).members(case._replace(problem=problem))
+        assert all(member.problem.code_image is None for member in members)
+
+
+def test_the_result_is_the_filtered_mean_at_the_best_steps(result):
+    case = noisy_case()
+    kept = np.stack([network.slot.stop.kept for network in result.networks], axis=1)
+    kept = kept[:, :, :40, :36]
+    hidden = [np.asarray(m.problem.weights) == 0 for m in Ensemble(3, every=4).members(case)]
+    folds = np.stack(hidden).argmax(axis=0)[..., 0]
+    y = np.asarray(case.problem.measurement)
+    steps = best_steps(kept, y, folds, np.ones((40, 36), bool))
+    mean = select_steps(kept, steps.indices).mean(axis=0)
+    np.testing.assert_allclose(result.posterior.mean, mean, atol=1e-6)
+    expected = filter_with_pilot(y, mean, float(case.problem.noise_std))
+    np.testing.assert_allclose(result.image, expected, atol=1e-5)
+    assert result.stop_step == 4 * (steps.indices[0] + 1) - 1
+    assert result.kept is None
+    assert result.status == Status.DONE
+    assert any("all networks were stopped at step" in note for note in result.notes)
+
+
+def test_an_ensemble_resumes_to_the_same_bits(result, tmp_path):
+    store = CheckpointStore(tmp_path, every_minutes=0, keep=2)
+    (partial,) = restore_many([noisy_case()], CONFIG, store=store, **stop_after(4))
+    assert partial.status == Status.INTERRUPTED
+    (resumed,) = restore_many([noisy_case()], CONFIG, store=store)
+    assert_same_result(resumed, result)
+
+
+def test_slots_and_other_images_do_not_change_the_result(result):
+    config = build_config(overrides=[*ENSEMBLE, "run.slots=2"])
+    found = {r.name: r for r in restore_many([noisy_case("b"), noisy_case()], config)}
+    assert_same_result(found["a"], result)
+    assert np.abs(found["a"].image - found["b"].image).max() > 0.01
+
+
+def test_an_interrupted_ensemble_returns_an_image():
+    for num_chunks in (1, 4):
+        (partial,) = restore_many([noisy_case()], CONFIG, **stop_after(num_chunks))
+        assert partial.status == Status.INTERRUPTED
+        assert partial.image.shape == (40, 36, 3)
+        assert np.isfinite(partial.image).all()
+
+
+COLOR = np.broadcast_to(np.float32([0.5, 0.4, 0.6]), (8, 6, 3))
+
+
+def with_errors(*errors):
+    """Estimates `[T, H, W, C]` of `COLOR` with these errors in all channels of the basis."""
+    return np.stack([COLOR + np.float32([e, -e / 2, e / 3]) for e in errors])
+
+
+def combined(kept, *, indices=(0, 1, 2)):
+    """Combines networks with the given kept estimates, three steps apart."""
+    results = [
+        build_result(estimates[-1], index, kept=estimates, num_steps=3 * len(estimates))
+        for index, estimates in zip(indices, kept, strict=True)
+    ]
+    case = Case("a", Problem(Identity(), jnp.asarray(COLOR), noise_std=np.nan), (8, 6, 3))
+    return Ensemble(3, every=3, is_filtered=True).combine(case, results)
+
+
+def test_without_a_noise_level_the_mean_is_not_filtered():
+    found = combined([with_errors(0.4, 0.05, -0.4)] * 3)
+    np.testing.assert_allclose(found.image, with_errors(0.05)[0], atol=1e-6)
+    assert found.stop_step == 5
+    assert found.notes == ("all networks were stopped at step 6",)
+
+
+def test_a_network_that_is_left_out_leaves_its_fold_unjudged():
+    found = combined([with_errors(0.4, 0.05)] * 2, indices=(0, 2))
+    np.testing.assert_allclose(found.image, with_errors(0.05)[0], atol=1e-6)
+    assert found.members.shape == (2, 8, 6, 3)
+
+
+def test_networks_of_different_lengths_are_compared_at_common_steps():
+    long = with_errors(0.3, 0.2, 0.0)
+    found = combined([long, long[:2], long])
+    np.testing.assert_allclose(found.image, long[1], atol=1e-6)
+
+
+def test_networks_without_kept_estimates_are_not_combined():
+    results = [build_result(np.zeros((8, 6, 3)), index) for index in range(3)]
+    case = noisy_case()
+    assert Ensemble(3, every=3).combine(case, results) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("fit.num_seeds=1",), "at least two networks"),
+        (("stop.keep_every=13",), "keep_every expects at most fit.num_steps=12"),
+        (("stop.rule=held_out",), "fit.code=guided expects networks that are stopped together"),
+        (("stop.rule=fixed", "fit.code=uniform"), "fit.filter=nonlocal expects networks"),
+        (("fit.method=sgld", "fit.code=uniform"), "fit.filter=nonlocal expects networks"),
+    ],
+)
+def test_settings_that_contradict_an_ensemble_are_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        build_config(overrides=[*ENSEMBLE, *overrides])
+
+
+def test_a_measurement_without_pixels_is_refused():
+    sinogram = np.zeros((30, 60, 1), np.float32)
+    config = build_config("ct", overrides=["stop.rule=cross_validation", "fit.num_seeds=2"])
+    case = Case("a", Problem(Identity(), jnp.asarray(sinogram), noise_std=0.1), (40, 40, 1))
+    with pytest.raises(InputError, match="expects a measurement of pixels, got task ct"):
+        restore([case], config)
+
+
+def test_the_folds_of_an_image_depend_on_the_seed_and_its_name():
+    def hidden(seed, name):
+        (first, *_) = Ensemble(4, every=1, seed=seed).members(noisy_case(name))
+        return np.asarray(first.problem.weights) == 0
+
+    base = hidden(0, "a")
+    np.testing.assert_array_equal(base, hidden(0, "a"))
+    assert (base != hidden(1, "a")).any()
+    assert (base != hidden(0, "b")).any()

@@ -1,0 +1,40 @@
+"""A guide knows nothing of the pixels that its network does not see."""
+
+import numpy as np
+import pytest
+
+from dip_jax.ensemble.guide import fill, guide_image
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.05])
+def test_hidden_pixels_do_not_affect_the_guide(image, noise_std):
+    random = np.random.default_rng(0)
+    is_visible = random.random(image.shape[:2]) > 0.25
+    other = random.random(image.shape).astype(np.float32)
+    changed = np.where(is_visible[..., None], image, other)
+    first, second = (guide_image(y, is_visible, noise_std) for y in (image, changed))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_guide_denoises_the_visible_pixels(image):
+    noisy = image + 0.1 * np.random.default_rng(1).standard_normal(image.shape)
+    is_visible = np.random.default_rng(2).random(image.shape[:2]) > 0.1
+    error = guide_image(noisy, is_visible, 0.1) - image
+    assert error.std() < 0.07
+
+
+def test_known_pixels_stay_and_gaps_of_any_size_are_filled_between_the_values_around():
+    ramp = np.broadcast_to(np.linspace(0, 1, 30, dtype=np.float32)[:, None, None], (30, 30, 2))
+    is_known = np.ones((30, 30), bool)
+    is_known[8:20, 5:22] = False
+    filled = fill(ramp, is_known)
+    np.testing.assert_array_equal(filled[is_known], ramp[is_known])
+    gap = filled[8:20, 5:22]
+    assert (gap >= ramp[6].min()).all()
+    assert (gap <= ramp[21].max()).all()
+    # The fill starts at the border, so the upper half is nearer to the values above.
+    assert gap[0].mean() < gap[5].mean() < gap[-1].mean()
+
+
+def test_an_image_without_known_pixels_becomes_zero():
+    assert not fill(np.ones((4, 4, 1)), np.zeros((4, 4), bool)).any()
