@@ -379,8 +379,8 @@ class FitConfig(Section):
     perturbation: float = number(1 / 30, 0)
     """Standard deviation of the fresh normal noise on the code in each step."""
     filter: Literal["none", "nonlocal"] = "none"
-    """(with `stop.rule=cross_validation`) Final filter: `nonlocal` combines similar patches of the measurement, with the
-    mean of the networks as pilot; see `ensemble.similar_patches`."""
+    """Final filter of networks that are stopped together (`stop.rule=cross_validation`): `nonlocal` combines similar
+    patches of the measurement, with the mean of the networks as pilot; see `ensemble.similar_patches`."""
     average: Literal["original", "corrected", "none"] = "corrected"
     """Running average of the outputs: as in 2018 (it starts at the first output), bias-corrected,
     or the latest output alone."""

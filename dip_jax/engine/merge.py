@@ -14,7 +14,12 @@ from dip_jax.tasks.cases import restore_known_values
 _STATUS_ORDER = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
 
 
-def merge(case: Case, results: Sequence[Result], ensemble: Ensemble | None = None) -> Result:
+def merge(
+    case: Case,
+    results: Sequence[Result],
+    ensemble: Ensemble | None = None,
+    members: Sequence[Case] = (),
+) -> Result:
     """Returns the result of several networks of one image.
 
     For chains, the estimate is the mean of all samples, and their variance is the sum of the variance within and
@@ -25,6 +30,7 @@ def merge(case: Case, results: Sequence[Result], ensemble: Ensemble | None = Non
       case: The case of the image.
       results: A result for each network; at least one.
       ensemble: How networks that are stopped together are combined; None for networks that stop by themselves.
+      members: The cases of the networks of an ensemble, by their index.
 
     Returns:
       The merged result; the first failed one if a network failed.
@@ -34,7 +40,7 @@ def merge(case: Case, results: Sequence[Result], ensemble: Ensemble | None = Non
         if result.error is not None:
             return result
     selection = _select(results)
-    combination = None if ensemble is None else ensemble.combine(case, selection.results)
+    combination = None if ensemble is None else ensemble.combine(case, members, selection.results)
     stop_step = round(float(np.median([result.stop_step for result in selection.results])))
     if combination is not None:
         posterior = pool_seeds(combination.members, combination.members)

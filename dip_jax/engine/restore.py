@@ -137,16 +137,17 @@ def _restore_merged(
     number, ensemble = estimator.num_networks, estimator.ensemble
     if ensemble is not None:
         ensemble = dataclasses.replace(ensemble, seed=run.seed)
+    expand = _same_cases(number) if ensemble is None else ensemble.members
     in_progress: dict[str, Case] = {}
+    members: dict[str, list[Case]] = {}
 
     def networks() -> Iterator[Case]:
         for case in cases:
             in_progress[case.name] = case
-            if ensemble is not None:
-                yield from ensemble.members(case)
-                continue
-            for index in range(number):
-                yield case._replace(network_index=index)
+            of_case = members.setdefault(case.name, [])
+            for member in expand(case):
+                of_case.append(member)
+                yield member
 
     finished: dict[str, list[Result]] = {}
     for result in restore_each(
@@ -161,7 +162,7 @@ def _restore_merged(
         results.append(result)
         if len(results) == number:
             case = in_progress.pop(result.name)
-            merged = merge(case, finished.pop(result.name), ensemble)
+            merged = merge(case, finished.pop(result.name), ensemble, members.pop(result.name))
             if (
                 estimator.comparison is not None
                 and merged.status == Status.DONE
@@ -170,8 +171,13 @@ def _restore_merged(
                 merged = _with_point_estimate(merged, case, estimator.comparison, run, hooks)
             yield merged
     for name, results in finished.items():  # the run ended before their other networks had started
-        merged = merge(in_progress.pop(name), results, ensemble)
+        merged = merge(in_progress.pop(name), results, ensemble, members.pop(name))
         yield merged._replace(status=Status.INTERRUPTED)
+
+
+def _same_cases(number: int) -> Callable[[Case], Iterator[Case]]:
+    """The cases of networks that all see the whole measurement."""
+    return lambda case: (case._replace(network_index=index) for index in range(number))
 
 
 def restore(

@@ -1,5 +1,6 @@
-from .cross_validation import best_steps as best_steps
-from .cross_validation import select_steps as select_steps
+from .cross_validation import Stack as Stack
+from .cross_validation import combine as combine
+from .cross_validation import stack as stack
 from .ensemble import Combination as Combination
 from .ensemble import Ensemble as Ensemble
 from .folds import draw_folds as draw_folds

@@ -9,13 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dip_jax.base import Case, Result
-from dip_jax.ensemble.cross_validation import best_steps, select_steps
+from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.folds import draw_folds, hide_fold
 from dip_jax.ensemble.guide import guide_image
 from dip_jax.ensemble.similar_patches import filter_with_pilot
 from dip_jax.keys import folds_key, image_key, informative_key
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.problem import informative_mask
+
+_FILTERED_SHARE = 0.7
+"""Share of the filtered image in the result. The filter repeats structure that networks miss, and passes on some noise
+that they do not."""
 
 
 class Combination(NamedTuple):
@@ -24,9 +28,9 @@ class Combination(NamedTuple):
     image: np.ndarray
     """The estimate `[H, W, C]`."""
     members: np.ndarray
-    """The estimate of each network at the common steps `[K, H, W, C]`."""
+    """The combined estimates of each network `[K, H, W, C]`."""
     stop_step: int
-    """Step of the estimate in the first channel of the basis, the brightness."""
+    """Mean step of the estimates in the first channel of the basis, the brightness."""
     notes: tuple[str, ...]
     """Sentences for the user."""
 
@@ -36,12 +40,11 @@ class Ensemble:
     """How the networks of an image share its measurement and become one estimate.
 
     Network k does not see fold k of the pixels. All networks run the same number of steps and keep
-    their running averages at some of them (`stopping.keep`). When all have finished, the mean of
-    the networks is taken, in each channel of `channel_basis` at the step with the least estimated error
-    (`best_steps`).
+    their running averages at some of them (`stopping.keep`). When all have finished, the guides and the
+    kept averages are combined with the weights that are best on unseen pixels (`cross_validation.stack`).
 
     The measurement must have rows, columns and channels. A guide and the final filter also need
-    pixels of the image itself (`Identity` or `Mask`), and a known noise level.
+    pixels of the image itself (`Identity` or `Mask`) and Gaussian noise; the filter needs its level.
     """
 
     number: int
@@ -53,8 +56,8 @@ class Ensemble:
     is_guided: bool = False
     """Give each network a guide (`guide.guide_image`) as `Problem.code_image`; see `codes.guided`."""
     is_filtered: bool = False
-    """Filter the measurement by its similar patches, with the mean of the networks as pilot
-    (`similar_patches.filter_with_pilot`)."""
+    """Filter the measurement by its similar patches, with the combination as pilot
+    (`similar_patches.filter_with_pilot`), and average both."""
 
     def members(self, case: Case) -> Iterator[Case]:
         """Yields the case of each network.
@@ -73,11 +76,14 @@ class Ensemble:
                 problem = problem._replace(code_image=jnp.asarray(guide))
             yield case._replace(problem=problem, network_index=index)
 
-    def combine(self, case: Case, results: Sequence[Result]) -> Combination | None:
+    def combine(
+        self, case: Case, members: Sequence[Case], results: Sequence[Result]
+    ) -> Combination | None:
         """Combines the results of the networks.
 
         Args:
           case: The case of the image.
+          members: The cases of the networks, by their index.
           results: The results of those networks that count, with their kept estimates.
 
         Returns:
@@ -92,21 +98,31 @@ class Ensemble:
         if not length or len(kept) < len(results):
             return None
         estimates = np.stack([estimates[:length] for estimates in kept], axis=1)
+        steps = self.every * np.arange(1, length + 1)
+        guides = [members[result.network_index].problem.code_image for result in results]
+        if self.is_guided and _measures_pixels(case):
+            estimates = np.concatenate([np.stack(guides)[None], estimates])
+            steps = np.append(0, steps)
         folds, is_known = self._folds(case)
         position = np.full(self.number, -1)
         position[[result.network_index for result in results]] = np.arange(len(results))
         y = np.asarray(case.problem.measurement)
-        steps = best_steps(_predict(case, estimates), y, position[folds], is_known)
-        indices = steps.indices
-        if len(indices) != estimates.shape[-1]:  # the measurement has other channels than the image
-            indices = np.full(estimates.shape[-1], indices[0])
-        members = select_steps(estimates, indices)
-        image = members.mean(axis=0)
+        found = stack(_predict(case, estimates), y, position[folds], is_known)
+        weights = found.weights
+        if weights.shape[1] != case.shape[2]:  # the measurement has other channels than the image
+            weights = np.repeat(weights[:, :1], case.shape[2], axis=1)
+        combined = combine(estimates, weights)
+        image = combined.mean(axis=0)
         if self.is_filtered and _measures_pixels(case) and _noise_std(case) > 0:
-            filled = np.where(is_known[..., None], y, image)
-            image = _on_host(filter_with_pilot, filled, image, _noise_std(case))
-        last = self.every * (indices + 1)
-        return Combination(image, members, int(last[0]) - 1, (_note(last),))
+            filtered = _on_host(
+                filter_with_pilot,
+                np.where(is_known[..., None], y, image),
+                image,
+                _noise_std(case),
+            )
+            image = image + _FILTERED_SHARE * (filtered - image)
+        means = weights.T @ steps
+        return Combination(image, combined, max(round(means[0]) - 1, 0), _notes(weights, steps))
 
     def _folds(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         """The fold of each pixel, and whether it was measured in all channels, `[H, W]`."""
@@ -143,10 +159,12 @@ def _predict(case: Case, estimates: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([np.asarray(predict(x)) for x in step]) for step in estimates])
 
 
-def _note(steps: np.ndarray) -> str:
-    """A sentence that states the steps of the channels."""
-    unique = dict.fromkeys(int(step) for step in steps)
-    if len(unique) == 1:
-        return f"all networks were stopped at step {steps[0]}"
-    colors = ", ".join(str(int(step)) for step in steps[1:])
-    return f"all networks were stopped at step {steps[0]} for brightness and {colors} for color differences"
+def _notes(weights: np.ndarray, steps: np.ndarray) -> tuple[str, ...]:
+    """Sentences about the steps of the estimates that were combined."""
+    brightness, *colors = (round(step) for step in weights.T @ steps)
+    text = f"all networks were stopped together, on average at step {brightness}"
+    if colors:
+        text += f" for brightness and {', '.join(map(str, colors))} for color differences"
+    if weights[-1, 0] > 0.5:
+        return text, "brightness still improved at the last step; more steps may help (--num_steps)"
+    return (text,)
