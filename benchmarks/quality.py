@@ -25,7 +25,7 @@ from skimage.metrics import structural_similarity
 
 from benchmarks import environment
 from benchmarks.pictures import HALVES, clean_crop
-from benchmarks.records import append_row, psnr, read_rows
+from benchmarks.records import append_row, clean_images, psnr, read_rows
 from dip_jax.engine.restore import restore
 from dip_jax.ensemble.similar_patches import nonlocal_ridge
 from dip_jax.presets import build_config
@@ -33,6 +33,9 @@ from dip_jax.tasks.cases import build_case
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("half", "development", list(HALVES), "Half of the pictures.")
+flags.DEFINE_multi_string(
+    "reference", [], "Paths of clean images, whose center crops replace the pictures."
+)
 flags.DEFINE_list("pictures", [], "Names of pictures; default: the whole half.")
 flags.DEFINE_multi_string(
     "method",
@@ -70,17 +73,23 @@ def noisy_image(
 
 
 def restored(
-    method: str, noisy: np.ndarray, name: str, noise_std: float, *, seed: int, known: bool
+    method: str,
+    noisy: np.ndarray,
+    clean: np.ndarray,
+    name: str,
+    noise_std: float,
+    *,
+    seed: int,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Restores a noisy image; returns it with facts about the run.
 
     Args:
       method: See the flag.
       noisy: `[H, W, C]`.
+      clean: The clean image, only for the curve of the running average.
       name: Name of the picture.
-      noise_std: Noise level in gray levels; a preset gets it only if it is known.
+      noise_std: Noise level in gray levels; a preset is told it only with `--known`.
       seed: Seed of the networks.
-      known: Tell a preset the noise level.
     """
     if method == "bm3d":
         import bm3d  # free for non-commercial use only, so it is not a requirement of the package
@@ -89,11 +98,13 @@ def restored(
     if method == "nonlocal_ridge":
         return nonlocal_ridge(noisy, noise_std / 255), {}
     preset, *overrides = method.split()
-    if known:
+    if FLAGS.known:
         overrides.append(f"task.noise_std={noise_std}")
     config = build_config(preset, overrides=[f"run.seed={seed}", *overrides])
-    (result,) = restore([build_case(config.task, name, noisy)], config, keep_networks=False)
+    case = build_case(config.task, name, noisy)._replace(reference=clean)
+    (result,) = restore([case], config, keep_networks=False)
     return result.image, {
+        "peak_of_first_network": round(float(np.nanmax(result.curve["psnr_average"])), 3),
         "status": result.status.value,
         "stop_step": result.stop_step,
         "num_steps": result.num_steps,
@@ -109,7 +120,7 @@ def measure(
     """Restores a picture and returns the row of the result."""
     noisy = noisy_image(clean, name, noise_std, seed=seed, clip=FLAGS.clip)
     clock = time.perf_counter()
-    image, facts = restored(method, noisy, name, noise_std, seed=seed, known=FLAGS.known)
+    image, facts = restored(method, noisy, clean, name, noise_std, seed=seed)
     seconds = time.perf_counter() - clock
     image = np.clip(image, 0, 1).astype(np.float32)
     if FLAGS.images:
@@ -119,7 +130,7 @@ def measure(
         np.save(folder / f"{label}.npy", image)
     return {
         **_identity(method, name, noise_std, seed),
-        "half": FLAGS.half,
+        "half": None if FLAGS.reference else FLAGS.half,
         "psnr": round(psnr(image, clean), 3),
         "ssim": round(float(structural_similarity(image, clean, channel_axis=-1, data_range=1)), 4),
         "seconds": round(seconds, 1),
@@ -178,20 +189,22 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
 def main(argv: list[str]) -> None:
     """Restores the pictures and prints the tables."""
     del argv
-    pictures = HALVES[FLAGS.half]
-    names = FLAGS.pictures or list(pictures)
+    half = HALVES[FLAGS.half]
+    if FLAGS.reference:
+        images = clean_images(FLAGS.side, references=FLAGS.reference)
+    else:
+        images = {name: clean_crop(half[name], FLAGS.side) for name in FLAGS.pictures or half}
     stored = read_rows(Path(FLAGS.json)) if FLAGS.json else []
     done = {tuple(row[key] for key in _KEYS): row for row in stored}
     rows = []
     console = Console(width=120)
     for noise_std in FLAGS.noise_std:
         for seed in range(FLAGS.seeds):
-            for name in names:
+            for name, clean in images.items():
                 for method in FLAGS.method:
                     identity = tuple(_identity(method, name, noise_std, seed).values())
                     row = done.get(identity)
                     if row is None:
-                        clean = clean_crop(pictures[name], FLAGS.side)
                         row = measure(method, name, clean, noise_std, seed=seed)
                         if FLAGS.json:
                             append_row(Path(FLAGS.json), row)

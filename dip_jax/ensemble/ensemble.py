@@ -17,7 +17,7 @@ from dip_jax.keys import folds_key, image_key, informative_key
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.problem import informative_mask
 
-_FILTERED_SHARE = 0.7
+_FILTERED_SHARE = 0.8
 """Share of the filtered image in the result. The filter repeats structure that networks miss, and passes on some noise
 that they do not."""
 

@@ -11,7 +11,9 @@ which has a closed form in both stages. Unbiased risk, with s the noise level:
 
 and, with a pilot estimate whose patches are the rows of P and which stands for the clean image,
 
-    T = P P' (P P' + n s^2 I)^-1.
+    T = P P' (P P' + e n s^2 I)^-1,
+
+where e = 1 for the second stage, and less for a pilot from outside (`_SHRINKAGE`).
 
 Patches overlap; the estimate of a pixel is the mean over all patches with the weights 1 / |t|^2, t
 the row of T that made the patch, because |t|^2 is the share of noise that is left.
@@ -54,7 +56,10 @@ _STAGES = (
     (35 / 255, PatchGroups(9, 18), PatchGroups(9, 90)),
     (np.inf, PatchGroups(11, 20), PatchGroups(11, 120)),
 )
-_WITH_PILOT = PatchGroups(patch=8, number=64)
+_WITH_PILOT = PatchGroups(7, 48)
+
+_SHRINKAGE = 0.6
+"""e; below 1, because a pilot lacks some of the energy of the clean image, which a full n s^2 would take for noise."""
 
 _MIN_SIDE = 24
 """The corner of a smaller image would have fewer patches in its window than a group needs."""
@@ -108,7 +113,7 @@ def filter_with_pilot(noisy: np.ndarray, pilot: np.ndarray, noise_std: float) ->
     _check(noisy, noise_std)
     basis = channel_basis(noisy.shape[-1])
     y, p = (jnp.asarray(image @ basis.T, jnp.float32) for image in (noisy, pilot))
-    estimate = _filter(y, p, p, noise_std**2, groups=_WITH_PILOT, has_pilot=True)
+    estimate = _filter(y, p, p, _SHRINKAGE * noise_std**2, groups=_WITH_PILOT, has_pilot=True)
     return np.asarray(estimate) @ basis.astype(np.float32)
 
 
