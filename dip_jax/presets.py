@@ -135,13 +135,13 @@ PRESETS: dict[str, Preset] = {
         "denoise",
         "four narrow networks with guides, stopped together; better than denoise in less time",
         "docs/quality.md",
-        {**_ENSEMBLE, "fit.num_seeds": 4, "fit.num_steps": 250},
+        {**_ENSEMBLE, "fit.num_seeds": 4, "fit.num_steps": 350},
     ),
     "best": Preset(
         "denoise",
         "denoise_ensemble with eight networks and more steps; the best known result",
         "docs/quality.md",
-        {**_ENSEMBLE, "fit.num_seeds": 8, "fit.num_steps": 300},
+        {**_ENSEMBLE, "fit.num_seeds": 8, "fit.num_steps": 400},
     ),
     "denoise_small": Preset(
         "denoise",

@@ -88,7 +88,7 @@ def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
     mean = combine(estimates, weights).mean(axis=0)
     np.testing.assert_allclose(result.posterior.mean, mean, atol=1e-6)
     filtered = filter_with_pilot(y, mean, float(case.problem.noise_std))
-    np.testing.assert_allclose(result.image, 0.3 * mean + 0.7 * filtered, atol=1e-5)
+    np.testing.assert_allclose(result.image, 0.2 * mean + 0.8 * filtered, atol=1e-5)
     assert result.stop_step == max(round(weights[:, 0] @ [0, 4, 8, 12]) - 1, 0)
     assert result.kept is None
     assert result.status == Status.DONE

@@ -72,7 +72,7 @@ def test_the_filter_with_a_pilot_agrees_with_loops_in_float64():
     basis = channel_basis(2)
     pilot = 0.9 * clean + 0.1 * noisy
     y, p = noisy @ basis.T, pilot @ basis.T
-    expected = filter_with_loops(y, p, p, 0.01, size=8, number=64, has_pilot=True)
+    expected = filter_with_loops(y, p, p, 0.006, size=7, number=48, has_pilot=True)
     np.testing.assert_allclose(filter_with_pilot(noisy, pilot, 0.1), expected @ basis, atol=1e-4)
 
 
