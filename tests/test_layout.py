@@ -40,7 +40,7 @@ LEVELS = (
     ),
     ("nets", "fit", "schedules"),
     ("sgld", "stopping"),
-    ("tasks", "ensemble"),
+    ("ensemble", "tasks"),
     ("engine",),
     ("notebook", "report"),
     ("batch",),

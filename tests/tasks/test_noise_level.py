@@ -1,6 +1,10 @@
+import io
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage
 from skimage import data
 
 from dip_jax.base import Case, Problem
@@ -11,7 +15,12 @@ from dip_jax.operators.downsample import Downsample
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import SubsampledFourier
 from dip_jax.presets import build_config
-from dip_jax.tasks.noise_level import estimate_noise_std, resolve_noise, with_noise_std
+from dip_jax.tasks.noise_level import (
+    estimate_noise_std,
+    noise_of_neighbors,
+    resolve_noise,
+    with_noise_std,
+)
 
 
 def clean(channels=3):
@@ -151,3 +160,58 @@ def test_a_stopping_rule_that_never_fires_without_noise_adds_a_note():
     exact = resolve_noise(case(clean(), noise_std=jnp.float32(0)), config)
     assert any("never fires" in note for note in exact.notes)
     assert resolve_noise(exact, config) is exact
+
+
+def noisy_photo(kind, *, channels=3, level=25 / 255):
+    """A photo of 128 x 128 with white noise, blurred noise, white noise saved as JPEG, or none."""
+    crop = data.astronaut()[10:266, 130:386].reshape(128, 2, 128, 2, 3).mean(axis=(1, 3)) / 255
+    crop = crop[..., :channels]
+    noise = np.random.default_rng(0).standard_normal(crop.shape)
+    if kind == "blurred":
+        noise = ndimage.gaussian_filter(noise, (0.7, 0.7, 0))
+    noisy = np.clip(crop + (kind != "clean") * level * noise / noise.std(), 0, 1)
+    if kind == "jpeg":
+        file = io.BytesIO()
+        Image.fromarray(np.rint(255 * noisy).astype(np.uint8)).save(file, "JPEG", quality=85)
+        noisy = np.asarray(Image.open(file)) / 255
+    return noisy.astype(np.float32)
+
+
+def notes_of(image, rule):
+    config = build_config(overrides=[f"stop.rule={rule}"])
+    case = Case("a", Problem(Identity(), jnp.asarray(image), np.nan), image.shape)
+    return [note for note in resolve_noise(case, config).notes if "share their noise" in note]
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "is_noted"),
+    [
+        ("white", 3, False),
+        ("clean", 3, False),
+        ("blurred", 3, True),
+        ("jpeg", 3, True),
+        ("white", 1, False),
+        ("clean", 1, False),
+        ("blurred", 1, True),
+    ],
+)
+def test_a_note_says_that_neighbors_share_their_noise(kind, channels, is_noted):
+    image = noisy_photo(kind, channels=channels)
+    assert bool(notes_of(image, "held_out")) == is_noted
+    assert not notes_of(image, "fixed")
+
+
+def test_both_levels_are_those_of_white_noise_and_grow_with_the_noise():
+    white = np.random.default_rng(0).standard_normal((200, 201, 3))
+    for level in (0.1, 3.0):
+        full, half = noise_of_neighbors(level * white)
+        np.testing.assert_allclose(full, level, rtol=0.05)
+        np.testing.assert_allclose(half, level, rtol=0.05)
+
+
+def test_noise_that_four_neighbors_share_is_twice_as_strong_at_half_resolution():
+    blocks = np.random.default_rng(0).standard_normal((100, 100, 1)).repeat(2, 0).repeat(2, 1)
+    white = 0.1 * np.random.default_rng(1).standard_normal(blocks.shape)
+    full, half = noise_of_neighbors(blocks + white)
+    np.testing.assert_allclose(full, 0.1, rtol=0.05)
+    np.testing.assert_allclose(half, 2 * np.sqrt(1 + 0.05**2), rtol=0.05)
