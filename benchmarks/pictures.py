@@ -1,4 +1,4 @@
-"""The twelve clean color images of the denoising protocol, in two disjoint halves.
+"""The twelve clean color crops of the denoising protocol, in two disjoint halves.
 
 Settings are chosen on `development`. `test` is looked at once per decision. All images come with scikit-image,
 scikit-learn or Matplotlib, so the protocol needs no download.
@@ -35,8 +35,8 @@ HALVES: dict[str, dict[str, Picture]] = {
         "chelsea": Picture(data.chelsea, 22, 130),
         "coffee": Picture(data.coffee, 90, 180),
         "rocket": Picture(data.rocket, 100, 220),
-        "motorcycle": Picture(_motorcycle, 150, 250),
-        "garage": Picture(_motorcycle, 0, 380),
+        "motorcycle": Picture(_motorcycle, 150, 256),
+        "garage": Picture(_motorcycle, 0, 0),
     },
     "test": {
         "ihc": Picture(data.immunohistochemistry, 0, 0),

@@ -99,7 +99,7 @@ def restored(
         return nonlocal_ridge(noisy, noise_std / 255), {}
     preset, *overrides = method.split()
     if FLAGS.known:
-        overrides.append(f"task.noise_std={noise_std}")
+        overrides.append(f"task.noise_std={noise_std / 255}")
     config = build_config(preset, overrides=[f"run.seed={seed}", *overrides])
     case = build_case(config.task, name, noisy)._replace(reference=clean)
     (result,) = restore([case], config, keep_networks=False)

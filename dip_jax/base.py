@@ -442,7 +442,7 @@ class Result(NamedTuple):
     num_steps: int
     """Number of steps that were run."""
     stop_step: int
-    """Step whose estimate was returned."""
+    """Step whose estimate was returned; the mean step, in brightness, if estimates were combined."""
     num_rollbacks: int
     """Number of rollbacks by the guard."""
     num_params: int

@@ -114,8 +114,8 @@ def guided(scale: float = 0.1, *, guide_scale: float = 1.0) -> CodeBuilder:
 
     Args:
       scale: Factor of the noise.
-      guide_scale: Factor of the guide. The larger it is compared with the perturbation of a fit, the more detail of
-        the guide reaches the network.
+      guide_scale: Factor of the guide. A larger factor, relative to the perturbation of the fit, passes more detail of the
+        guide to the network.
     """
     noise = uniform(scale)
 

@@ -380,7 +380,7 @@ class FitConfig(Section):
     """Standard deviation of the fresh normal noise on the code in each step."""
     filter: Literal["none", "nonlocal"] = "none"
     """Final filter of networks that are stopped together (`stop.rule=cross_validation`): `nonlocal` combines similar
-    patches of the measurement, with the mean of the networks as pilot; see `ensemble.similar_patches`."""
+    patches of the measurement, with the combined estimate as pilot; see `ensemble.similar_patches`."""
     average: Literal["original", "corrected", "none"] = "corrected"
     """Running average of the outputs: as in 2018 (it starts at the first output), bias-corrected,
     or the latest output alone."""
@@ -505,7 +505,7 @@ class StopConfig(Section):
       the time and memory).
     * `fixed`: runs all steps.
     * `cross_validation`: runs all steps; then the networks of the image (`fit.num_seeds`) are stopped together, at the
-      least error of their mean on the pixels that are hidden from each.
+      least error on the pixels that are hidden from each; estimates of several steps are combined.
     * `all`: runs all steps, reports every rule and returns the estimate of the default one.
     """
     window: int = number(100, 2)
@@ -523,7 +523,7 @@ class StopConfig(Section):
     held_out_fraction: float = number(0.03, 0, 0.5, open_low=True)
     """(held_out) Fraction of the measurements that is hidden from the fit."""
     keep_every: int = number(25, 1)
-    """(cross_validation) Number of steps between two estimates among which the rule chooses."""
+    """(cross_validation) Number of steps between two estimates that the rule combines."""
     sure_epsilon: float = number(0.3, 0, open_low=True)
     """(sure) Difference of the second fit's measurement, in standard deviations of the noise."""
 
@@ -637,6 +637,10 @@ class Config:
                 )
         if not is_joint:
             return
+        if fit.code == "guided" and self.net.kind == "deep_decoder":
+            raise InputError(
+                "fit.code=guided expects a network whose code is as large as the image, got net.kind=deep_decoder."
+            )
         if fit.num_seeds < 2:
             raise InputError(
                 "stop.rule=cross_validation expects at least two networks (fit.num_seeds), each of which does not see "

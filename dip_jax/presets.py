@@ -527,6 +527,11 @@ def build_comparison(
     if comparison in COMPARISONS:
         base = build_config(preset, task=task, overrides=overrides)
         sets_code = any("fit.code" in changes for changes in COMPARISONS[comparison].values())
+        if base.stop.rule == "cross_validation":
+            raise InputError(
+                f"--compare={comparison} compares single networks, got a preset whose networks are stopped together; "
+                "compare presets by their names, such as --compare=denoise,denoise_ensemble."
+            )
         if sets_code and base.fit.code == "image":
             raise InputError(
                 f"--compare={comparison} sets the code, but the code of {base.task.name} is its guide "

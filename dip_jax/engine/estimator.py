@@ -30,7 +30,7 @@ class Estimator:
     num_steps: int = 3000
     """Maximum number of steps."""
     num_networks: int = 1
-    """Networks of each image: chains of a sampler, or seeds of a fit, whose estimates are averaged."""
+    """Networks of each image: chains of a sampler, or seeds of a fit, whose estimates are averaged or combined."""
     ensemble: Ensemble | None = None
     """How the networks of an image share its measurement and are combined, with the rule `stopping.keep`; None for
     networks that stop by themselves and are averaged."""
@@ -64,6 +64,12 @@ class Estimator:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
+        if self.ensemble is not None and self.ensemble.number != self.num_networks:
+            raise InputError(
+                f"The ensemble has {self.ensemble.number} networks, got num_networks={self.num_networks}; state the same "
+                "number in both."
+            )
+
         samples = self.algorithm.samples
         if samples is not None and samples.num_steps != self.num_steps:
             raise InputError(
@@ -86,7 +92,11 @@ class Estimator:
           InputError: If a sampler needs a noise level that is neither known nor can be estimated.
         """
         if self.prepare is not None:
-            return self.prepare(case)
+            case = self.prepare(case)
+        if self.ensemble is not None:
+            case = self.ensemble.prepared(case)
+        if self.prepare is not None:
+            return case
         loss = self.algorithm.loss
         needs_noise_std = isinstance(loss, Likelihood) and loss.needs_noise_std
         return require_noise_std(case) if self.is_sampler and needs_noise_std else case

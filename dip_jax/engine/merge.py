@@ -19,6 +19,7 @@ def merge(
     results: Sequence[Result],
     ensemble: Ensemble | None = None,
     members: Sequence[Case] = (),
+    seed: int = 0,
 ) -> Result:
     """Returns the result of several networks of one image.
 
@@ -29,8 +30,9 @@ def merge(
     Args:
       case: The case of the image.
       results: A result for each network; at least one.
-      ensemble: How networks that are stopped together are combined; None for networks that stop by themselves.
+      ensemble: How networks that are stopped together are combined; None for networks that are averaged.
       members: The cases of the networks of an ensemble, by their index.
+      seed: Seed of the run, for the folds of an ensemble.
 
     Returns:
       The merged result; the first failed one if a network failed.
@@ -40,7 +42,9 @@ def merge(
         if result.error is not None:
             return result
     selection = _select(results)
-    combination = None if ensemble is None else ensemble.combine(case, members, selection.results)
+    combination = (
+        None if ensemble is None else ensemble.combine(case, members, selection.results, seed)
+    )
     stop_step = round(float(np.median([result.stop_step for result in selection.results])))
     if combination is not None:
         posterior = pool_seeds(combination.members, combination.members)

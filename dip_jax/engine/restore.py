@@ -4,7 +4,6 @@ The chains of a sampler and the seeds of a fit are independent networks of one i
 Their results are merged when all have finished. The first of them is the network that the image would have alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
@@ -135,9 +134,6 @@ def _restore_merged(
 ) -> Iterator[Result]:
     """Restores each image with several networks and yields their merged results."""
     number, ensemble = estimator.num_networks, estimator.ensemble
-    if ensemble is not None:
-        ensemble = dataclasses.replace(ensemble, seed=run.seed)
-    expand = _same_cases(number) if ensemble is None else ensemble.members
     in_progress: dict[str, Case] = {}
     members: dict[str, list[Case]] = {}
 
@@ -145,7 +141,7 @@ def _restore_merged(
         for case in cases:
             in_progress[case.name] = case
             of_case = members.setdefault(case.name, [])
-            for member in expand(case):
+            for member in _networks(case, estimator, run.seed):
                 of_case.append(member)
                 yield member
 
@@ -162,7 +158,9 @@ def _restore_merged(
         results.append(result)
         if len(results) == number:
             case = in_progress.pop(result.name)
-            merged = merge(case, finished.pop(result.name), ensemble, members.pop(result.name))
+            merged = merge(
+                case, finished.pop(result.name), ensemble, members.pop(result.name), run.seed
+            )
             if (
                 estimator.comparison is not None
                 and merged.status == Status.DONE
@@ -171,13 +169,17 @@ def _restore_merged(
                 merged = _with_point_estimate(merged, case, estimator.comparison, run, hooks)
             yield merged
     for name, results in finished.items():  # the run ended before their other networks had started
-        merged = merge(in_progress.pop(name), results, ensemble, members.pop(name))
+        merged = merge(in_progress.pop(name), results, ensemble, members.pop(name), run.seed)
         yield merged._replace(status=Status.INTERRUPTED)
 
 
-def _same_cases(number: int) -> Callable[[Case], Iterator[Case]]:
-    """The cases of networks that all see the whole measurement."""
-    return lambda case: (case._replace(network_index=index) for index in range(number))
+def _networks(case: Case, estimator: Estimator, seed: int) -> Iterator[Case]:
+    """Yields the case of each network."""
+    if estimator.ensemble is not None:
+        yield from estimator.ensemble.members(case, seed)
+        return
+    for index in range(estimator.num_networks):
+        yield case._replace(network_index=index)
 
 
 def restore(

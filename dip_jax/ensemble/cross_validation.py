@@ -28,6 +28,12 @@ from dip_jax.ensemble.similar_patches import channel_basis
 _LEAST_EIGENVALUE = 1e-4
 """Eigenvalues of Q below this fraction of the largest are raised to it; the subtraction can make them negative."""
 
+_LEAST_PIXELS = 16
+"""Number of pixels below which errors mean nothing."""
+
+_BLOCK = 2**20
+"""Number of values of a channel that are processed at once."""
+
 
 class Stack(NamedTuple):
     """Weights of T estimates."""
@@ -51,24 +57,30 @@ def stack(
       is_known: Boolean `[H, W]`, the pixels with a measured value in each channel.
 
     Returns:
-      The weights. Estimates that are not finite have weight 0.
+      The weights. Estimates that are not finite have weight 0. If too few pixels are known to judge, the last finite
+      estimate has weight 1.
     """
     number, channels = len(predictions), measurement.shape[-1]
     basis = channel_basis(channels)
     rows, columns = np.nonzero(is_known & (folds >= 0))
-    networks, pixels = folds[rows, columns], np.arange(len(rows))
-    y = measurement[rows, columns] @ basis.T
+    finite = np.array([np.isfinite(estimate).all() for estimate in predictions])
     weights, errors = np.zeros((number, channels)), np.full((number, channels), np.inf)
-    for c in range(channels):
-        # [T, K, P]; one channel at a time, which saves memory.
-        values = predictions[:, :, rows, columns].astype(np.float64) @ basis[c]
-        finite = np.isfinite(values).all(axis=(1, 2))
-        values = values[finite]
-        unseen = values[:, networks, pixels] - y[:, c]
-        spread = (values - values.mean(axis=1, keepdims=True)).reshape(len(values), -1)
-        moments = unseen @ unseen.T / unseen.shape[1] - spread @ spread.T / spread.shape[1]
-        errors[finite, c] = np.diag(moments)
-        weights[finite, c] = _least_on_simplex(moments)
+    if len(rows) < _LEAST_PIXELS or not finite.any():
+        weights[np.flatnonzero(finite)[-1] if finite.any() else -1] = 1
+        return Stack(weights, errors)
+    moments = np.zeros((channels, finite.sum(), finite.sum()))
+    size = max(1, _BLOCK // predictions[:, :, 0, 0].size)
+    for start in range(0, len(rows), size):  # blocks of pixels need less memory than all at once
+        block = np.s_[start : start + size]
+        r, c = rows[block], columns[block]
+        values = predictions[:, :, r, c][finite].astype(np.float64) @ basis.T  # [T, K, P, C]
+        unseen = values[:, folds[r, c], np.arange(len(r))] - measurement[r, c] @ basis.T
+        spread = values - values.mean(axis=1, keepdims=True)
+        moments += np.einsum("tpc,spc->cts", unseen, unseen)
+        moments -= np.einsum("tkpc,skpc->cts", spread, spread) / predictions.shape[1]
+    for channel, of_channel in enumerate(moments / len(rows)):
+        errors[finite, channel] = np.diag(of_channel)
+        weights[finite, channel] = _least_on_simplex(of_channel)
     return Stack(weights, errors)
 
 
@@ -99,6 +111,8 @@ def combine(estimates: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _least_on_simplex(moments: np.ndarray) -> np.ndarray:
     """Returns the w >= 0 with sum 1 at which w' Q w is least."""
     eigenvalues, vectors = np.linalg.eigh(moments)
+    if eigenvalues.max() <= 0:  # all errors are 0
+        return np.eye(len(moments))[-1]
     eigenvalues = np.maximum(eigenvalues, _LEAST_EIGENVALUE * eigenvalues.max())
     root = np.sqrt(eigenvalues)[:, None] * vectors.T
     # The sum is a further equation, with a weight that outweighs the others.

@@ -1,4 +1,4 @@
-"""Several networks of one image that are one estimator: disjoint folds, guides, a common stop, a final filter."""
+"""Several networks of one image as one estimator: disjoint folds, guides, a combination, a final filter."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,8 @@ from dip_jax.base import Case, Result
 from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.folds import draw_folds, hide_fold
 from dip_jax.ensemble.guide import guide_image
-from dip_jax.ensemble.similar_patches import filter_with_pilot
+from dip_jax.ensemble.similar_patches import MIN_SIDE, filter_with_pilot
+from dip_jax.errors import InputError
 from dip_jax.keys import folds_key, image_key, informative_key
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.problem import informative_mask
@@ -51,33 +52,56 @@ class Ensemble:
     """Number of networks, at least 2."""
     every: int
     """Number of steps between two kept estimates."""
-    seed: int = 0
-    """Seed of the folds."""
     is_guided: bool = False
     """Give each network a guide (`guide.guide_image`) as `Problem.code_image`; see `codes.guided`."""
     is_filtered: bool = False
     """Filter the measurement by its similar patches, with the combination as pilot
     (`similar_patches.filter_with_pilot`), and average both."""
 
-    def members(self, case: Case) -> Iterator[Case]:
+    def prepared(self, case: Case) -> Case:
+        """Returns the case with a note if its guide or filter must be left out.
+
+        Args:
+          case: The case of the image.
+
+        Raises:
+          InputError: If the measurement has no rows, columns and channels, or is complex.
+        """
+        y = case.problem.measurement
+        if y.ndim != 3 or jnp.iscomplexobj(y):
+            raise InputError(
+                f"{case.name}: networks that are stopped together (stop.rule=cross_validation) expect a real measurement "
+                f"with rows, columns and channels, got {y.dtype} {list(y.shape)}; use another rule (--stop)."
+            )
+        parts = ["guide"] * (self.is_guided and not _has_guide(case))
+        parts += ["filter"] * (self.is_filtered and not _has_filter(case))
+        note = (
+            f"without {' and '.join(parts)}, which need pixels of the image with Gaussian noise of a known level, and an "
+            f"image of at least {MIN_SIDE} x {MIN_SIDE}"
+        )
+        return (
+            case._replace(notes=(*case.notes, note)) if parts and note not in case.notes else case
+        )
+
+    def members(self, case: Case, seed: int = 0) -> Iterator[Case]:
         """Yields the case of each network.
 
         Args:
           case: The case of the image.
+          seed: Seed of the run.
         """
-        folds, is_known = self._folds(case)
-        noise_std = _noise_std(case)
+        folds, is_known = self._folds(case, seed)
         for index in range(self.number):
             is_hidden = folds == index
             problem = hide_fold(case.problem, is_hidden)
-            if self.is_guided and _measures_pixels(case):
+            if self.is_guided and _has_guide(case):
                 y = np.asarray(case.problem.measurement)
-                guide = _on_host(guide_image, y, is_known & ~is_hidden, noise_std)
+                guide = _on_host(guide_image, y, is_known & ~is_hidden, _noise_std(case))
                 problem = problem._replace(code_image=jnp.asarray(guide))
             yield case._replace(problem=problem, network_index=index)
 
     def combine(
-        self, case: Case, members: Sequence[Case], results: Sequence[Result]
+        self, case: Case, members: Sequence[Case], results: Sequence[Result], seed: int = 0
     ) -> Combination | None:
         """Combines the results of the networks.
 
@@ -85,6 +109,7 @@ class Ensemble:
           case: The case of the image.
           members: The cases of the networks, by their index.
           results: The results of those networks that count, with their kept estimates.
+          seed: Seed of the run.
 
         Returns:
           The combination; None if a network has not kept any estimate yet.
@@ -99,34 +124,29 @@ class Ensemble:
             return None
         estimates = np.stack([estimates[:length] for estimates in kept], axis=1)
         steps = self.every * np.arange(1, length + 1)
-        guides = [members[result.network_index].problem.code_image for result in results]
-        if self.is_guided and _measures_pixels(case):
+        if self.is_guided and _has_guide(case):
+            guides = [members[result.network_index].problem.code_image for result in results]
             estimates = np.concatenate([np.stack(guides)[None], estimates])
             steps = np.append(0, steps)
-        folds, is_known = self._folds(case)
+        folds, is_known = self._folds(case, seed)
         position = np.full(self.number, -1)
         position[[result.network_index for result in results]] = np.arange(len(results))
         y = np.asarray(case.problem.measurement)
-        found = stack(_predict(case, estimates), y, position[folds], is_known)
-        weights = found.weights
+        weights = stack(_predict(case, estimates), y, position[folds], is_known).weights
         if weights.shape[1] != case.shape[2]:  # the measurement has other channels than the image
             weights = np.repeat(weights[:, :1], case.shape[2], axis=1)
         combined = combine(estimates, weights)
         image = combined.mean(axis=0)
-        if self.is_filtered and _measures_pixels(case) and _noise_std(case) > 0:
-            filtered = _on_host(
-                filter_with_pilot,
-                np.where(is_known[..., None], y, image),
-                image,
-                _noise_std(case),
-            )
+        if self.is_filtered and _has_filter(case):
+            filled = np.where(is_known[..., None], y, image)
+            filtered = _on_host(filter_with_pilot, filled, image, _noise_std(case))
             image = image + _FILTERED_SHARE * (filtered - image)
-        means = weights.T @ steps
-        return Combination(image, combined, max(round(means[0]) - 1, 0), _notes(weights, steps))
+        stop_step = max(round(float(weights[:, 0] @ steps)) - 1, 0)
+        return Combination(image, combined, stop_step, _notes(weights, steps))
 
-    def _folds(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    def _folds(self, case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The fold of each pixel, and whether it was measured in all channels, `[H, W]`."""
-        key = image_key(self.seed, case.name)
+        key = image_key(seed, case.name)
         mask = jax.jit(informative_mask, static_argnums=2)(
             informative_key(key), case.problem, case.shape
         )
@@ -134,37 +154,53 @@ class Ensemble:
         return draw_folds(folds_key(key), is_known.shape, self.number), is_known
 
 
-def _measures_pixels(case: Case) -> bool:
-    """Whether a measured value is a pixel of the image with Gaussian noise, or without noise."""
+def _has_guide(case: Case) -> bool:
+    """Whether a measured value is a pixel of the image with Gaussian noise of a known level, which may be 0."""
     problem = case.problem
     is_copy = isinstance(problem.operator, Identity | Mask)
-    return is_copy and problem.peak is None and problem.tolerance is None
+    is_gaussian = problem.peak is None and problem.tolerance is None
+    is_large = min(case.shape[:2]) >= MIN_SIDE
+    return is_copy and is_gaussian and is_large and not np.isnan(_noise_std(case))
+
+
+def _has_filter(case: Case) -> bool:
+    return _has_guide(case) and _noise_std(case) > 0
 
 
 def _noise_std(case: Case) -> float:
-    return float(np.nan_to_num(float(case.problem.noise_std)))
+    return float(case.problem.noise_std)
 
 
 def _on_host(function: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
-    """Calls a function with the host's CPU as the device, whose results are the same to the bit each time."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    """Calls a function with the host's CPU as the device, whose results are the same to the bit each time.
+
+    If JAX may not use the CPU (JAX_PLATFORMS=cuda), the default device is used.
+    """
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return function(*args)
+    with jax.default_device(device):
         return function(*args)
 
 
 def _predict(case: Case, estimates: np.ndarray) -> np.ndarray:
     """The measurements `[T, K, ...]` that the estimates predict."""
-    if isinstance(case.problem.operator, Identity):
+    operator = case.problem.operator
+    if isinstance(operator, Identity):
         return estimates
-    predict = jax.jit(case.problem.operator)
-    return np.stack([np.stack([np.asarray(predict(x)) for x in step]) for step in estimates])
+    # The operator is an argument, because one with arrays cannot be a constant of a compiled function.
+    predict = jax.jit(lambda operator, image: operator(image))
+    return np.stack([[np.asarray(predict(operator, x)) for x in step] for step in estimates])
 
 
 def _notes(weights: np.ndarray, steps: np.ndarray) -> tuple[str, ...]:
     """Sentences about the steps of the estimates that were combined."""
     brightness, *colors = (round(step) for step in weights.T @ steps)
-    text = f"all networks were stopped together, on average at step {brightness}"
+    text = f"the networks were stopped together, on average at step {brightness}"
     if colors:
-        text += f" for brightness and {', '.join(map(str, colors))} for color differences"
+        found = str(colors[0]) if len(set(colors)) == 1 else f"{min(colors)} to {max(colors)}"
+        text += f" for brightness and {found} for color differences"
     if weights[-1, 0] > 0.5:
         return text, "brightness still improved at the last step; more steps may help (--num_steps)"
     return (text,)

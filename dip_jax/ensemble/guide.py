@@ -1,8 +1,8 @@
 """The guide of a network: a classical estimate from the pixels that the network sees.
 
 The guide is a part of the code. It brings the structure that an image repeats, which a network alone finds
-late or never, so a fit needs fewer steps and ends nearer to the clean image. A guide from all pixels would
-pass on the noise of those that are hidden, and their errors would estimate nothing.
+late, or not at all, so a fit needs fewer steps and ends nearer to the clean image. A guide from all pixels would
+pass on the noise of those that are hidden, and the errors there would not estimate the true error.
 """
 
 import numpy as np

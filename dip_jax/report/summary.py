@@ -113,7 +113,7 @@ class Summary(PosteriorSummary):
     num_steps: int | None
     """Number of steps that were run; for several networks the largest."""
     stop_step: int | None
-    """Step whose estimate was returned; for several networks the median."""
+    """Step whose estimate was returned; for several networks the median, or the mean of those combined."""
     num_rollbacks: int | None
     """Number of rollbacks by the guard; for several networks the sum."""
     psnr: float | None

@@ -1,4 +1,4 @@
-"""Keep the running averages of some steps, from which an ensemble chooses when all networks have finished."""
+"""Keep the running averages of some steps, which an ensemble combines when all networks have finished."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class KeepState(NamedTuple):
 
     fixed: FixedState
     kept: Array
-    """Estimates after `every`, 2 `every`, ... steps `[T, H, W, C]`; 0 where there is none yet."""
+    """Estimates after `every`, 2 `every`, ... steps `[T, H, W, C]`; NaN where there is none yet."""
 
     @property
     def done(self) -> Array:
@@ -40,22 +40,23 @@ def keep(every: int, num_steps: int) -> Stopper:
     all_steps = fixed()
 
     def init(key: Array, problem: Problem, shape: Shape) -> KeepState:
-        kept = jnp.zeros((num_steps // every, *shape), jnp.float32)
+        kept = jnp.full((num_steps // every, *shape), jnp.nan, jnp.float32)
         return KeepState(all_steps.init(key, problem, shape), kept)
 
     def update(
         state: KeepState, problem: Problem, step: Array, info: Info
     ) -> tuple[KeepState, Array]:
         new, improved = all_steps.update(state.fixed, problem, step, info)
-        index, rest = jnp.divmod(step + 1, every)
-        kept = lax.cond(
-            (rest == 0) & (index <= len(state.kept)),
-            lambda: lax.dynamic_update_index_in_dim(state.kept, info.estimate, index - 1, 0),
-            lambda: state.kept,
-        )
+        count, rest = jnp.divmod(step + 1, every)
+        is_due = (rest == 0) & (count <= len(state.kept))
+        # Only one row is written, because under `vmap` a condition would copy all rows in each step.
+        index = jnp.clip(count - 1, 0, len(state.kept) - 1)
+        row = lax.dynamic_index_in_dim(state.kept, index, keepdims=False)
+        row = jnp.where(is_due, info.estimate, row)
+        kept = lax.dynamic_update_index_in_dim(state.kept, row, index, 0)
         return KeepState(new, kept), improved
 
     def reports(state: KeepState) -> dict[str, RuleReport]:
-        return {"keep": all_steps.reports(state.fixed)["fixed"]}
+        return {"cross_validation": all_steps.reports(state.fixed)["fixed"]}
 
     return Stopper(init, view_all, update, reports)

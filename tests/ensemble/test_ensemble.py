@@ -92,7 +92,7 @@ def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
     assert result.stop_step == max(round(weights[:, 0] @ [0, 4, 8, 12]) - 1, 0)
     assert result.kept is None
     assert result.status == Status.DONE
-    assert any("all networks were stopped together" in note for note in result.notes)
+    assert any("the networks were stopped together" in note for note in result.notes)
 
 
 def test_an_ensemble_resumes_to_the_same_bits(result, tmp_path):
@@ -141,7 +141,7 @@ def test_without_a_noise_level_the_mean_is_not_filtered():
     np.testing.assert_allclose(found.image, with_errors(0.05)[0], atol=1e-4)
     assert found.stop_step == 5
     assert found.notes == (
-        "all networks were stopped together, on average at step 6 for brightness and 6, 6 for color differences",
+        "the networks were stopped together, on average at step 6 for brightness and 6 for color differences",
     )
 
 
@@ -183,6 +183,31 @@ def test_settings_that_contradict_an_ensemble_are_refused(overrides, message):
         build_config(overrides=[*ENSEMBLE, *overrides])
 
 
+@pytest.mark.parametrize("operator", [Mask(jnp.ones((8, 6, 1))), Blur(jnp.full((3, 3), 1 / 9))])
+def test_operators_with_arrays_predict_the_measurement(operator):
+    kept = with_errors(0.4, 0.05)
+    results = [build_result(kept[-1], index, kept=kept, num_steps=6) for index in range(3)]
+    measurement = operator(jnp.asarray(COLOR))
+    case = Case("a", Problem(operator, measurement, noise_std=np.nan), (8, 6, 3))
+    found = Ensemble(3, every=3).combine(case, [case] * 3, results)
+    np.testing.assert_allclose(found.image, kept[1], atol=1e-3)
+
+
+def test_a_measurement_without_rows_and_columns_is_refused():
+    case = Case("a", Problem(Identity(), jnp.zeros(30), noise_std=0.1), (40, 40, 1))
+    with pytest.raises(InputError, match="with rows, columns and channels"):
+        Ensemble(3, every=3).prepared(case)
+
+
+def test_a_note_says_that_guide_and_filter_are_left_out():
+    ensemble = Ensemble(3, every=3, is_guided=True, is_filtered=True)
+    case = noisy_case()
+    assert ensemble.prepared(case).notes == case.notes
+    unknown = case._replace(problem=case.problem._replace(noise_std=np.float32(np.nan)))
+    (note,) = ensemble.prepared(unknown).notes[len(case.notes) :]
+    assert note.startswith("without guide and filter")
+
+
 def test_a_measurement_without_pixels_is_refused():
     sinogram = np.zeros((30, 60, 1), np.float32)
     config = build_config("ct", overrides=["stop.rule=cross_validation", "fit.num_seeds=2"])
@@ -193,7 +218,7 @@ def test_a_measurement_without_pixels_is_refused():
 
 def test_the_folds_of_an_image_depend_on_the_seed_and_its_name():
     def hidden(seed, name):
-        (first, *_) = Ensemble(4, every=1, seed=seed).members(noisy_case(name))
+        (first, *_) = Ensemble(4, every=1).members(noisy_case(name), seed)
         return np.asarray(first.problem.weights) == 0
 
     base = hidden(0, "a")
