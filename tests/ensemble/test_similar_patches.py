@@ -48,7 +48,10 @@ def filter_with_loops(y, pilot, guide, variance, *, size, number, has_pilot):
                     weights = moments @ np.linalg.inv(shrunk)
                 else:
                     inverse = np.linalg.inv(noisy @ noisy.T)
-                    weights = np.eye(number) - size**2 * variance * inverse
+                    free = np.eye(number) - size**2 * variance * inverse
+                    factors, vectors = np.linalg.eigh(free)
+                    bounded = np.maximum(factors, module._LEAST_FACTOR)
+                    weights = vectors @ np.diag(bounded) @ vectors.T
                 estimates = weights @ noisy
                 shares = 1 / np.maximum((weights**2).sum(axis=1), 1 / number)
                 for (r, c), estimate, share in zip(group, estimates, shares, strict=True):
@@ -114,6 +117,12 @@ def test_a_constant_image_stays_constant(value):
 def test_a_noise_level_that_is_not_positive_is_refused(noise_std):
     with pytest.raises(InputError, match="noise_std must be above 0"):
         nonlocal_ridge(np.zeros((32, 32, 1)), noise_std)
+
+
+def test_weak_noise_is_not_amplified():
+    """Black with clipped noise: its noise is weaker than the stated level."""
+    noisy = np.maximum(0.1 * np.random.default_rng(0).normal(size=(48, 48, 1)), 0)
+    assert (nonlocal_ridge(noisy, 0.1) - noisy.mean()).std() < 0.5 * noisy.std()
 
 
 def test_an_image_smaller_than_a_group_is_refused():
