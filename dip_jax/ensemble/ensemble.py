@@ -122,10 +122,10 @@ class Ensemble:
         length = min(map(len, kept), default=0)
         if not length or len(kept) < len(results):
             return None
-        estimates = np.stack([estimates[:length] for estimates in kept], axis=1)
+        estimates = np.stack([rows[:length] for rows in kept], axis=1)
         steps = self.every * np.arange(1, length + 1)
         if self.is_guided and _has_guide(case):
-            guides = [members[result.network_index].problem.code_image for result in results]
+            guides = [np.asarray(members[result.network_index].problem.code_image) for result in results]
             estimates = np.concatenate([np.stack(guides)[None], estimates])
             steps = np.append(0, steps)
         folds, is_known = self._folds(case, seed)
