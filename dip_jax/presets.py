@@ -123,7 +123,12 @@ PRESETS: dict[str, Preset] = {
         "denoise",
         "as published: 1800 steps with a running average",
         "Ulyanov et al. 2018, section 3.1",
-        {"fit.num_steps": 1800, "fit.average": "original", **_ALL_STEPS},
+        {
+            "fit.num_steps": 1800,
+            "fit.average": "original",
+            "task.clipping": "ignored",
+            **_ALL_STEPS,
+        },
     ),
     "denoise_sgld_2019": Preset(
         "denoise",

@@ -17,14 +17,10 @@ from dip_jax.optimizers import build_optimizer, build_schedule, optimizer_names
 COMMON = (
     "adam",
     "adamw",
-    "ademamix",
     "lbfgs",
-    "lion",
     "muon",
     "prodigy",
-    "rmsprop",
     "schedule_free_adamw",
-    "schedule_free_sgd",
     "sgd",
 )
 WITHOUT_SCHEDULE = {"rprop", "schedule_free_adamw", "schedule_free_sgd", "sm3"}

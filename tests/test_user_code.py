@@ -16,7 +16,7 @@ from tests.engine.conftest import shared_programs  # noqa: F401 - a fixture
 FOLDER = Path(__file__).parent / "user_code"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 # The others are slow tests.
-BY_DEFAULT = ("linen_unet", "sghmc", "own_stopping_rule", "function_as_operator")
+BY_DEFAULT = ("own_stopping_rule", "function_as_operator")
 RUN = RunConfig(slots=4, chunk=6)
 NAMES = ("a", "b", "c", "d", "e")
 

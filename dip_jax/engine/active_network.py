@@ -17,7 +17,7 @@ from dip_jax.errors import InputError
 from dip_jax.nets import num_params
 from dip_jax.posterior.moments import Moments, num_kept, trace_names
 from dip_jax.stopping.minimum import MinimumState
-from dip_jax.tasks.cases import restore_known_values
+from dip_jax.tasks.cases import finish_image
 
 
 class SavedNetwork(NamedTuple):
@@ -165,7 +165,7 @@ class ActiveNetwork:
         estimate = slots.estimate(index)[:height, :width]
         curve, moments, kept = self._curve(), slots.moments(index), slots.kept(index)
         traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
-        image, notes = restore_known_values(case, estimate)
+        image, notes = finish_image(case, estimate)
         return Result(
             name=case.name,
             status=_status(status, index),

@@ -8,7 +8,7 @@ import numpy as np
 from dip_jax.base import Case, Posterior, Result, Status
 from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
-from dip_jax.tasks.cases import restore_known_values
+from dip_jax.tasks.cases import finish_image
 
 # The status of the merged result is the first of these that a network has.
 _STATUS_ORDER = (Status.INTERRUPTED, Status.DIVERGED, Status.DONE, Status.STOPPED)
@@ -56,7 +56,7 @@ def merge(
     else:
         pool = _pool_seeds if results[0].posterior is None else _pool_chains
         posterior, estimate, pool_notes = pool(selection.results)
-    image, notes = restore_known_values(case, estimate)
+    image, notes = finish_image(case, estimate)
     statuses = [result.status for result in selection.results]
     status = next(s for s in _STATUS_ORDER if s in statuses)
     return selection.results[0]._replace(

@@ -125,7 +125,9 @@ class Ensemble:
         estimates = np.stack([rows[:length] for rows in kept], axis=1)
         steps = self.every * np.arange(1, length + 1)
         if self.is_guided and _has_guide(case):
-            guides = [np.asarray(members[result.network_index].problem.code_image) for result in results]
+            guides = [
+                np.asarray(members[result.network_index].problem.code_image) for result in results
+            ]
             estimates = np.concatenate([np.stack(guides)[None], estimates])
             steps = np.append(0, steps)
         folds, is_known = self._folds(case, seed)

@@ -1,7 +1,7 @@
 """From a measurement to a `Case`.
 
-The task determines the operator, the shape of the image and a preview by a classical method. `restore_known_values`
-restores the values that are known exactly.
+The task determines the operator, the shape of the image and a preview by a classical method. `finish_image` corrects
+an estimate by that which is known about its values.
 """
 
 import math
@@ -21,6 +21,7 @@ from dip_jax.operators.bayer import Bayer
 from dip_jax.operators.checks import adjoint, check_operator
 from dip_jax.operators.from_function import as_operator
 from dip_jax.operators.sensing import SubsampledFourier
+from dip_jax.tasks.clipped_noise import correct_clipping
 from dip_jax.tasks.from_operator import default_preview
 from dip_jax.tasks.geometry import geometry_notes
 from dip_jax.tasks.registry import is_built_in, reported_errors, require_side_input, task_of
@@ -149,6 +150,21 @@ def operator_class(config: TaskConfig) -> type[Operator]:
     find_class = task_of(config).operator_class
     with reported_errors(config):
         return Operator if find_class is None else find_class(config)
+
+
+def finish_image(case: Case, estimate: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns the image of an estimate: without the effect of clipped noise, and with the values that are known exactly.
+
+    Args:
+      case: The case.
+      estimate: `[H, W, C]`.
+
+    Returns:
+      The image `[H, W, C]`, and notes for the user.
+    """
+    image, clipping_notes = correct_clipping(case, estimate)
+    image, notes = restore_known_values(case, image)
+    return image, (*clipping_notes, *notes)
 
 
 def restore_known_values(case: Case, image: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -13,7 +13,6 @@ from tests.architectures.golden import ENTRIES, SKIP_NAMES, Golden
 # networks that are in neither list have the features of those that are.
 LOWERING_BY_DEFAULT = {
     "skip_noskips_nearest_reflection_64x48": "auto",
-    "skip_kernel5_no1x1_swish_64x64": "xla",
     "skip_mixed_skips_elu_gray_40x56": "xla",
     "unet_deconv_instance_64x64": "xla",
     "resnet_3blocks_reflection_32x40": "auto",

@@ -13,7 +13,8 @@ from dip_jax.errors import InputError
 from dip_jax.operators import Identity
 
 
-@settings(deadline=None, max_examples=30)
+# A size is a compiled program, so few are drawn.
+@settings(deadline=None, max_examples=10)
 @given(
     number=st.integers(2, 12),
     height=st.integers(1, 20),
