@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from dip_jax.clipping import Limits
 from dip_jax.errors import InputError
 from dip_jax.sample_schedule import SampleSchedule
 
@@ -112,8 +113,8 @@ class Case(NamedTuple):
     """Values of the pixels 0 and 1 in the file of the image, for reports; None if they differ between bands."""
     paste_known: bool = True
     """Restore values of the estimate that are known exactly; see `tasks.restore_known_values`."""
-    corrects_clipping: bool = False
-    """Correct the estimate for noise that was clipped at black and white; see `tasks.clipped_noise`."""
+    limits: Limits = Limits()
+    """The limits at which the noise was clipped; the estimate is corrected for it (`tasks.clipped_noise`)."""
 
 
 class NetInit(Protocol):

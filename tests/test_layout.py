@@ -21,6 +21,7 @@ LEVELS = (
         "sample_schedule",
         "config",
         "presets",
+        "clipping",
         "base",
         "metrics",
         "fast_random",

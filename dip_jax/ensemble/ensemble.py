@@ -96,7 +96,9 @@ class Ensemble:
             problem = hide_fold(case.problem, is_hidden)
             if self.is_guided and _has_guide(case):
                 y = np.asarray(case.problem.measurement)
-                guide = _on_host(guide_image, y, is_known & ~is_hidden, _noise_std(case))
+                guide = _on_host(
+                    guide_image, y, is_known & ~is_hidden, _noise_std(case), case.limits
+                )
                 problem = problem._replace(code_image=jnp.asarray(guide))
             yield case._replace(problem=problem, network_index=index)
 
@@ -141,7 +143,7 @@ class Ensemble:
         image = combined.mean(axis=0)
         if self.is_filtered and _has_filter(case):
             filled = np.where(is_known[..., None], y, image)
-            filtered = _on_host(filter_with_pilot, filled, image, _noise_std(case))
+            filtered = _on_host(filter_with_pilot, filled, image, _noise_std(case), case.limits)
             image = image + _FILTERED_SHARE * (filtered - image)
         stop_step = max(round(float(weights[:, 0] @ steps)) - 1, 0)
         return Combination(image, combined, stop_step, _notes(weights, steps))

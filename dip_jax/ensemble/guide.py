@@ -8,6 +8,7 @@ pass on the noise of those that are hidden, and the errors there would not estim
 import numpy as np
 from scipy import ndimage
 
+from dip_jax.clipping import Limits
 from dip_jax.ensemble.similar_patches import nonlocal_ridge
 
 # Weights by distance: neighbors, diagonal neighbors, and those two pixels away.
@@ -22,19 +23,25 @@ _KERNEL = np.array(
 )
 
 
-def guide_image(measurement: np.ndarray, is_visible: np.ndarray, noise_std: float) -> np.ndarray:
+_UNCLIPPED = Limits()
+
+
+def guide_image(
+    measurement: np.ndarray, is_visible: np.ndarray, noise_std: float, limits: Limits = _UNCLIPPED
+) -> np.ndarray:
     """Fills the pixels that are not visible, and denoises the image.
 
     Args:
       measurement: `[H, W, C]`.
       is_visible: Boolean `[H, W]`; the other pixels do not affect the guide.
-      noise_std: Standard deviation of the noise; 0 for no denoising.
+      noise_std: Standard deviation of the noise before clipping; 0 for no denoising.
+      limits: The limits at which the noise was clipped.
 
     Returns:
       `[H, W, C]` float32.
     """
     filled = fill(measurement, is_visible)
-    return nonlocal_ridge(filled, noise_std) if noise_std > 0 else filled
+    return nonlocal_ridge(filled, noise_std, limits) if noise_std > 0 else filled
 
 
 def fill(image: np.ndarray, is_known: np.ndarray) -> np.ndarray:

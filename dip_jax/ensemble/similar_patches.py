@@ -13,7 +13,8 @@ and, with a pilot estimate whose patches are the rows of P and which stands for 
 
     T = P P' (P P' + e n s^2 I)^-1,
 
-where e = 1 for the second stage, and less for a pilot from outside (`_SHRINKAGE`).
+where e = 1 for the second stage, and less for a pilot from outside (`_SHRINKAGE`). If the noise was clipped,
+s^2 is the mean variance of a group (`dip_jax.clipping`).
 
 Patches overlap; the estimate of a pixel is the mean over all patches with the weights 1 / |t|^2, t
 the row of T that made the patch, because |t|^2 is the share of noise that is left.
@@ -30,8 +31,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from scipy import ndimage
 
 from dip_jax.base import Array
+from dip_jax.clipping import Limits, variance_of_clipped
 from dip_jax.errors import InputError
 
 _WINDOW = 12
@@ -65,16 +68,21 @@ without a bound; 0 costs 0.1 to 0.9 dB."""
 _SHRINKAGE = 0.6
 """e; below 1, because a pilot lacks some of the energy of the clean image, which a full n s^2 would take for noise."""
 
+_MEAN_SIDE = 5
+"""Height and width of the means from which the variance in the first stage follows."""
+_UNCLIPPED = Limits()
+
 MIN_SIDE = 24
 """The corner of a smaller image would have fewer patches in its window than a group needs."""
 
 
-def nonlocal_ridge(noisy: np.ndarray, noise_std: float) -> np.ndarray:
+def nonlocal_ridge(noisy: np.ndarray, noise_std: float, limits: Limits = _UNCLIPPED) -> np.ndarray:
     """Denoises an image by its similar patches: both stages of NL-Ridge.
 
     Args:
       noisy: `[H, W, C]`, with H and W at least 24; white noise.
-      noise_std: Standard deviation of the noise, in the units of the image.
+      noise_std: Standard deviation of the noise before clipping, in the units of the image.
+      limits: The limits at which the noise was clipped.
 
     Returns:
       `[H, W, C]` float32.
@@ -95,18 +103,24 @@ def nonlocal_ridge(noisy: np.ndarray, noise_std: float) -> np.ndarray:
     y = jnp.asarray(noisy @ basis.T, jnp.float32)
     # Noise hides which patches are similar; the mean of the channels has the best signal.
     one, two = next((one, two) for level, one, two in _STAGES if noise_std <= level)
-    first = _filter(y, y, y[..., :1], noise_std**2, groups=one, has_pilot=False)
-    second = _filter(y, first, first[..., :1], noise_std**2, groups=two, has_pilot=True)
+    means = ndimage.uniform_filter(noisy, (_MEAN_SIDE, _MEAN_SIDE, 1))
+    variance = _variance(means, noise_std, limits)
+    first = _filter(y, y, y[..., :1], variance, groups=one, has_pilot=False)
+    variance = _variance(np.asarray(first) @ basis, noise_std, limits)
+    second = _filter(y, first, first[..., :1], variance, groups=two, has_pilot=True)
     return np.asarray(second) @ basis.astype(np.float32)
 
 
-def filter_with_pilot(noisy: np.ndarray, pilot: np.ndarray, noise_std: float) -> np.ndarray:
+def filter_with_pilot(
+    noisy: np.ndarray, pilot: np.ndarray, noise_std: float, limits: Limits = _UNCLIPPED
+) -> np.ndarray:
     """Denoises an image by its similar patches, as a pilot estimate shows them.
 
     Args:
       noisy: `[H, W, C]`; white noise.
       pilot: An estimate of the clean image, same shape.
-      noise_std: Standard deviation of the noise, in the units of the image.
+      noise_std: Standard deviation of the noise before clipping, in the units of the image.
+      limits: The limits at which the noise was clipped.
 
     Returns:
       `[H, W, C]` float32.
@@ -117,7 +131,8 @@ def filter_with_pilot(noisy: np.ndarray, pilot: np.ndarray, noise_std: float) ->
     _check(noisy, noise_std)
     basis = channel_basis(noisy.shape[-1])
     y, p = (jnp.asarray(image @ basis.T, jnp.float32) for image in (noisy, pilot))
-    estimate = _filter(y, p, p, _SHRINKAGE * noise_std**2, groups=_WITH_PILOT, has_pilot=True)
+    variance = _SHRINKAGE * _variance(pilot, noise_std, limits)
+    estimate = _filter(y, p, p, variance, groups=_WITH_PILOT, has_pilot=True)
     return np.asarray(estimate) @ basis.astype(np.float32)
 
 
@@ -140,6 +155,12 @@ def channel_basis(channels: int) -> np.ndarray:
     return np.where(np.abs(basis) < 1e-12, 0.0, basis)
 
 
+def _variance(means: np.ndarray, noise_std: float, limits: Limits) -> np.ndarray:
+    """Variance of the noise in each channel of the basis, `[H, W, C]`, for the means of the noisy values."""
+    basis = channel_basis(means.shape[-1])
+    return (variance_of_clipped(means, noise_std, limits) @ (basis.T**2)).astype(np.float32)
+
+
 def _check(noisy: np.ndarray, noise_std: float) -> None:
     if not noise_std > 0:
         raise InputError(f"noise_std must be above 0, got {noise_std}; state or estimate it.")
@@ -154,7 +175,7 @@ def _check(noisy: np.ndarray, noise_std: float) -> None:
 def _filter(
     y: Array, pilot: Array, guide: Array, variance: Array, *, groups: PatchGroups, has_pilot: bool
 ) -> Array:
-    """Denoises all channels; `guide` decides which patches are similar."""
+    """Denoises all channels; `guide` decides which patches are similar. All arrays are `[H, W, C]`."""
     size = groups.patch
     height, width, _ = y.shape
     rows, columns = (jnp.asarray(_starts(side, size)) for side in (height, width))
@@ -171,10 +192,11 @@ def _filter(
             return jnp.moveaxis(image[pixels], -1, 1)  # [R, C, K, n]
 
         noisy = cut(y)
+        of_group = cut(variance).mean(axis=(-2, -1), keepdims=True)  # [R, C, 1, 1]
         if has_pilot:
-            weights = _pilot_weights(cut(pilot), variance)
+            weights = _pilot_weights(cut(pilot), of_group)
         else:
-            weights = _unbiased_weights(noisy, variance)
+            weights = _unbiased_weights(noisy, of_group)
         estimates = jnp.matmul(weights, noisy, precision="highest")
         shares = 1 / jnp.maximum(jnp.sum(weights**2, -1, keepdims=True), 1 / groups.number)
 
@@ -233,7 +255,7 @@ def _unbiased_weights(noisy: Array, variance: Array) -> Array:
     pixels = noisy.shape[-1]
     moments = jnp.matmul(noisy, jnp.swapaxes(noisy, -1, -2), precision="highest")
     eigenvalues, vectors = jnp.linalg.eigh(moments)
-    factors = 1 - pixels * variance / jnp.maximum(eigenvalues, 1e-12)
+    factors = 1 - pixels * variance[..., 0] / jnp.maximum(eigenvalues, 1e-12)
     # Where the noise is weaker than stated, such as in clipped shadows, large negative factors would amplify it.
     factors = jnp.maximum(factors, _LEAST_FACTOR)
     return jnp.matmul(

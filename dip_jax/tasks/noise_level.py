@@ -12,12 +12,13 @@ from scipy import ndimage
 from skimage.restoration import estimate_sigma
 
 from dip_jax.base import Case
+from dip_jax.clipping import Limits
 from dip_jax.config import Config
 from dip_jax.ensemble.similar_patches import channel_basis
 from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity
 from dip_jax.problem import MIN_NOISE_STD, informative_mask
-from dip_jax.tasks.clipped_noise import may_be_clipped
+from dip_jax.tasks.clipped_noise import limits_of
 from dip_jax.tasks.settings import check_settings
 
 _MIN_SIDE = 16
@@ -197,7 +198,7 @@ def resolve_noise(case: Case, config: Config) -> Case:
     if config.fit.method == "sgld":
         counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
         return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
-    case = _with_clipping(case, config)
+    case = _with_limits(case, config)
     if config.stop.rule in _NEED_LEVEL:
         return _for_stopping_rule(case, config)
     if config.stop.rule in ("held_out", "wmv", "emv", "cross_validation"):
@@ -233,18 +234,19 @@ def require_noise_std(case: Case) -> Case:
     return case
 
 
-def _with_clipping(case: Case, config: Config) -> Case:
-    """Sets `Case.corrects_clipping` and the noise level that it needs, if noise may have been clipped."""
+def _with_limits(case: Case, config: Config) -> Case:
+    """Sets `Case.limits`, and the noise level that they need, if noise was clipped."""
     is_gaussian = config.task.noise == "gaussian" and config.fit.likelihood == "gaussian"
-    if config.task.clipping != "auto" or not is_gaussian or not may_be_clipped(case):
+    if config.task.clipping != "auto" or not is_gaussian:
         return case
-    if np.isnan(float(case.problem.noise_std)):
+    limits = limits_of(case)
+    if limits != Limits() and np.isnan(float(case.problem.noise_std)):
         if (
             config.stop.rule in _NEED_LEVEL
         ):  # these compare residuals, so they need the level of the stored noise
             return case
         case = with_noise_std(case, before_clipping=True)
-    return case._replace(corrects_clipping=bool(case.problem.noise_std > 0))
+    return case._replace(limits=limits)
 
 
 def _for_stopping_rule(case: Case, config: Config) -> Case:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dip_jax.base import Case, Problem, Status
+from dip_jax.clipping import Limits
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
 from dip_jax.ensemble.cross_validation import combine, stack
@@ -13,6 +14,7 @@ from dip_jax.ensemble.similar_patches import filter_with_pilot
 from dip_jax.errors import InputError
 from dip_jax.operators import Blur, Identity, Mask
 from dip_jax.presets import build_config
+from dip_jax.tasks.noise_level import resolve_noise
 from tests.conftest import smooth_image
 from tests.engine.cases import assert_same_result, simulate, stop_after
 from tests.engine.test_merge import build_result
@@ -78,7 +80,8 @@ def test_there_is_no_guide_without_pixels_of_the_image():
 
 
 def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
-    case = noisy_case()
+    case = resolve_noise(noisy_case(), CONFIG)  # with the limits at which its noise was clipped
+    assert case.limits == Limits(black=True, white=True)
     kept = np.stack([network.slot.stop.kept for network in result.networks], axis=1)
     members = list(Ensemble(3, every=4, is_guided=True).members(case))
     guides = np.stack([np.asarray(member.problem.code_image) for member in members])
@@ -89,7 +92,7 @@ def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
     weights = stack(estimates, y, folds, np.ones((40, 36), bool)).weights
     mean = combine(estimates, weights).mean(axis=0)
     np.testing.assert_allclose(result.posterior.mean, mean, atol=1e-6)
-    filtered = filter_with_pilot(y, mean, float(case.problem.noise_std))
+    filtered = filter_with_pilot(y, mean, float(case.problem.noise_std), case.limits)
     np.testing.assert_allclose(result.raw, 0.2 * mean + 0.8 * filtered, atol=1e-5)
     assert result.stop_step == max(round(weights[:, 0] @ [0, 4, 8, 12]) - 1, 0)
     assert result.kept is None

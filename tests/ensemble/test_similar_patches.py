@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.fft import dct
 
+from dip_jax.clipping import Limits, variance_of_clipped
 from dip_jax.ensemble import similar_patches as module
 from dip_jax.ensemble.similar_patches import channel_basis, filter_with_pilot, nonlocal_ridge
 from dip_jax.errors import InputError
@@ -24,6 +25,7 @@ def filter_with_loops(y, pilot, guide, variance, *, size, number, has_pilot):
         sorted({*range(0, side - size, module._STRIDE), side - size}) for side in (height, width)
     ]
     total, count = np.zeros_like(y), np.zeros_like(y)
+    variances = np.broadcast_to(variance, y.shape)
     reach = module._WINDOW
 
     def patch(image, row, column):
@@ -41,14 +43,15 @@ def filter_with_loops(y, pilot, guide, variance, *, size, number, has_pilot):
             group = corners[:number]
             for channel in range(channels):
                 noisy = np.array([patch(y[..., channel], *corner).ravel() for corner in group])
+                level = np.mean([patch(variances[..., channel], *corner) for corner in group])
                 if has_pilot:
                     p = np.array([patch(pilot[..., channel], *c).ravel() for c in group])
                     moments = p @ p.T
-                    shrunk = moments + size**2 * variance * np.eye(number)
+                    shrunk = moments + size**2 * level * np.eye(number)
                     weights = moments @ np.linalg.inv(shrunk)
                 else:
                     inverse = np.linalg.inv(noisy @ noisy.T)
-                    free = np.eye(number) - size**2 * variance * inverse
+                    free = np.eye(number) - size**2 * level * inverse
                     factors, vectors = np.linalg.eigh(free)
                     bounded = np.maximum(factors, module._LEAST_FACTOR)
                     weights = vectors @ np.diag(bounded) @ vectors.T
@@ -68,6 +71,19 @@ def test_both_stages_agree_with_loops_in_float64():
     first = filter_with_loops(y, y, y[..., :1], 0.01, size=9, number=18, has_pilot=False)
     second = filter_with_loops(y, first, first[..., :1], 0.01, size=9, number=90, has_pilot=True)
     np.testing.assert_allclose(nonlocal_ridge(noisy, 0.1), second @ basis, atol=2e-3)
+
+
+def test_clipped_noise_is_weaker_in_groups_near_black():
+    rng = np.random.default_rng(2)
+    rows, _ = np.mgrid[0:32, 0:24] / 32
+    pilot = (0.4 * rows * rng.random(rows.shape))[..., None]
+    noisy = np.clip(pilot + 0.1 * rng.standard_normal(pilot.shape), 0, 1)
+    limits = Limits(black=True)
+    variances = 0.6 * variance_of_clipped(pilot, 0.1, limits)
+    expected = filter_with_loops(noisy, pilot, pilot, variances, size=7, number=48, has_pilot=True)
+    found = filter_with_pilot(noisy, pilot, 0.1, limits)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(found - filter_with_pilot(noisy, pilot, 0.1)).max() > 1e-3
 
 
 def test_the_filter_with_a_pilot_agrees_with_loops_in_float64():

@@ -1,0 +1,125 @@
+"""An estimate is corrected for clipped noise, and only for it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dip_jax.base import Case, Problem
+from dip_jax.clipping import Limits, mean_of_clipped
+from dip_jax.engine.restore import restore
+from dip_jax.operators import Blur, Identity, Mask
+from dip_jax.presets import build_config
+from dip_jax.tasks.cases import build_case
+from dip_jax.tasks.clipped_noise import correct_clipping, limits_of
+from dip_jax.tasks.noise_level import estimate_noise_std, resolve_noise
+from tests.conftest import TINY
+
+NOISE = 0.1
+
+
+def dark_image():
+    """Four fields of one value each, from black to white, `[64, 64, 1]`."""
+    return np.kron(np.float32([[0.0, 0.05], [0.5, 1.0]]), np.ones((32, 32), np.float32))[..., None]
+
+
+def clipped_case(clean=None, operator=None):
+    clean = dark_image() if clean is None else clean
+    noise = NOISE * np.random.default_rng(0).standard_normal(clean.shape)
+    y = jnp.asarray(np.clip(clean + noise, 0, 1), jnp.float32)
+    return Case("a", Problem(operator or Identity(), y, noise_std=NOISE), clean.shape)
+
+
+def means_of_fields(image):
+    return image.reshape(2, 32, 2, 32).mean(axis=(1, 3)).ravel()
+
+
+def test_the_mean_of_clipped_pixels_becomes_the_clean_value():
+    case = clipped_case()
+    means = means_of_fields(np.asarray(case.problem.measurement))
+    assert abs(means[0] - 0.4 * NOISE) < 0.004
+    estimate = np.kron(means.reshape(2, 2), np.ones((32, 32)))[..., None]
+    image, (note,) = correct_clipping(case._replace(limits=limits_of(case)), estimate)
+    np.testing.assert_allclose(means_of_fields(image), means_of_fields(dark_image()), atol=0.006)
+    assert "clipped at black and white" in note
+
+
+def test_an_image_whose_noise_ends_before_black_is_not_changed():
+    case = clipped_case()
+    y = np.maximum(np.asarray(case.problem.measurement), 0.02)
+    y[0, :5] = 0  # a few dead pixels
+    case = case._replace(problem=case.problem._replace(measurement=jnp.asarray(y)))
+    limits = limits_of(case)
+    assert limits == Limits(black=True, white=True)
+    image, (note,) = correct_clipping(case._replace(limits=limits), dark_image() + 0.03)
+    assert "clipped at white" in note
+    np.testing.assert_allclose(image[:32], dark_image()[:32] + 0.03, atol=1e-4)
+
+
+def test_without_limits_or_noise_the_estimate_stays():
+    case, image = clipped_case(), dark_image()
+    assert correct_clipping(case, image) == (image, ())
+    silent = case.problem._replace(noise_std=np.nan)
+    assert (
+        correct_clipping(case._replace(problem=silent, limits=Limits(True, True)), image)[1] == ()
+    )
+
+
+def test_limits_are_those_that_known_pixels_reach():
+    assert limits_of(clipped_case()) == Limits(black=True, white=True)
+    gray = clipped_case(np.full((64, 64, 1), 0.5, np.float32))
+    assert limits_of(gray) == Limits()
+    mask = np.zeros((64, 64, 1), np.float32)
+    mask[:32] = 1
+    case = clipped_case(operator=Mask(jnp.asarray(mask)))
+    assert limits_of(case) == Limits(black=True)
+    assert limits_of(clipped_case(operator=Blur(jnp.ones((1, 1))))) == Limits()
+
+
+def test_the_noise_level_before_clipping_is_estimated():
+    rng = np.random.default_rng(1)
+    rows, columns = np.mgrid[0:96, 0:96] / 96
+    clean = np.stack([rows, rows * columns, 0.3 * columns], axis=-1)
+    for std in (0.05, 0.1, 0.2):
+        y = np.clip(clean + std * rng.standard_normal(clean.shape), 0, 1).astype(np.float32)
+        case = Case("a", Problem(Identity(), jnp.asarray(y), np.nan), y.shape)
+        stored = estimate_noise_std(case)
+        assert abs(estimate_noise_std(case, before_clipping=True) / std - 1) < 0.05
+        assert stored < 0.93 * std
+        mask = (rng.random((96, 96, 1)) < 0.8).astype(np.float32)
+        holes = Problem(Mask(jnp.asarray(mask)), jnp.asarray(y * mask), np.nan)
+        found = estimate_noise_std(case._replace(problem=holes), before_clipping=True)
+        assert abs(found / std - 1) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), True),
+        (("task.clipping=ignored",), False),
+        (("stop.rule=discrepancy",), False),
+        (("stop.rule=discrepancy", "task.noise_std=0.1"), True),
+        (("task.noise_std=0",), False),
+        (("fit.method=sgld",), False),
+        (("fit.likelihood=laplace",), False),
+    ],
+)
+def test_settings_decide_about_the_correction(overrides, expected):
+    config = build_config("denoise", overrides=[*TINY, *overrides])
+    y = np.asarray(clipped_case().problem.measurement)
+    case = resolve_noise(build_case(config.task, "a", y), config)
+    estimate = mean_of_clipped(dark_image(), NOISE, Limits(black=True, white=True))
+    image, notes = correct_clipping(case, estimate)
+    assert bool(notes) is expected
+    is_corrected = np.abs(image - dark_image()).max() < 0.02
+    assert bool(is_corrected) is expected
+
+
+def test_a_fit_returns_the_corrected_estimate():
+    config = build_config("denoise", overrides=[*TINY, "fit.num_steps=4"])
+    y = np.asarray(clipped_case().problem.measurement)
+    (result,) = restore([build_case(config.task, "a", y)], config)
+    case = resolve_noise(build_case(config.task, "a", y), config)
+    expected, notes = correct_clipping(case, result.raw)
+    np.testing.assert_array_equal(result.image, expected)
+    assert set(notes) <= set(result.notes)
+    assert (result.image != result.raw).any()
