@@ -18,10 +18,6 @@ from dip_jax.keys import folds_key, image_key, informative_key
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.problem import informative_mask
 
-_FILTERED_SHARE = 0.8
-"""Share of the filtered image in the result. The filter repeats structure that networks miss, and passes on some noise
-that they do not."""
-
 
 class Combination(NamedTuple):
     """One estimate from those of several networks."""
@@ -142,9 +138,7 @@ class Ensemble:
         combined = combine(estimates, weights)
         image = combined.mean(axis=0)
         if self.is_filtered and _has_filter(case):
-            filled = np.where(is_known[..., None], y, image)
-            filtered = _on_host(filter_with_pilot, filled, image, _noise_std(case), case.limits)
-            image = image + _FILTERED_SHARE * (filtered - image)
+            image = _filter(case, image, combined, position[folds], is_known)
         stop_step = max(round(float(weights[:, 0] @ steps)) - 1, 0)
         return Combination(image, combined, stop_step, _notes(weights, steps))
 
@@ -156,6 +150,25 @@ class Ensemble:
         )
         is_known = np.asarray(mask).min(axis=-1) > 0
         return draw_folds(folds_key(key), is_known.shape, self.number), is_known
+
+
+def _filter(
+    case: Case, image: np.ndarray, members: np.ndarray, folds: np.ndarray, is_known: np.ndarray
+) -> np.ndarray:
+    """Filters the measurement with the image as pilot, and averages both.
+
+    The filter repeats structure that networks miss, but passes on some noise that they do not. So its weight follows
+    from filters whose pilot and pixels are those of one network, by their errors on the pixels that it has not seen.
+    """
+    y = np.asarray(case.problem.measurement)
+
+    def filtered(is_visible: np.ndarray, pilot: np.ndarray) -> np.ndarray:
+        noisy = np.where(is_visible[..., None], y, pilot)
+        return _on_host(filter_with_pilot, noisy, pilot, _noise_std(case), case.limits)
+
+    of_members = [filtered(is_known & (folds != k), pilot) for k, pilot in enumerate(members)]
+    weights = stack(np.stack([members, of_members]), y, folds, is_known).weights
+    return combine(np.stack([image, filtered(is_known, image)]), weights)
 
 
 def _has_guide(case: Case) -> bool:

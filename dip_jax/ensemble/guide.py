@@ -3,6 +3,13 @@
 The guide is a part of the code. It brings the structure that an image repeats, which a network alone finds
 late, or not at all, so a fit needs fewer steps and ends nearer to the clean image. A guide from all pixels would
 pass on the noise of those that are hidden, and the errors there would not estimate the true error.
+
+Pixels that are not visible are filled in rounds: the filled image is denoised by its similar patches, and
+the denoised values replace the filled ones. With many or large holes the first rounds assume strong noise,
+which spreads structure over them (iterative denoising and backward projections).
+
+References:
+  Tirer and Giryes, Image restoration by iterative denoising and backward projections, 2019, section IV.
 """
 
 import numpy as np
@@ -25,11 +32,18 @@ _KERNEL = np.array(
 
 _UNCLIPPED = Limits()
 
+_MANY_HOLES = 0.6
+"""Fraction of visible pixels below which the rounds start with a strong noise."""
+_FIRST_LEVEL, _LAST_LEVEL = 40 / 255, 3 / 255
+_ROUNDS_WITH_HOLES = 12
+# Up to these noise levels, the number of rounds that fill few hidden pixels: strong noise leaves nothing to gain.
+_ROUNDS = ((20 / 255, 3), (35 / 255, 2), (np.inf, 1))
+
 
 def guide_image(
     measurement: np.ndarray, is_visible: np.ndarray, noise_std: float, limits: Limits = _UNCLIPPED
 ) -> np.ndarray:
-    """Fills the pixels that are not visible, and denoises the image.
+    """Fills the pixels that are not visible, and denoises the image if it is noisy.
 
     Args:
       measurement: `[H, W, C]`.
@@ -40,8 +54,22 @@ def guide_image(
     Returns:
       `[H, W, C]` float32.
     """
-    filled = fill(measurement, is_visible)
-    return nonlocal_ridge(filled, noise_std, limits) if noise_std > 0 else filled
+    image = fill(measurement, is_visible)
+    if not is_visible.any() or (noise_std == 0 and is_visible.all()):
+        return image
+    for level in _levels(float(is_visible.mean()), noise_std):
+        denoised = nonlocal_ridge(image, level, limits if noise_std > 0 else _UNCLIPPED)
+        image = np.where(is_visible[..., None], measurement, denoised).astype(np.float32)
+    return denoised if noise_std > 0 else image
+
+
+def _levels(visible: float, noise_std: float) -> np.ndarray:
+    """Noise levels of the rounds, given the fraction of visible pixels."""
+    if visible < _MANY_HOLES or noise_std < _LAST_LEVEL:
+        return np.geomspace(
+            max(_FIRST_LEVEL, noise_std), max(noise_std, _LAST_LEVEL), _ROUNDS_WITH_HOLES
+        )
+    return np.full(next(rounds for level, rounds in _ROUNDS if noise_std <= level), noise_std)
 
 
 def fill(image: np.ndarray, is_known: np.ndarray) -> np.ndarray:

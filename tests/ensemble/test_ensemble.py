@@ -92,8 +92,17 @@ def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
     weights = stack(estimates, y, folds, np.ones((40, 36), bool)).weights
     mean = combine(estimates, weights).mean(axis=0)
     np.testing.assert_allclose(result.posterior.mean, mean, atol=1e-6)
-    filtered = filter_with_pilot(y, mean, float(case.problem.noise_std), case.limits)
-    np.testing.assert_allclose(result.raw, 0.2 * mean + 0.8 * filtered, atol=1e-5)
+    noise_std, of_members = float(case.problem.noise_std), []
+    for index, member in enumerate(combine(estimates, weights)):
+        noisy = np.where(hidden[index], member, y)
+        of_members.append(filter_with_pilot(noisy, member, noise_std, case.limits))
+    pairs = np.stack([combine(estimates, weights), of_members])
+    filter_weights = stack(pairs, y, folds, np.ones((40, 36), bool)).weights
+    assert (filter_weights[1] > 0.2).any()
+    filtered = filter_with_pilot(y, mean, noise_std, case.limits)
+    np.testing.assert_allclose(
+        result.raw, combine(np.stack([mean, filtered]), filter_weights), atol=1e-5
+    )
     assert result.stop_step == max(round(weights[:, 0] @ [0, 4, 8, 12]) - 1, 0)
     assert result.kept is None
     assert result.status == Status.DONE

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dip_jax.ensemble.guide import fill, guide_image
+from dip_jax.ensemble.similar_patches import nonlocal_ridge
 
 
 @pytest.mark.parametrize("noise_std", [0.0, 0.05])
@@ -38,3 +39,26 @@ def test_known_pixels_stay_and_gaps_of_any_size_are_filled_between_the_values_ar
 
 def test_an_image_without_known_pixels_becomes_zero():
     assert not fill(np.ones((4, 4, 1)), np.zeros((4, 4), bool)).any()
+
+
+def test_rounds_spread_repeated_structure_over_holes():
+    rows, columns = np.mgrid[0:48, 0:48]
+    stripes = (0.5 + 0.4 * np.sin(1.5 * rows + 0.4 * columns)).astype(np.float32)[..., None]
+    is_visible = np.random.default_rng(0).random((48, 48)) > 0.5
+    guide = guide_image(np.where(is_visible[..., None], stripes, 0), is_visible, 0.0)
+    np.testing.assert_array_equal(guide[is_visible], stripes[is_visible])
+    errors = [
+        np.abs(image - stripes)[~is_visible].mean() for image in (fill(stripes, is_visible), guide)
+    ]
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_more_rounds_improve_hidden_pixels_in_weak_noise(image):
+    noisy = image + 0.05 * np.random.default_rng(1).standard_normal(image.shape)
+    is_visible = np.random.default_rng(2).random(image.shape[:2]) > 0.25
+    one_round = nonlocal_ridge(fill(noisy, is_visible), 0.05)
+    errors = [
+        np.sqrt(((found - image)[~is_visible] ** 2).mean())
+        for found in (one_round, guide_image(noisy, is_visible, 0.05))
+    ]
+    assert errors[1] < errors[0]
