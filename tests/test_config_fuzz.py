@@ -57,6 +57,9 @@ def valid_values(field: dataclasses.Field) -> st.SearchStrategy[Any]:
 def _values_of(kind: Any, low: float, high: float) -> st.SearchStrategy[Any]:
     if isinstance(kind, types.UnionType):
         return st.one_of(*(_values_of(k, low, high) for k in get_args(kind)))
+    if kind == tuple[str, ...]:  # the text joins them with commas
+        elements = words.filter(lambda word: word and word == word.strip() and "," not in word)
+        return st.lists(elements, max_size=6).map(tuple)
     if get_origin(kind) is tuple:
         return st.lists(_values_of(get_args(kind)[0], low, high), max_size=6).map(tuple)
     if get_origin(kind) is Literal:

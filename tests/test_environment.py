@@ -45,6 +45,7 @@ def run_isolated(
     )
 
 
+@pytest.mark.slow
 def test_a_stranger_without_a_home_in_a_notebook_with_a_narrow_encoding_restores_an_image(tmp_path):
     iio.imwrite(tmp_path / "雪.png", np.rint(255 * smooth_image()).astype(np.uint8))
     with (tmp_path / "output.txt").open("wb") as output:

@@ -401,6 +401,7 @@ class Block(nnx.Module):
         return self.head(nnx.relu(self.norm(self.first(x))))
 
 
+@pytest.mark.slow
 def test_an_nnx_module_is_used_by_the_bridge_of_flax():
     net = from_flax(lambda channels: nnx.bridge.to_linen(Block, 4, channels), input_depth=4)(
         (*SIZE, 3)

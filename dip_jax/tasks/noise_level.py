@@ -12,7 +12,6 @@ from scipy import ndimage
 from skimage.restoration import estimate_sigma
 
 from dip_jax.base import Case
-from dip_jax.clipping import Limits
 from dip_jax.config import Config
 from dip_jax.ensemble.similar_patches import channel_basis
 from dip_jax.errors import InputError
@@ -240,10 +239,11 @@ def _with_limits(case: Case, config: Config) -> Case:
     if config.task.clipping != "auto" or not is_gaussian:
         return case
     limits = limits_of(case)
-    if limits != Limits() and np.isnan(float(case.problem.noise_std)):
-        if (
-            config.stop.rule in _NEED_LEVEL
-        ):  # these compare residuals, so they need the level of the stored noise
+    if limits == case.limits:
+        return case
+    if np.isnan(float(case.problem.noise_std)):
+        # These rules compare residuals, so they need the level of the stored noise.
+        if config.stop.rule in _NEED_LEVEL:
             return case
         case = with_noise_std(case, before_clipping=True)
     return case._replace(limits=limits)

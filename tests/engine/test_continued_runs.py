@@ -79,6 +79,7 @@ def test_a_result_with_all_steps_is_returned_again(twelve):
     assert_same_result(again, first)
 
 
+@pytest.mark.slow
 def test_a_rule_that_has_fired_starts_anew(image):
     # The settings of a test of the scheduler, so that they share a program.
     config = tiny_config(
@@ -104,6 +105,7 @@ def test_a_rule_that_has_fired_starts_anew(image):
     assert continued.stop_step == best
 
 
+@pytest.mark.slow
 def test_another_rule_starts_anew_on_the_fit_of_the_result(twelve):
     # The fit itself does not depend on the rule, if no rule hides measurements.
     case, _ = twelve
@@ -187,6 +189,7 @@ def test_a_result_that_belongs_to_no_case_is_refused(twelve):
         restore([case._replace(name="b")], tiny_config(), start=[first])
 
 
+@pytest.mark.slow
 def test_a_rule_that_must_watch_from_the_first_step_does_not_start_later(twelve):
     case, first = twelve
     other = tiny_config("fit.num_steps=24", "stop.rule=sure", "task.noise_std=0.1")

@@ -12,6 +12,7 @@ from tests.engine.cases import assert_same_bits, assert_same_result, simulate, t
 pytestmark = [pytest.mark.xdist_group("fits"), pytest.mark.usefixtures("shared_programs")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slot_mode", ["map", "vmap"])
 def test_a_chunk_of_blocks_ends_at_a_multiple_too(image, monkeypatch, slot_mode):
     # As on a GPU, where the host is asked only after a block of steps.

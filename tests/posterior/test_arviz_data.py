@@ -22,6 +22,7 @@ def posterior_of(traces, names, samples=NO_SAMPLES):
     return Posterior(image, image, means, traces.shape[0] * traces.shape[1], traces, names, samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chains", ["independent", "autoregressive", "apart"])
 def test_the_diagnostics_of_arviz_agree_with_ours(chains):
     traces = independent() if chains == "independent" else autoregressive(0.7, (4, 300, 12))

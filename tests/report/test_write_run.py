@@ -37,6 +37,7 @@ def test_results_of_objects_are_written_as_the_command_writes_them(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_posterior_of_an_own_sampler_is_written(tmp_path):
     fit = dip_jax.build_fit(
         NET,
