@@ -30,7 +30,7 @@ from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath, local_copy, read_bytes, to_path
 
 # Fields of the task that do not change the simulated degradation.
-_SAME_DEGRADATION = ("paste_known", "jpeg", "filter")
+_SAME_DEGRADATION = ("paste_known", "jpeg", "filter", "clipping")
 
 
 class _Panel(NamedTuple):
