@@ -28,10 +28,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+_FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if jax.__version_info__ < (0, 11):  # later ones have no other emitters
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+
+
 def pytest_configure(config):
     """The default tests compile much and compute little; the slow ones are the other way round."""
     if config.option.markexpr != "slow":
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 
 
 # The network that compiles fastest: what surrounds it is the same for every network.

@@ -521,6 +521,7 @@ def test_without_images_the_demo_runs(run, tmp_path, monkeypatch, status, exit_s
     assert "--resume" not in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_estimate_and_the_command_states_how_to_continue(photo, tmp_path):
     out = tmp_path / "o"
     args = [f"--input={photo}", f"--output={out}", *QUICK, "--num_steps=1000000", "--stop=fixed"]

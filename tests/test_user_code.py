@@ -99,6 +99,7 @@ def test_a_type_checker_in_strict_mode_finds_nothing_in_the_scripts():
     assert found.returncode == 0, found.stdout
 
 
+@pytest.mark.slow
 def test_the_chains_of_an_own_sampler_give_a_posterior(image):
     script = importlib.import_module("tests.user_code.sghmc")
     (result,) = restore_many(build_cases(script, image[:24, :20])[:1], script.estimator, run=RUN)

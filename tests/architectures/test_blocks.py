@@ -68,7 +68,10 @@ def has_bias(name, config):
     return not (config.kind == "resnet" and name.startswith("block"))
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind == "skip" else pytest.mark.slow) for kind in NETWORKS],
+)
 def test_modules_and_networks_have_the_initial_weights_of_pytorch(kind):
     architecture, config = NETWORKS[kind]
     assert isinstance(architecture, Architecture)

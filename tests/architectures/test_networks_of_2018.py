@@ -12,10 +12,8 @@ from tests.architectures.golden import ENTRIES, SKIP_NAMES, Golden
 # lowering. XLA's convolution compiles in half the time, and tests/layers compares the lowerings. The
 # networks that are in neither list have the features of those that are.
 LOWERING_BY_DEFAULT = {
-    "skip_noskips_nearest_reflection_64x48": "auto",
     "skip_mixed_skips_elu_gray_40x56": "xla",
     "unet_deconv_instance_64x64": "xla",
-    "resnet_3blocks_reflection_32x40": "auto",
 }
 TRAINED_BY_DEFAULT = "skip_bilinear_reflection_65x70"
 
@@ -55,10 +53,8 @@ def test_weights_of_2018_give_the_output_and_gradients_of_2018(name, lowering):
     assert_is_golden(golden, output, loss, grads, atol=1e-5, rtol=1e-5, grad_rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [slow_unless(name == "skip_noskips_nearest_reflection_64x48", name) for name in SKIP_NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SKIP_NAMES)
 def test_winograd_gives_the_output_of_2018_in_float32_too(name):
     # Its gradients are compared in float64: a pre-activation of zero up to rounding may fall on the
     # other side of the kink, which changes a gradient of these small networks by one percent.

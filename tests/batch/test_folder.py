@@ -76,6 +76,7 @@ def singles(many, tmp_path_factory):
     return output, alone, process.stdout
 
 
+@pytest.mark.slow
 def test_each_image_has_the_files_that_it_has_alone(many, singles):
     _, output, _, _ = many
     alone, names, _ = singles

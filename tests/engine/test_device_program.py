@@ -107,6 +107,7 @@ MAX_COUNTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_arithmetic_and_the_memory_traffic_of_a_step_are_bounded(slots):
     cost = slots.cost()
     assert 0.7 * MAX_FLOPS < cost["flops"] <= MAX_FLOPS
@@ -151,6 +152,7 @@ def test_another_image_and_another_number_of_steps_compile_nothing(slots):
     assert events == []
 
 
+@pytest.mark.slow
 def test_for_a_gpu_convolutions_are_aligned_and_a_chunk_rarely_waits_for_the_host():
     text = lower_for_gpu()
     lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
