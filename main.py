@@ -79,14 +79,15 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "stop",
     None,
-    "Stopping rule: held_out, wmv, emv, discrepancy, sure, fixed (all steps), or all side by side.",
+    "Stopping rule: cross_validation (several networks), held_out, wmv, emv, discrepancy, sure, fixed "
+    "(all steps), or all side by side.",
 )
 flags.DEFINE_string(
     "method", None, "fit (a point estimate) or sgld (samples of the posterior and their mean)."
 )
 flags.DEFINE_integer("num_chains", None, "sgld: number of chains per image, one network each.")
 flags.DEFINE_integer(
-    "num_seeds", None, "fit: number of networks per image, whose outputs are averaged."
+    "num_seeds", None, "fit: number of networks per image, whose outputs are combined."
 )
 flags.DEFINE_integer("num_steps", None, "Maximum number of optimization steps.")
 flags.DEFINE_integer("seed", None, "Seed of all random numbers.")
@@ -248,7 +249,7 @@ def resolve_flags() -> Request:
     mode, output = _choose_mode(given), to_path(FLAGS.output)
     return Request(
         mode=mode,
-        configs=_build_configs("demo" if mode == "demo" else FLAGS.preset),
+        configs=_build_configs(FLAGS.preset),
         files={
             "inputs": FLAGS.input,
             "references": FLAGS.reference,
@@ -295,8 +296,8 @@ def _choose_mode(given: frozenset[str]) -> Literal["demo", "plan", "compare", "r
     if "compare" in given:
         return "compare"
     # Without images and without a task, the command runs the demo.
-    is_demo = FLAGS.preset == "demo" or not given & {"task", "preset", "operator"}
-    return "demo" if is_demo and not given & {"input", "reference"} else "restore"
+    is_demo = not given & {"task", "preset", "operator", "input", "reference"}
+    return "demo" if is_demo else "restore"
 
 
 def _build_configs(preset: str | None) -> dict[str, Config]:
@@ -323,8 +324,10 @@ def _build_configs(preset: str | None) -> dict[str, Config]:
         values["task.kernel"] = "file"
     if FLAGS.angles is not None:
         values["task.angles"] = _read_angles(FLAGS.angles)
-    if FLAGS.compare is None:
-        configs = {"": build_config(preset, task=task, overrides=overrides)}
+    if (
+        FLAGS.compare is None
+    ):  # the default preset depends on the flags, which take precedence again below
+        configs = {"": build_config(preset, task=task, overrides=overrides, changes=values)}
     else:
         configs = build_comparison(FLAGS.compare, preset, task=task, overrides=overrides)
     return {label: replace_fields(config, values) for label, config in configs.items()}

@@ -640,9 +640,16 @@ class Config:
                 )
         if not is_joint:
             return
-        if fit.code == "guided" and self.net.kind == "deep_decoder":
+        uses_patches = fit.code == "guided" or fit.filter == "nonlocal"
+        if uses_patches and (self.task.noise != "gaussian" or fit.likelihood != "gaussian"):
             raise InputError(
-                "fit.code=guided expects a network whose code is as large as the image, got net.kind=deep_decoder."
+                "fit.code=guided and fit.filter=nonlocal expect task.noise=gaussian and fit.likelihood=gaussian, got "
+                f"{self.task.noise} and {fit.likelihood}; use fit.code=uniform and fit.filter=none."
+            )
+        if fit.code == "guided" and self.net.kind in ("deep_decoder", "identity"):
+            raise InputError(
+                "fit.code=guided expects a network whose code is as large as the image and has more channels, got "
+                f"net.kind={self.net.kind}."
             )
         if fit.num_seeds < 2:
             raise InputError(

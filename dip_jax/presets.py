@@ -1,5 +1,6 @@
 """Presets: named settings with their sources, comparisons of settings, and the config of each."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
@@ -115,7 +116,13 @@ TASK_DEFAULTS: dict[str, Any] = {
 PRESETS: dict[str, Preset] = {
     "denoise": Preset(
         "denoise",
-        "the 2018 network; stops automatically",
+        "four narrow networks with guides, stopped together",
+        "docs/quality.md",
+        {**_ENSEMBLE, "fit.num_seeds": 4, "fit.num_steps": 350},
+    ),
+    "denoise_single": Preset(
+        "denoise",
+        "the 2018 network alone; stops automatically",
         "Ulyanov et al. 2018, section 3.1",
         {},
     ),
@@ -136,15 +143,9 @@ PRESETS: dict[str, Preset] = {
         "Cheng et al. 2019, code for denoising",
         {**_SGLD_2019, "fit.num_steps": 20000, "sgld.burn_in": 7000, "fit.average": "original"},
     ),
-    "denoise_ensemble": Preset(
-        "denoise",
-        "four narrow networks with guides, stopped together; better than denoise in less time",
-        "docs/quality.md",
-        {**_ENSEMBLE, "fit.num_seeds": 4, "fit.num_steps": 350},
-    ),
     "best": Preset(
         "denoise",
-        "denoise_ensemble with eight networks and more steps; the best known result",
+        "denoise with eight networks and more steps; the best known result",
         "docs/quality.md",
         {**_ENSEMBLE, "fit.num_seeds": 8, "fit.num_steps": 400},
     ),
@@ -206,12 +207,6 @@ PRESETS: dict[str, Preset] = {
             "fit.num_steps": 5000,
             **_ALL_STEPS,
         },
-    ),
-    "demo": Preset(
-        "denoise",
-        "64 channels and 1500 steps; the demonstration, sized for two CPU cores",
-        "docs/results.md",
-        {**_SMALL_NET, "fit.num_steps": 1500},
     ),
     "dejpeg": Preset(
         "dejpeg",
@@ -464,6 +459,10 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 """Comparisons of the papers; each has variants by label, with the fields that they change."""
 
 
+_SINGLE = {"denoise": "denoise_single"}
+"""Presets of single networks, which take the place of a default of several networks."""
+
+
 def build_config(
     preset: str | None = None,
     *,
@@ -472,6 +471,10 @@ def build_config(
     changes: dict[str, Any] | None = None,
 ) -> Config:
     """Returns the complete config of a preset with overrides.
+
+    The default of a task is the preset of its name. That of `denoise` fits several networks, which are
+    stopped together; if the values do not go with it (sampling, another stopping rule, photons, one
+    network), the default is `denoise_single`.
 
     Args:
       preset: A name in `PRESETS`; None for the default of the task.
@@ -486,11 +489,18 @@ def build_config(
       >>> config = build_config("inpaint", overrides=["fit.num_steps=1500"])
       >>> config.task.name, config.fit.num_steps, config.net.upsample
       ('inpaint', 1500, ('nearest',))
+      >>> build_config().fit.num_seeds, build_config(overrides=["stop.rule=wmv"]).fit.num_seeds
+      (4, 1)
     """
     if task is not None:
         require_choice("task", task, task_names())
     if preset is None:
         preset = task or "denoise"
+        if preset in _SINGLE:
+            overrides = list(overrides)
+            with contextlib.suppress(InputError):
+                return build_config(preset, task=task, overrides=overrides, changes=changes)
+            preset = _SINGLE[preset]
     require_choice("preset", preset, tuple(PRESETS))
     chosen = PRESETS[preset]
     if task is not None and chosen.task != task:
@@ -530,12 +540,13 @@ def build_comparison(
     """
     overrides = list(overrides)
     if comparison in COMPARISONS:
+        preset = preset or _SINGLE.get(task or "denoise")
         base = build_config(preset, task=task, overrides=overrides)
         sets_code = any("fit.code" in changes for changes in COMPARISONS[comparison].values())
         if base.stop.rule == "cross_validation":
             raise InputError(
                 f"--compare={comparison} compares single networks, got a preset whose networks are stopped together; "
-                "compare presets by their names, such as --compare=denoise,denoise_ensemble."
+                "compare presets by their names, such as --compare=denoise,denoise_single."
             )
         if sets_code and base.fit.code == "image":
             raise InputError(

@@ -218,5 +218,19 @@ def test_a_wrong_flag_is_reported_without_loading_jax():
     assert "denoise" in out.stderr
 
 
-def test_the_default_config_is_the_default_preset():
-    assert build_config() == Config()
+def test_the_default_of_denoising_is_an_ensemble_unless_the_values_need_a_single_network():
+    assert build_config("denoise_single") == Config()
+    assert build_config() == build_config("denoise")
+    assert build_config().stop.rule == "cross_validation"
+    for values in (
+        {"fit.method": "sgld"},
+        {"stop.rule": "wmv"},
+        {"fit.num_seeds": 1},
+        {"net.kind": "deep_decoder"},
+        {"task.noise": "poisson", "fit.likelihood": "poisson"},
+    ):
+        assert build_config(changes=values) == build_config("denoise_single", changes=values)
+    with pytest.raises(InputError, match=r"fit\.num_steps"):
+        build_config(changes={"fit.num_steps": -1})
+    with pytest.raises(InputError, match="stopped together"):
+        build_config("denoise", changes={"stop.rule": "wmv"})

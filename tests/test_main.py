@@ -409,7 +409,7 @@ def test_an_image_that_is_not_a_mask_is_refused(run, photo, tmp_path, values, wo
         (["image.png"], "--input=image.png"),
         (["--task=inpaint"], "pass degraded images (--input)"),
         (["--plan"], "Nothing to restore"),
-        (["--preset=demo", "--compare=networks"], "Nothing to restore"),
+        (["--compare=networks"], "Nothing to restore"),
         (["--mask=mask.png"], "use --task=inpaint"),
         (["--num_chains=2"], "add --method=sgld"),
         (["--method=sgld", "--num_seeds=2"], "--num_chains"),
@@ -514,7 +514,7 @@ def test_without_images_the_demo_runs(run, tmp_path, monkeypatch, status, exit_s
     monkeypatch.setattr(demo, "run_demo", run_demo)
     found, output, errors = run(f"--output={tmp_path}", "--keep_compiled=false")
     assert found == exit_status
-    assert calls == [(build_config("demo"), tmp_path / "demo")]
+    assert calls == [(build_config(), tmp_path / "demo")]
     assert ("+8.50" in output) == (status in ("stopped", "diverged"))
     assert ("no memory" in output) == (status == "failed")
     assert ("interrupted" in errors) == (status == "interrupted")

@@ -63,7 +63,7 @@ def test_learning_rates_are_compared_on_the_selected_preset():
 def test_presets_have_the_published_size():
     # tests/architectures compares the networks themselves
     sizes = {
-        "denoise": 2_217_831,
+        "denoise_single": 2_217_831,
         "denoise_2018": 2_217_831,
         "inpaint": 3_002_627,
         "inpaint_2018": 3_002_627,

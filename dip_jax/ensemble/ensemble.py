@@ -1,12 +1,15 @@
 """Several networks of one image as one estimator: disjoint folds, guides, a combination, a final filter."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dip_jax.base import Case, Result
 from dip_jax.ensemble.cross_validation import combine, stack
@@ -87,15 +90,18 @@ class Ensemble:
           seed: Seed of the run.
         """
         folds, is_known = self._folds(case, seed)
-        for index in range(self.number):
-            is_hidden = folds == index
-            problem = hide_fold(case.problem, is_hidden)
-            if self.is_guided and _has_guide(case):
-                y = np.asarray(case.problem.measurement)
-                guide = _on_host(
-                    guide_image, y, is_known & ~is_hidden, _noise_std(case), case.limits
-                )
-                problem = problem._replace(code_image=jnp.asarray(guide))
+        problems = [hide_fold(case.problem, folds == index) for index in range(self.number)]
+        if self.is_guided and _has_guide(case):
+            y, noise_std = np.asarray(case.problem.measurement), _noise_std(case)
+
+            def guide(index: int) -> np.ndarray:
+                return guide_image(y, is_known & (folds != index), noise_std, case.limits)
+
+            problems = [
+                problem._replace(code_image=jnp.asarray(image))
+                for problem, image in zip(problems, _map(guide, range(self.number)), strict=True)
+            ]
+        for index, problem in enumerate(problems):
             yield case._replace(problem=problem, network_index=index)
 
     def combine(
@@ -160,15 +166,19 @@ def _filter(
     The filter repeats structure that networks miss, but passes on some noise that they do not. So its weight follows
     from filters whose pilot and pixels are those of one network, by their errors on the pixels that it has not seen.
     """
-    y = np.asarray(case.problem.measurement)
+    y, noise_std = np.asarray(case.problem.measurement), _noise_std(case)
 
-    def filtered(is_visible: np.ndarray, pilot: np.ndarray) -> np.ndarray:
+    def filtered(part: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        is_visible, pilot = part
+        if noise_std == 0:
+            return guide_image(y, is_visible, noise_std, case.limits, pilot)
         noisy = np.where(is_visible[..., None], y, pilot)
-        return _on_host(filter_with_pilot, noisy, pilot, _noise_std(case), case.limits)
+        return filter_with_pilot(noisy, pilot, noise_std, case.limits)
 
-    of_members = [filtered(is_known & (folds != k), pilot) for k, pilot in enumerate(members)]
+    parts = [(is_known & (folds != k), pilot) for k, pilot in enumerate(members)]
+    of_image, *of_members = _map(filtered, [(is_known, image), *parts])
     weights = stack(np.stack([members, of_members]), y, folds, is_known).weights
-    return combine(np.stack([image, filtered(is_known, image)]), weights)
+    return combine(np.stack([image, of_image]), weights)
 
 
 def _has_guide(case: Case) -> bool:
@@ -181,24 +191,20 @@ def _has_guide(case: Case) -> bool:
 
 
 def _has_filter(case: Case) -> bool:
-    return _has_guide(case) and _noise_std(case) > 0
+    """Whether the guides could be filtered, and there is noise or a pixel that is not known."""
+    is_clean_copy = _noise_std(case) == 0 and isinstance(case.problem.operator, Identity)
+    return _has_guide(case) and not is_clean_copy
 
 
 def _noise_std(case: Case) -> float:
     return float(case.problem.noise_std)
 
 
-def _on_host(function: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
-    """Calls a function with the host's CPU as the device, whose results are the same to the bit each time.
-
-    If JAX may not use the CPU (JAX_PLATFORMS=cuda), the default device is used.
-    """
-    try:
-        device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return function(*args)
-    with jax.default_device(device):
-        return function(*args)
+def _map(function: Callable[[Any], np.ndarray], args: Iterable[Any]) -> list[np.ndarray]:
+    """Calls a function of NumPy for each argument, on all cores."""
+    # The matrices of a filter are small; threads of BLAS would only wait for each other.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, args))
 
 
 def _predict(case: Case, estimates: np.ndarray) -> np.ndarray:

@@ -41,7 +41,11 @@ _ROUNDS = ((20 / 255, 3), (35 / 255, 2), (np.inf, 1))
 
 
 def guide_image(
-    measurement: np.ndarray, is_visible: np.ndarray, noise_std: float, limits: Limits = _UNCLIPPED
+    measurement: np.ndarray,
+    is_visible: np.ndarray,
+    noise_std: float,
+    limits: Limits = _UNCLIPPED,
+    pilot: np.ndarray | None = None,
 ) -> np.ndarray:
     """Fills the pixels that are not visible, and denoises the image if it is noisy.
 
@@ -50,11 +54,15 @@ def guide_image(
       is_visible: Boolean `[H, W]`; the other pixels do not affect the guide.
       noise_std: Standard deviation of the noise before clipping; 0 for no denoising.
       limits: The limits at which the noise was clipped.
+      pilot: An estimate `[H, W, C]` from which the rounds start; None for means of neighbors.
 
     Returns:
       `[H, W, C]` float32.
     """
-    image = fill(measurement, is_visible)
+    if pilot is None:
+        image = fill(measurement, is_visible)
+    else:
+        image = np.where(is_visible[..., None], measurement, pilot).astype(np.float32)
     if not is_visible.any() or (noise_std == 0 and is_visible.all()):
         return image
     for level in _levels(float(is_visible.mean()), noise_std):

@@ -16,6 +16,8 @@ and, with a pilot estimate whose patches are the rows of P and which stands for 
 where e = 1 for the second stage, and less for a pilot from outside (`_SHRINKAGE`). If the noise was clipped,
 s^2 is the mean variance of a group (`dip_jax.clipping`).
 
+The code is NumPy's and runs on the host while the devices fit: it needs no compilation for each size of image.
+
 Patches overlap; the estimate of a pixel is the mean over all patches with the weights 1 / |t|^2, t
 the row of T that made the patch, because |t|^2 is the share of noise that is left.
 
@@ -25,15 +27,13 @@ References:
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from dip_jax.base import Array
 from dip_jax.clipping import Limits, variance_of_clipped
 from dip_jax.errors import InputError
 
@@ -100,15 +100,15 @@ def nonlocal_ridge(noisy: np.ndarray, noise_std: float, limits: Limits = _UNCLIP
     """
     _check(noisy, noise_std)
     basis = channel_basis(noisy.shape[-1])
-    y = jnp.asarray(noisy @ basis.T, jnp.float32)
+    y = (noisy @ basis.T).astype(np.float32)
     # Noise hides which patches are similar; the mean of the channels has the best signal.
     one, two = next((one, two) for level, one, two in _STAGES if noise_std <= level)
     means = ndimage.uniform_filter(noisy, (_MEAN_SIDE, _MEAN_SIDE, 1))
     variance = _variance(means, noise_std, limits)
     first = _filter(y, y, y[..., :1], variance, groups=one, has_pilot=False)
-    variance = _variance(np.asarray(first) @ basis, noise_std, limits)
+    variance = _variance(first @ basis, noise_std, limits)
     second = _filter(y, first, first[..., :1], variance, groups=two, has_pilot=True)
-    return np.asarray(second) @ basis.astype(np.float32)
+    return second @ basis.astype(np.float32)
 
 
 def filter_with_pilot(
@@ -130,10 +130,10 @@ def filter_with_pilot(
     """
     _check(noisy, noise_std)
     basis = channel_basis(noisy.shape[-1])
-    y, p = (jnp.asarray(image @ basis.T, jnp.float32) for image in (noisy, pilot))
+    y, p = ((image @ basis.T).astype(np.float32) for image in (noisy, pilot))
     variance = _SHRINKAGE * _variance(pilot, noise_std, limits)
     estimate = _filter(y, p, p, variance, groups=_WITH_PILOT, has_pilot=True)
-    return np.asarray(estimate) @ basis.astype(np.float32)
+    return estimate @ basis.astype(np.float32)
 
 
 def channel_basis(channels: int) -> np.ndarray:
@@ -171,51 +171,40 @@ def _check(noisy: np.ndarray, noise_std: float) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("groups", "has_pilot"))
 def _filter(
-    y: Array, pilot: Array, guide: Array, variance: Array, *, groups: PatchGroups, has_pilot: bool
-) -> Array:
+    y: np.ndarray,
+    pilot: np.ndarray,
+    guide: np.ndarray,
+    variance: np.ndarray,
+    *,
+    groups: PatchGroups,
+    has_pilot: bool,
+) -> np.ndarray:
     """Denoises all channels; `guide` decides which patches are similar. All arrays are `[H, W, C]`."""
-    size = groups.patch
-    height, width, _ = y.shape
-    rows, columns = (jnp.asarray(_starts(side, size)) for side in (height, width))
-    padded = jnp.pad(guide, [(_WINDOW, _WINDOW), (_WINDOW, _WINDOW), (0, 0)])
-
-    def denoise_row(sums: tuple[Array, Array], row: Array) -> tuple[tuple[Array, Array], None]:
-        """Adds the patches of one row of references to the sums."""
-        distances = _distances(padded, row, columns, size, (height, width))
-        _, nearest = lax.top_k(-distances, groups.number)  # [R, K]
-        down, right = jnp.divmod(nearest, 2 * _WINDOW + 1)
-        pixels = _pixels(row + down - _WINDOW, columns[:, None] + right - _WINDOW, size)
-
-        def cut(image: Array) -> Array:
-            return jnp.moveaxis(image[pixels], -1, 1)  # [R, C, K, n]
-
-        noisy = cut(y)
-        of_group = cut(variance).mean(axis=(-2, -1), keepdims=True)  # [R, C, 1, 1]
-        if has_pilot:
-            weights = _pilot_weights(cut(pilot), of_group)
-        else:
-            weights = _unbiased_weights(noisy, of_group)
-        estimates = jnp.matmul(weights, noisy, precision="highest")
-        shares = 1 / jnp.maximum(jnp.sum(weights**2, -1, keepdims=True), 1 / groups.number)
-
-        def add(total: Array, values: Array) -> Array:
-            return total.at[pixels].add(jnp.moveaxis(values, 1, -1))
-
-        total, count = sums
-        count = add(count, jnp.broadcast_to(shares, estimates.shape))
-        return (add(total, shares * estimates), count), None
-
-    zeros = jnp.zeros_like(y)
-    (total, count), _ = lax.scan(denoise_row, (zeros, zeros), rows)
-    return total / count
-
-
-def _pixels(top: Array, left: Array, size: int) -> tuple[Array, Array]:
-    """Rows and columns of the pixels of patches with corners `[R, K]`, each `[R, K, n]`."""
-    down, right = (jnp.asarray(index.ravel()) for index in np.mgrid[0:size, 0:size])
-    return top[..., None] + down[None, None], left[..., None] + right[None, None]
+    size, (height, width, channels) = groups.patch, y.shape
+    rows, columns = (_starts(side, size) for side in (height, width))
+    nearest = _nearest(guide, rows, columns, groups)
+    down, right = np.divmod(nearest, 2 * _WINDOW + 1)
+    top = rows[:, None, None] + down - _WINDOW  # [rows, columns, K]
+    left = columns[:, None] + right - _WINDOW
+    patches = _patches(np.concatenate([y, pilot, variance], axis=-1), size)
+    offset = (np.arange(size)[:, None] * width + np.arange(size)).ravel()  # [n]
+    total, count = (np.zeros((channels, height * width)) for _ in range(2))
+    for r, c in zip(
+        top, left, strict=True
+    ):  # one row of references after the other needs less memory
+        noisy, of_pilot, of_noise = np.split(patches[r, c].transpose(0, 2, 1, 3), 3, axis=1)
+        level = of_noise.mean(axis=(-2, -1), keepdims=True)  # [R, C, 1, 1]
+        weights = _pilot_weights(of_pilot, level) if has_pilot else _unbiased_weights(noisy, level)
+        estimates = weights @ noisy  # [R, C, K, n]
+        shares = 1 / np.maximum((weights**2).sum(axis=-1, keepdims=True), 1 / groups.number)
+        pixels = ((r * width + c)[..., None] + offset).ravel()
+        for channel in range(channels):
+            share = np.broadcast_to(shares[:, channel], estimates[:, channel].shape)
+            values = share * estimates[:, channel]
+            count[channel] += np.bincount(pixels, share.ravel(), height * width)
+            total[channel] += np.bincount(pixels, values.ravel(), height * width)
+    return (total / count).T.reshape(y.shape).astype(np.float32)
 
 
 def _starts(side: int, size: int) -> np.ndarray:
@@ -223,51 +212,59 @@ def _starts(side: int, size: int) -> np.ndarray:
     return np.unique([*range(0, side - size, _STRIDE), side - size])
 
 
-def _distances(
-    padded: Array, row: Array, columns: Array, size: int, shape: tuple[int, int]
-) -> Array:
-    """Squared distances of the patches in the window of each reference of a row, `[R, shifts]`.
+def _patches(image: np.ndarray, size: int) -> np.ndarray:
+    """All patches of an image `[H, W, C]` by the row and the column of their corner, `[H', W', C, n]`."""
+    windows = sliding_window_view(image, (size, size), axis=(0, 1))
+    return windows.reshape(*windows.shape[:3], -1)
 
-    Shifts are in the order of the rows of the window. A patch that leaves the image is infinitely far.
+
+def _nearest(
+    guide: np.ndarray, rows: np.ndarray, columns: np.ndarray, groups: PatchGroups
+) -> np.ndarray:
+    """The shifts of the K patches that are most similar to each reference, `[rows, columns, K]`.
+
+    Shifts are counted in the order of the rows of the window. A patch that leaves the image is infinitely far.
     """
-    height, width = shape
-    shifts = jnp.arange(-_WINDOW, _WINDOW + 1)
-    strip = lax.dynamic_slice_in_dim(padded, row, 2 * _WINDOW + size)
-    reference = strip[_WINDOW : _WINDOW + size, _WINDOW : _WINDOW + width]
+    size, (height, width, _) = groups.patch, guide.shape
+    shifts = np.arange(-_WINDOW, _WINDOW + 1)
+    distances = np.full((len(shifts) ** 2, len(rows), len(columns)), np.inf, np.float32)
+    for index, (down, right) in enumerate(itertools.product(shifts, shifts)):
+        r = rows[(rows + down >= 0) & (rows + down <= height - size)]
+        c = columns[(columns + right >= 0) & (columns + right <= width - size)]
+        if not r.size or not c.size:
+            continue
+        here = np.s_[r[0] : r[-1] + size, c[0] : c[-1] + size]
+        there = np.s_[r[0] + down : r[-1] + down + size, c[0] + right : c[-1] + right + size]
+        squares = ((guide[here] - guide[there]) ** 2).sum(axis=-1)
+        sums = _patches_sum(squares, size)[np.ix_(r - r[0], c - c[0])]
+        places = np.ix_([index], np.searchsorted(rows, r), np.searchsorted(columns, c))
+        distances[places] = sums
+    distances[len(distances) // 2] = -1  # the reference itself, even if others are equal to it
+    order = np.argpartition(distances, groups.number - 1, axis=0)[: groups.number]
+    return np.moveaxis(order, 0, -1)
 
-    def of_shift(down: Array, right: Array) -> Array:
-        start = (down + _WINDOW, right + _WINDOW, 0)
-        other = lax.dynamic_slice(strip, start, reference.shape)
-        squares = jnp.sum((reference - other) ** 2, (0, 2))
-        sums = functools.reduce(jnp.add, (squares[i : width - size + 1 + i] for i in range(size)))
-        inside = (row + down >= 0) & (row + down <= height - size)
-        inside &= (columns + right >= 0) & (columns + right <= width - size)
-        # The reference itself always belongs to the group, even if others are equal to it.
-        distance = jnp.where((down == 0) & (right == 0), -1.0, sums[columns])
-        return jnp.where(inside, distance, jnp.inf)
 
-    downs, rights = jnp.meshgrid(shifts, shifts, indexing="ij")
-    return jax.vmap(of_shift, out_axes=1)(downs.ravel(), rights.ravel())
+def _patches_sum(values: np.ndarray, size: int) -> np.ndarray:
+    """Sums over all patches of an image `[H, W]`, by their corner."""
+    height, width = (side - size + 1 for side in values.shape)
+    down = functools.reduce(np.add, (values[i : height + i] for i in range(size)))
+    return functools.reduce(np.add, (down[:, i : width + i] for i in range(size)))
 
 
-def _unbiased_weights(noisy: Array, variance: Array) -> Array:
+def _unbiased_weights(noisy: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """T of the first stage for groups `[..., K, n]`."""
     pixels = noisy.shape[-1]
-    moments = jnp.matmul(noisy, jnp.swapaxes(noisy, -1, -2), precision="highest")
-    eigenvalues, vectors = jnp.linalg.eigh(moments)
-    factors = 1 - pixels * variance[..., 0] / jnp.maximum(eigenvalues, 1e-12)
+    eigenvalues, vectors = np.linalg.eigh(noisy @ np.swapaxes(noisy, -1, -2))
+    factors = 1 - pixels * variance[..., 0] / np.maximum(eigenvalues, 1e-12)
     # Where the noise is weaker than stated, such as in clipped shadows, large negative factors would amplify it.
-    factors = jnp.maximum(factors, _LEAST_FACTOR)
-    return jnp.matmul(
-        vectors * factors[..., None, :], jnp.swapaxes(vectors, -1, -2), precision="highest"
-    )
+    factors = np.maximum(factors, _LEAST_FACTOR)
+    return (vectors * factors[..., None, :]) @ np.swapaxes(vectors, -1, -2)
 
 
-def _pilot_weights(pilot: Array, variance: Array) -> Array:
+def _pilot_weights(pilot: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """T of the second stage for groups `[..., K, n]`."""
     number, pixels = pilot.shape[-2:]
-    moments = jnp.matmul(pilot, jnp.swapaxes(pilot, -1, -2), precision="highest")
-    identity = jnp.broadcast_to(jnp.eye(number), moments.shape)
-    regularized = moments + (pixels * variance + 1e-12) * identity
+    moments = pilot @ np.swapaxes(pilot, -1, -2)
+    regularized = moments + (pixels * variance + 1e-12) * np.eye(number, dtype=np.float32)
     # The two matrices commute, so the order of the product does not matter.
-    return jnp.linalg.solve(regularized, moments)
+    return np.linalg.solve(regularized, moments)

@@ -36,12 +36,6 @@ def check_settings(config: Config) -> None:
             f"{task.name} does not count photons: expected task.noise and fit.likelihood other than "
             f"poisson, got {settings.noise} and {likelihood}."
         )
-    uses_patches = config.fit.code == "guided" or config.fit.filter == "nonlocal"
-    if uses_patches and (settings.noise != "gaussian" or likelihood != "gaussian"):
-        raise InputError(
-            "fit.code=guided and fit.filter=nonlocal expect task.noise=gaussian and fit.likelihood=gaussian, got "
-            f"{settings.noise} and {likelihood}; use fit.code=uniform and fit.filter=none."
-        )
     if task.measurement != "array":
         return
     if config.fit.method == "fit" and config.stop.rule == "cross_validation":

@@ -13,7 +13,7 @@ def test_all_presets_of_denoising_with_gaussian_noise_can_be_compared():
         for name, preset in PRESETS.items()
         if preset.task == "denoise" and (config := build_config(name)).task.noise == "gaussian"
     }
-    assert {"denoise", "denoise_2018", "denoise_ensemble"} <= set(configs)
+    assert {"denoise", "denoise_2018", "denoise_single"} <= set(configs)
     _require_same_degradation(configs)
 
 

@@ -7,7 +7,7 @@ from dip_jax.presets import build_config
 @pytest.mark.parametrize(
     ("preset", "shape", "billions"),
     [
-        ("denoise", (512, 512, 3), 77.5),
+        ("denoise_single", (512, 512, 3), 77.5),
         ("inpaint", (512, 512, 3), 130.0),
         ("dejpeg_2018", (256, 384, 3), 0.65),
     ],

@@ -35,7 +35,7 @@ ENSEMBLE = (
 CONFIG = build_config(overrides=list(ENSEMBLE))
 
 
-CLEAN = smooth_image()[6:32, 4:30]  # small, because each network costs several filters
+CLEAN = smooth_image()[3:37, 1:35]  # the least size is 33; each network costs several filters
 
 
 def noisy_case(name="a"):
@@ -88,11 +88,11 @@ def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
     kept = np.stack([network.slot.stop.kept for network in result.networks], axis=1)
     members = list(Ensemble(3, every=4, is_guided=True).members(case))
     guides = np.stack([np.asarray(member.problem.code_image) for member in members])
-    estimates = np.concatenate([guides[None], kept[:, :, :26, :26]])
+    estimates = np.concatenate([guides[None], kept[:, :, :34, :34]])
     hidden = [np.asarray(member.problem.weights) == 0 for member in members]
     folds = np.stack(hidden).argmax(axis=0)[..., 0]
     y = np.asarray(case.problem.measurement)
-    weights = stack(estimates, y, folds, np.ones((26, 26), bool)).weights
+    weights = stack(estimates, y, folds, np.ones((34, 34), bool)).weights
     mean = combine(estimates, weights).mean(axis=0)
     np.testing.assert_allclose(result.posterior.mean, mean, atol=1e-6)
     noise_std, of_members = float(case.problem.noise_std), []
@@ -100,7 +100,7 @@ def test_the_result_is_the_filtered_combination_of_guides_and_steps(result):
         noisy = np.where(hidden[index], member, y)
         of_members.append(filter_with_pilot(noisy, member, noise_std, case.limits))
     pairs = np.stack([combine(estimates, weights), of_members])
-    filter_weights = stack(pairs, y, folds, np.ones((26, 26), bool)).weights
+    filter_weights = stack(pairs, y, folds, np.ones((34, 34), bool)).weights
     assert (filter_weights[1] > 0.2).any()
     filtered = filter_with_pilot(y, mean, noise_std, case.limits)
     np.testing.assert_allclose(

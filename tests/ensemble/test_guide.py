@@ -44,7 +44,8 @@ def test_an_image_without_known_pixels_becomes_zero():
     assert not fill(np.ones((4, 4, 1)), np.zeros((4, 4), bool)).any()
 
 
-def test_rounds_spread_repeated_structure_over_holes():
+def test_rounds_spread_repeated_structure_over_holes(monkeypatch):
+    monkeypatch.setattr(guide_module, "_ROUNDS_WITH_HOLES", 6)
     rows, columns = np.mgrid[0:48, 0:48]
     stripes = (0.5 + 0.4 * np.sin(1.5 * rows + 0.4 * columns)).astype(np.float32)[..., None]
     is_visible = np.random.default_rng(0).random((48, 48)) > 0.5
