@@ -79,6 +79,7 @@ def shorten(block: str) -> str:
     overrides = ", ".join(map(repr, (*TINY, "fit.num_steps=6")))
     count = 0
     for pattern, shorter in (
+        (r'build_config\("denoise"', 'build_config("denoise_single"'),
         (r"overrides=\[(.*?)\]", rf"overrides=[\1, {overrides}]"),
         (r"settings=\{.*?\}", f"settings={SETTINGS!r}"),
         (

@@ -8,9 +8,11 @@ from dip_jax.base import Case, Problem, Status
 from dip_jax.clipping import Limits
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
+from dip_jax.ensemble import guide
 from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.ensemble import Ensemble
-from dip_jax.ensemble.similar_patches import filter_with_pilot
+from dip_jax.ensemble.guide import guide_image
+from dip_jax.ensemble.similar_patches import channel_basis, filter_with_pilot
 from dip_jax.errors import InputError
 from dip_jax.operators import Blur, Identity, Mask
 from dip_jax.presets import build_config
@@ -182,6 +184,25 @@ def test_networks_without_kept_estimates_are_not_combined():
     results = [build_result(np.zeros((8, 6, 3)), index) for index in range(3)]
     case = noisy_case()
     assert Ensemble(3, every=3).combine(case, [case] * 3, results) is None
+
+
+def test_without_noise_the_filter_fills_the_pixels_that_are_not_known(monkeypatch):
+    monkeypatch.setattr(guide, "_ROUNDS_WITH_HOLES", 2)
+    clean = smooth_image()[:34, :34]
+    mask = (np.random.default_rng(0).random((34, 34, 1)) > 0.4).astype(np.float32)
+    problem = Problem(Mask(jnp.asarray(mask)), jnp.asarray(clean * mask), noise_std=0.0)
+    case = Case("a", problem, clean.shape)
+    pilot = clean + np.float32(0.05)
+    results = [build_result(pilot, k, kept=pilot[None], num_steps=1) for k in range(3)]
+    found = Ensemble(3, every=1, is_filtered=True).combine(case, [case] * 3, results)
+    filled = guide_image(clean * mask, mask[..., 0] > 0, 0.0, pilot=pilot)
+    # A combination of both in each channel of the basis, mostly the fill, whose brightness is nearer to the clean image.
+    possible, made = ((x - pilot) @ channel_basis(3).T for x in (filled, found.image))
+    weights = (possible * made).sum(axis=(0, 1)) / (possible**2).sum(axis=(0, 1))
+    np.testing.assert_allclose(made, weights * possible, atol=3e-4)
+    assert weights[0] > 0.5
+    unfiltered = Ensemble(3, every=1).combine(case, [case] * 3, results)
+    np.testing.assert_allclose(unfiltered.image, pilot, atol=1e-6)
 
 
 @pytest.mark.parametrize(
