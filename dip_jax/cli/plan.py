@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     """Seconds per step of one network, with all slots in use."""
     num_steps: int
     """Maximum number of steps; a stopping rule may end earlier."""
+    seconds_on_host: float = 0.0
+    """Seconds that the host takes for each image beside its fits: guides and filters of an ensemble."""
 
     @property
     def gigabytes_per_megapixel(self) -> float:
@@ -55,7 +57,8 @@ class Plan(NamedTuple):
     def seconds(self) -> float:
         """Maximum duration for all images."""
         rounds = math.ceil(self.num_networks / self.num_slots)
-        return self.compile_seconds + rounds * self.num_steps * self.seconds_per_step
+        fits = rounds * self.num_steps * self.seconds_per_step
+        return self.compile_seconds + fits + self.num_images * self.seconds_on_host
 
 
 def seconds_since_start() -> float:
@@ -86,11 +89,14 @@ def plan_inputs(inputs: Sequence[LazyInput], config: Config) -> list[Plan]:
     for group in groups.values():
         for lazy in group:
             try:
-                case = pad_case(resolve_noise(lazy.load().case, config), sides_per_octave)
+                resolved = resolve_noise(lazy.load().case, config)
+                case = pad_case(resolved, sides_per_octave)
             except InputError as error:
                 last_error = error
                 continue
-            plans.append(_probe(case, len(group), config))
+            ensemble = estimator_from_config(config).ensemble
+            seconds = ensemble.seconds_on_host(resolved) if ensemble else 0.0
+            plans.append(_probe(case, len(group), config)._replace(seconds_on_host=seconds))
             break
     if not plans:
         raise last_error or InputError("None of the images can be read.")

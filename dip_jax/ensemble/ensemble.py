@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dip_jax.base import Case, Result
+from dip_jax.clipping import Limits
 from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.folds import draw_folds, hide_fold
 from dip_jax.ensemble.guide import guide_image
@@ -20,6 +22,9 @@ from dip_jax.errors import InputError
 from dip_jax.keys import folds_key, image_key, informative_key
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.problem import informative_mask
+
+_PROBE_SIDE = 48
+"""Height and width of the corner whose filters are timed."""
 
 
 class Combination(NamedTuple):
@@ -148,6 +153,32 @@ class Ensemble:
         stop_step = max(round(float(weights[:, 0] @ steps)) - 1, 0)
         return Combination(image, combined, stop_step, _notes(weights, steps))
 
+    def seconds_on_host(self, case: Case) -> float:
+        """Forecasts the seconds that guides and filters of an image take, from those of its upper left corner.
+
+        Args:
+          case: The case of the image, with its noise level.
+        """
+        if not _has_guide(case):
+            return 0.0
+        folds, is_known = self._folds(case, seed=0)
+        corner = np.s_[:_PROBE_SIDE, :_PROBE_SIDE]
+        y, is_visible = (
+            np.asarray(case.problem.measurement)[corner],
+            (is_known & (folds > 0))[corner],
+        )
+        noise_std, seconds, image = _noise_std(case), 0.0, y
+        if self.is_guided:
+            clock = time.perf_counter()
+            image = guide_image(y, is_visible, noise_std, case.limits)
+            seconds += self.number * (time.perf_counter() - clock)
+        if self.is_filtered and _has_filter(case):
+            clock = time.perf_counter()
+            _filter_once(y, is_visible, image, noise_std, case.limits)
+            seconds += (self.number + 1) * (time.perf_counter() - clock)
+        pixels = is_known.size / is_visible.size
+        return seconds * pixels / min(self.number, os.cpu_count() or 1)
+
     def _folds(self, case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The fold of each pixel, and whether it was measured in all channels, `[H, W]`."""
         key = image_key(seed, case.name)
@@ -169,16 +200,22 @@ def _filter(
     y, noise_std = np.asarray(case.problem.measurement), _noise_std(case)
 
     def filtered(part: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        is_visible, pilot = part
-        if noise_std == 0:
-            return guide_image(y, is_visible, noise_std, case.limits, pilot)
-        noisy = np.where(is_visible[..., None], y, pilot)
-        return filter_with_pilot(noisy, pilot, noise_std, case.limits)
+        return _filter_once(y, *part, noise_std, case.limits)
 
     parts = [(is_known & (folds != k), pilot) for k, pilot in enumerate(members)]
     of_image, *of_members = _map(filtered, [(is_known, image), *parts])
     weights = stack(np.stack([members, of_members]), y, folds, is_known).weights
     return combine(np.stack([image, of_image]), weights)
+
+
+def _filter_once(
+    y: np.ndarray, is_visible: np.ndarray, pilot: np.ndarray, noise_std: float, limits: Limits
+) -> np.ndarray:
+    """Filters the visible pixels of a measurement; without noise, the others are filled."""
+    if noise_std == 0:
+        return guide_image(y, is_visible, noise_std, limits, pilot)
+    noisy = np.where(is_visible[..., None], y, pilot)
+    return filter_with_pilot(noisy, pilot, noise_std, limits)
 
 
 def _has_guide(case: Case) -> bool:

@@ -44,6 +44,16 @@ def test_a_plan_has_a_line_for_each_canvas_and_writes_nothing(tmp_path, image, t
     assert first.seconds == pytest.approx(expected)
 
 
+def test_the_filters_of_an_ensemble_are_a_part_of_the_time(tmp_path, image):
+    small = ("net.channels_down=4", "net.channels_up=4", "net.channels_skip=2")
+    config = build_config("denoise", overrides=[*small, "fit.num_steps=25", "run.slots=4"])
+    (plan,) = plan_files(config, write(tmp_path / "a", image, 2))
+    assert plan.num_networks == 8
+    assert plan.seconds_on_host > 0.01
+    fits = plan.compile_seconds + 2 * 25 * plan.seconds_per_step
+    assert plan.seconds == pytest.approx(fits + 2 * plan.seconds_on_host)
+
+
 @pytest.mark.slow
 def test_the_memory_is_that_of_the_compiled_program(tmp_path, image, tiny):
     config = build_config(overrides=[*tiny, "run.slots=2"])
