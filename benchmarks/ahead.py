@@ -184,7 +184,7 @@ def compile_ahead(device: str, size: int, batch: int, overrides: list[str]) -> d
             f"There is no compiler for {device}; run pip install '{extra}=={jax.__version__}' "
             f"({str(error).splitlines()[0]})."
         ) from None
-    config = build_config(overrides=overrides)
+    config = build_config("denoise_single", overrides=overrides)
     run = dataclasses.replace(config.run, slots=batch, max_memory=1e6)
     config = dataclasses.replace(config, run=run)
     image = np.full((size, size, 3), 0.5, np.float32)

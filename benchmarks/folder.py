@@ -80,10 +80,10 @@ def measure_refill() -> dict:
         *([] if FLAGS.cpu_devices > 1 else ["run.slots=4", "run.slot_mode=vmap"]),
         *FLAGS.set,
     ]
-    cases = _noisy_cases(FLAGS.pictures, 64, build_config(overrides=base))
+    cases = _noisy_cases(FLAGS.pictures, 64, build_config("denoise_single", overrides=base))
     seconds, results = {}, {}
     for refill in (True, False):
-        config = build_config(overrides=[*base, f"run.refill={refill}"])
+        config = build_config("denoise_single", overrides=[*base, f"run.refill={refill}"])
         run = restore_many(cases, config)
         clock = time.perf_counter()
         by_name = {result.name: result for result in run}

@@ -285,7 +285,7 @@ def tasks(settings: Settings) -> list[Task]:
     Layers with the most work come first, and whole passes before single gradients. The size is 256
     x 256 if that is among the sizes, and the largest size otherwise.
     """
-    net = build_config(overrides=settings.overrides).net
+    net = build_config("denoise_single", overrides=settings.overrides).net
     size = 256 if 256 in settings.sizes else max(settings.sizes)
     layers = convolutions(net, size)
     equal: dict[tuple, list[Layer]] = {}  # layers that differ only by their name

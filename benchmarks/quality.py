@@ -16,11 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import jax
 import numpy as np
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
+from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from benchmarks import environment
@@ -46,6 +48,12 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_multi_float("noise_std", [25.0], "Noise level in gray levels.")
 flags.DEFINE_bool("clip", True, "Clip the noisy image to [0, 1].")
+flags.DEFINE_enum(
+    "noise",
+    "white",
+    ["white", "blurred", "jpeg"],
+    "Noise; neighbors share that which is not white.",
+)
 flags.DEFINE_bool("known", False, "Tell the presets the noise level.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds, of the noise and of the networks.")
 flags.DEFINE_integer("side", 128, "Height and width.")
@@ -54,13 +62,15 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("images", None, "Folder for the restored images, as arrays.")
 
-_KEYS = ("method", "picture", "side", "noise_std", "clip", "known", "seed")
+_KEYS = ("method", "picture", "side", "noise_std", "clip", "known", "seed", "noise")
+_BLUR = 0.7
+_JPEG_QUALITY = 85
 
 
 def noisy_image(
-    clean: np.ndarray, name: str, noise_std: float, *, seed: int, clip: bool
+    clean: np.ndarray, name: str, noise_std: float, *, seed: int, clip: bool, noise: str = "white"
 ) -> np.ndarray:
-    """Adds white noise to a clean image.
+    """Adds noise to a clean image.
 
     Args:
       clean: `[H, W, C]`.
@@ -68,9 +78,18 @@ def noisy_image(
       noise_std: Noise level in gray levels.
       seed: Seed of the noise.
       clip: Clip to [0, 1].
+      noise: `white`; `blurred` by 0.7 pixels, at the same level; or `jpeg`, white noise in a file of quality 85.
     """
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    noisy = clean + random.normal(size=clean.shape).astype(np.float32) * noise_std / 255
+    values = random.normal(size=clean.shape).astype(np.float32)
+    if noise == "blurred":
+        values = ndimage.gaussian_filter(values, (_BLUR, _BLUR, 0))
+        values /= values.std()
+    noisy = clean + values * noise_std / 255
+    if noise == "jpeg":
+        stored = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
+        file = iio.imwrite("<bytes>", stored, extension=".jpg", quality=_JPEG_QUALITY)
+        noisy = iio.imread(file).astype(np.float32) / 255
     return (np.clip(noisy, 0, 1) if clip else noisy).astype(np.float32)
 
 
@@ -137,7 +156,7 @@ def measure(
     method: str, name: str, clean: np.ndarray, noise_std: float, *, seed: int
 ) -> dict[str, Any]:
     """Restores a picture and returns the row of the result."""
-    noisy = noisy_image(clean, name, noise_std, seed=seed, clip=FLAGS.clip)
+    noisy = noisy_image(clean, name, noise_std, seed=seed, clip=FLAGS.clip, noise=FLAGS.noise)
     clock = time.perf_counter()
     image, facts = restored(method, noisy, clean, name, noise_std, seed=seed)
     seconds = time.perf_counter() - clock
@@ -160,7 +179,7 @@ def measure(
 
 
 def _identity(method: str, name: str, noise_std: float, seed: int) -> dict[str, Any]:
-    values = (method, name, FLAGS.side, noise_std, FLAGS.clip, FLAGS.known, seed)
+    values = (method, name, FLAGS.side, noise_std, FLAGS.clip, FLAGS.known, seed, FLAGS.noise)
     return dict(zip(_KEYS, values, strict=True))
 
 
@@ -219,7 +238,7 @@ def main(argv: list[str]) -> None:
             )
         images = {name: clean_crop(half[name], FLAGS.side) for name in FLAGS.pictures or half}
     stored = read_rows(Path(FLAGS.json)) if FLAGS.json else []
-    done = {tuple(row[key] for key in _KEYS): row for row in stored}
+    done = {tuple(row.get(key, "white") for key in _KEYS): row for row in stored}
     rows = []
     console = Console(width=120)
     for noise_std in FLAGS.noise_std:
@@ -240,7 +259,7 @@ def main(argv: list[str]) -> None:
     when = datetime.datetime.now(datetime.UTC).date().isoformat()
     clipped = "clipped" if FLAGS.clip else "not clipped"
     console.print(
-        f"\n{FLAGS.half}, {FLAGS.side} x {FLAGS.side}, {clipped}, jax {jax.__version__}, "
+        f"\n{FLAGS.half}, {FLAGS.side} x {FLAGS.side}, {FLAGS.noise} noise, {clipped}, jax {jax.__version__}, "
         f"python {platform.python_version()}, {when}"
     )
     console.print(summary_table(rows))

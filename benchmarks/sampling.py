@@ -35,7 +35,7 @@ from dip_jax.report.posterior_figures import draw_calibration
 from dip_jax.tasks.simulate import simulate_case
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "denoise", "The preset.")
+flags.DEFINE_string("preset", "denoise_single", "The preset.")
 flags.DEFINE_string("reference", None, "Path of a clean image.")
 flags.DEFINE_integer("crop", 96, "Height and width of its center crop.")
 flags.DEFINE_list("samplers", ["psgld", "paper", "csgld", "sgld"], "Samplers, in this order.")

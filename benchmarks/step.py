@@ -218,7 +218,7 @@ def build_step_config(settings: Settings, batch: int, precision: str, slot_mode:
     overrides = ["fit.num_steps=1000000", "stop.patience=1000000", f"run.slots={batch}"]
     overrides += [f"run.slot_mode={slot_mode}", f"run.chunk={settings.steps or _MAX_ROUND_STEPS}"]
     overrides += [f"net.precision={precision}"]
-    return build_config(overrides=[*overrides, *settings.overrides])
+    return build_config("denoise_single", overrides=[*overrides, *settings.overrides])
 
 
 def measure(
@@ -259,7 +259,7 @@ def measure(
         return runner.run_singly
 
     def build_torch(mode: str) -> Run:
-        config = build_config(overrides=settings.overrides)
+        config = build_config("denoise_single", overrides=settings.overrides)
         built[f"torch {mode}"] = Torch(config, size, mode, precision)
         return built[f"torch {mode}"].run
 
@@ -269,7 +269,7 @@ def measure(
         if batch == 1 and step_loop.block_length() == 1:
             builders["ours, a call per step"] = build_singly
     builders |= {f"torch {mode}": functools.partial(build_torch, mode) for mode in torch_modes}
-    flops = step_flops(build_config(overrides=settings.overrides).net, size)
+    flops = step_flops(build_config("denoise_single", overrides=settings.overrides).net, size)
     rows = []
     times = alternate(builders, settings, max_steps=settings.steps or _MAX_ROUND_STEPS)
     eager = times.get("torch eager", {}).get("ms")
@@ -297,7 +297,7 @@ def tasks(settings: Settings) -> list[Task]:
     There is one for each size, batch, precision and slot mode, and one for the compiled modes of
     PyTorch.
     """
-    net = build_config(overrides=settings.overrides).net
+    net = build_config("denoise_single", overrides=settings.overrides).net
     full = 4 if jax.default_backend() == "cpu" else 8
     plain = tuple(mode for mode in settings.torch if not _compiles(mode))
     compiled = tuple(mode for mode in settings.torch if _compiles(mode))

@@ -60,7 +60,7 @@ flags.DEFINE_list(
 flags.DEFINE_bool(
     "estimate", False, "Give the rules the estimated level of Gaussian noise, not the true one."
 )
-flags.DEFINE_string("preset", "denoise", "The preset.")
+flags.DEFINE_string("preset", "denoise_single", "The preset.")
 flags.DEFINE_integer("num_steps", 2000, "Steps of each fit.")
 flags.DEFINE_integer("seed", 0, "Seed of noise, code and weights.")
 flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")

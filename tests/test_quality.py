@@ -23,7 +23,7 @@ def psnr(image, reference):
     return -10 * np.log10(np.mean((image - reference) ** 2))
 
 
-def denoise(reference, seed, *overrides, preset="denoise"):
+def denoise(reference, seed, *overrides, preset="denoise_single"):
     config = build_config(preset, overrides=[f"run.seed={seed}", *overrides])
     key = simulation_key(image_key(seed, "picture"))
     case = simulate_case(key, config.task, "picture", reference)

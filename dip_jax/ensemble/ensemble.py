@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ from dip_jax.problem import informative_mask
 
 _PROBE_SIDE = 48
 """Height and width of the corner whose filters are timed."""
+
+
+_turn = threading.Lock()
 
 
 class Combination(NamedTuple):
@@ -239,8 +243,9 @@ def _noise_std(case: Case) -> float:
 
 def _map(function: Callable[[Any], np.ndarray], args: Iterable[Any]) -> list[np.ndarray]:
     """Calls a function of NumPy for each argument, on all cores."""
-    # The matrices of a filter are small; threads of BLAS would only wait for each other.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    # The matrices of a filter are small; threads of BLAS would only wait for each other. Their number changes the
+    # rounding, so it is the same each time: the reading thread and the main thread take turns.
+    with _turn, threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, args))
 
 
