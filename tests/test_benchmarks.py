@@ -114,7 +114,7 @@ def test_the_flops_of_a_step_agree_with_a_count_by_hand():
 
 
 def test_the_layers_make_up_the_standard_network():
-    net = build_config().net
+    net = build_config("denoise_single").net
     found = layers.convolutions(net, 256)
     assert len(found) == 26
     total = network_work(net, (256, 256, 3)).multiplications
@@ -125,7 +125,7 @@ def test_the_layers_make_up_the_standard_network():
 
 def test_passes_are_the_operation_and_its_gradients():
     layer = layers.Layer("conv", (6, 5, 2), (3, 3, 2, 4), 1, False)
-    operation = layers.convolution(layer, build_config().net, "patches")
+    operation = layers.convolution(layer, build_config("denoise_single").net, "patches")
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = ((6, 5, 4), layer.shape, layer.kernel)
     dy, x, kernel = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
@@ -144,7 +144,7 @@ def test_passes_are_the_operation_and_its_gradients():
 )
 def test_a_layer_is_computed_in_the_given_precision(precision, dtype, expected):
     layer = layers.Layer("conv", (6, 5, 8), (3, 3, 8, 8), 1, False)
-    operation = layers.convolution(layer, build_config().net, "xla/separate", precision)
+    operation = layers.convolution(layer, build_config("denoise_single").net, "xla/separate", precision)
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in operation.shapes]
     text = jax.jit(operation.apply).lower(*shapes).as_text()
     (line,) = [line for line in text.splitlines() if "stablehlo.convolution" in line]
@@ -158,7 +158,7 @@ def test_a_layer_is_timed_for_several_images_in_bfloat16():
     (row,) = layers.measure(
         record,
         name="conv",
-        operations={"xla": layers.convolution(layer, build_config().net, "xla")},
+        operations={"xla": layers.convolution(layer, build_config("denoise_single").net, "xla")},
         kinds=("all",),
         batch=2,
         precision="bfloat16",
