@@ -144,7 +144,9 @@ def test_passes_are_the_operation_and_its_gradients():
 )
 def test_a_layer_is_computed_in_the_given_precision(precision, dtype, expected):
     layer = layers.Layer("conv", (6, 5, 8), (3, 3, 8, 8), 1, False)
-    operation = layers.convolution(layer, build_config("denoise_single").net, "xla/separate", precision)
+    operation = layers.convolution(
+        layer, build_config("denoise_single").net, "xla/separate", precision
+    )
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in operation.shapes]
     text = jax.jit(operation.apply).lower(*shapes).as_text()
     (line,) = [line for line in text.splitlines() if "stablehlo.convolution" in line]

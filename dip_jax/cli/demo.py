@@ -63,7 +63,25 @@ def run_demo(
     noisy = np.asarray(case.problem.measurement)
     psnrs: dict[str, float | None] = {
         name: peak_signal_noise_ratio(image.pixels, estimate.astype(np.float32), data_range=1)
-        for name, estimate in {"noisy": noisy, **denoising_baselines(noisy)}.items()
+        for name, estimate in {
+            "noisy": noisy,
+            **denoising_baselines(noisy),
+            **_bm3d(noisy, float(case.problem.noise_std)),
+        }.items()
     }
     psnrs["dip_jax"] = summaries[0]["psnr"]
     return summaries, psnrs
+
+
+def _bm3d(noisy: np.ndarray, noise_std: float) -> dict[str, np.ndarray]:
+    """The estimate of BM3D, which is told the noise level, if its package is installed.
+
+    The package is free for non-commercial use only, so it is no requirement.
+    """
+    try:
+        import bm3d
+    except ImportError:
+        return {}
+    if not noise_std > 0:  # not known for noise of another kind
+        return {}
+    return {"BM3D": bm3d.bm3d_rgb(noisy, noise_std)}
