@@ -115,6 +115,8 @@ class Case(NamedTuple):
     """Restore values of the estimate that are known exactly; see `tasks.restore_known_values`."""
     limits: Limits = Limits()
     """The limits at which the noise was clipped; the estimate is corrected for it (`tasks.clipped_noise`)."""
+    shares_noise: bool = False
+    """Whether neighboring pixels share their noise, so that a pixel reveals that of a hidden neighbor."""
 
 
 class NetInit(Protocol):

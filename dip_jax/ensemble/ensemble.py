@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from dip_jax.base import Case, Result
 from dip_jax.clipping import Limits
 from dip_jax.ensemble.cross_validation import combine, stack
-from dip_jax.ensemble.folds import draw_folds, hide_fold
+from dip_jax.ensemble.folds import block_centers, draw_folds, hide_fold
 from dip_jax.ensemble.guide import guide_image
 from dip_jax.ensemble.similar_patches import MIN_SIDE, filter_with_pilot
 from dip_jax.errors import InputError
@@ -27,6 +27,9 @@ from dip_jax.problem import informative_mask
 _PROBE_SIDE = 48
 """Height and width of the corner whose filters are timed."""
 
+
+_SHARED_NOISE_BLOCK = 3
+"""Height and width of the blocks of a fold if neighbors share their noise; few cameras and files spread it further."""
 
 _turn = threading.Lock()
 
@@ -144,16 +147,17 @@ class Ensemble:
             estimates = np.concatenate([np.stack(guides)[None], estimates])
             steps = np.append(0, steps)
         folds, is_known = self._folds(case, seed)
+        is_judged = is_known & block_centers(is_known.shape, _block(case))
         position = np.full(self.number, -1)
         position[[result.network_index for result in results]] = np.arange(len(results))
         y = np.asarray(case.problem.measurement)
-        weights = stack(_predict(case, estimates), y, position[folds], is_known).weights
+        weights = stack(_predict(case, estimates), y, position[folds], is_judged).weights
         if weights.shape[1] != case.shape[2]:  # the measurement has other channels than the image
             weights = np.repeat(weights[:, :1], case.shape[2], axis=1)
         combined = combine(estimates, weights)
         image = combined.mean(axis=0)
         if self.is_filtered and _has_filter(case):
-            image = _filter(case, image, combined, position[folds], is_known)
+            image = _filter(case, image, combined, position[folds], is_known, is_judged)
         stop_step = max(round(float(weights[:, 0] @ steps)) - 1, 0)
         return Combination(image, combined, stop_step, _notes(weights, steps))
 
@@ -190,11 +194,17 @@ class Ensemble:
             informative_key(key), case.problem, case.shape
         )
         is_known = np.asarray(mask).min(axis=-1) > 0
-        return draw_folds(folds_key(key), is_known.shape, self.number), is_known
+        folds = draw_folds(folds_key(key), is_known.shape, self.number, block=_block(case))
+        return folds, is_known
 
 
 def _filter(
-    case: Case, image: np.ndarray, members: np.ndarray, folds: np.ndarray, is_known: np.ndarray
+    case: Case,
+    image: np.ndarray,
+    members: np.ndarray,
+    folds: np.ndarray,
+    is_known: np.ndarray,
+    is_judged: np.ndarray,
 ) -> np.ndarray:
     """Filters the measurement with the image as pilot, and averages both.
 
@@ -208,7 +218,7 @@ def _filter(
 
     parts = [(is_known & (folds != k), pilot) for k, pilot in enumerate(members)]
     of_image, *of_members = _map(filtered, [(is_known, image), *parts])
-    weights = stack(np.stack([members, of_members]), y, folds, is_known).weights
+    weights = stack(np.stack([members, of_members]), y, folds, is_judged).weights
     return combine(np.stack([image, of_image]), weights)
 
 
@@ -235,6 +245,11 @@ def _has_filter(case: Case) -> bool:
     """Whether the guides could be filtered, and there is noise or a pixel that is not known."""
     is_clean_copy = _noise_std(case) == 0 and isinstance(case.problem.operator, Identity)
     return _has_guide(case) and not is_clean_copy
+
+
+def _block(case: Case) -> int:
+    """Height and width of the blocks of a fold."""
+    return _SHARED_NOISE_BLOCK if case.shares_noise else 1
 
 
 def _noise_std(case: Case) -> float:

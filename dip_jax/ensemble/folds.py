@@ -2,6 +2,9 @@
 
 Network k is fitted without fold k. Each pixel thus has a prediction by a network that has not seen it,
 whose error estimates the error with respect to the clean image, up to the variance of the noise.
+
+If neighbors share their noise, a seen neighbor reveals the noise of a hidden pixel. The pixels of a block are then
+in a fold together, and only those in the middle of a block estimate the error.
 """
 
 import jax
@@ -13,16 +16,17 @@ from dip_jax.errors import InputError
 from dip_jax.problem import visible_weights
 
 
-def draw_folds(key: Array, shape: tuple[int, int], number: int) -> np.ndarray:
+def draw_folds(key: Array, shape: tuple[int, int], number: int, *, block: int = 1) -> np.ndarray:
     """Draws the fold of each pixel.
 
-    Each tile of `number` pixels has every fold once, in random order. The pixels of a fold are thus
+    Each tile of `number` blocks has every fold once, in random order. The blocks of a fold are thus
     spread evenly, and few of them are neighbors, so they can be predicted.
 
     Args:
       key: Random key, consumed.
       shape: `(H, W)`.
       number: Number of folds, at least 2.
+      block: Height and width of the blocks of pixels that are in a fold together.
 
     Returns:
       int32 `[H, W]`, from 0 to `number` - 1.
@@ -39,11 +43,28 @@ def draw_folds(key: Array, shape: tuple[int, int], number: int) -> np.ndarray:
         raise InputError(f"Expected at least two folds, got {number}; raise fit.num_seeds.")
     rows = max(n for n in range(1, number + 1) if number % n == 0 and n * n <= number)
     columns = number // rows
-    tiles = tuple(-(-side // size) for side, size in zip(shape, (rows, columns), strict=True))
+    sides = (block * rows, block * columns)
+    tiles = tuple(-(-side // size) for side, size in zip(shape, sides, strict=True))
     order = jnp.broadcast_to(jnp.arange(number, dtype=jnp.int32), (*tiles, number))
     order = jax.random.permutation(key, order, axis=-1, independent=True)
     folds = np.asarray(order).reshape(*tiles, rows, columns).swapaxes(1, 2)
-    return folds.reshape(tiles[0] * rows, tiles[1] * columns)[: shape[0], : shape[1]]
+    blocks = folds.reshape(tiles[0] * rows, tiles[1] * columns)
+    return np.kron(blocks, np.ones((block, block), np.int32))[: shape[0], : shape[1]]
+
+
+def block_centers(shape: tuple[int, int], block: int) -> np.ndarray:
+    """Returns whether a pixel is in the middle of its block, boolean `[H, W]`.
+
+    Args:
+      shape: `(H, W)`.
+      block: Height and width of the blocks, an odd number.
+
+    Example:
+      >>> np.argwhere(block_centers((5, 6), 3)).tolist()
+      [[1, 1], [1, 4], [4, 1], [4, 4]]
+    """
+    rows, columns = np.indices(shape) % block
+    return (rows == block // 2) & (columns == block // 2)
 
 
 def hide_fold(problem: Problem, is_hidden: np.ndarray) -> Problem:

@@ -104,8 +104,12 @@ def with_noise_std(case: Case, *, before_clipping: bool = False) -> Case:
     """
     if not np.isnan(float(case.problem.noise_std)):
         return case
-    noise_std = estimate_noise_std(case, before_clipping=before_clipping)
-    if np.isnan(noise_std):
+    return _with_level(case, estimate_noise_std(case, before_clipping=before_clipping))
+
+
+def _with_level(case: Case, noise_std: float) -> Case:
+    """The case with an estimated noise level, unless it knows one."""
+    if np.isnan(noise_std) or not np.isnan(float(case.problem.noise_std)):
         return case
     problem = case.problem._replace(noise_std=jnp.float32(noise_std))
     note = f"noise estimated: {255 * noise_std:.1f} gray levels"
@@ -154,26 +158,37 @@ def _diagonal_and_means(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (a - b - c + d) / 2, (a + b + c + d) / 4
 
 
-def _note_shared_noise(case: Case) -> Case:
-    """Adds a note if neighbors seem to share their noise, which rules that hide pixels take for structure."""
+def _with_shared_noise(case: Case, rule: str) -> Case:
+    """Adds a note if neighbors seem to share their noise, which rules that hide pixels take for structure.
+
+    An ensemble hides blocks of pixels instead. If it does not know the noise level, it gets that of the noise which is
+    shared: brightness at full resolution (JPEG keeps it) or colors at half resolution, whichever is more.
+    """
     problem, y = case.problem, np.asarray(case.problem.measurement)
     if not isinstance(problem.operator, Identity) or problem.weights is not None:
         return case
     if problem.peak is not None or min(y.shape[:2]) < _MIN_SIDE:
         return case
     full, half = noise_of_neighbors(y)
-    if y.shape[-1] > 1:  # brightness has too much texture
-        full, half = full[1:], half[1:]
+    # Brightness has too much texture, if there are color differences.
+    first = 1 if y.shape[-1] > 1 else 0
     # Without noise, the difference is that of the structure of the image.
     least = _SHARED_COLOR_NOISE if y.shape[-1] > 1 else _SHARED_NOISE
-    if not ((half > _MAX_NOISE_RATIO * full) & (half > least)).any():
+    is_shared = (half[first:] > _MAX_NOISE_RATIO * full[first:]) & (half[first:] > least)
+    if not is_shared.any():
         return case
-    return _with_note(
-        case,
-        "neighboring pixels seem to share their noise, as in resized, demosaiced or JPEG images; hidden pixels do not "
-        "reveal such noise, so the result may keep it: reduce the image to half its size, choose fewer steps "
-        "(--num_steps), or state the level (--stop=discrepancy --noise_std=...)",
+    note = "neighboring pixels seem to share their noise, as in resized, demosaiced or JPEG images"
+    if rule != "cross_validation":
+        return _with_note(
+            case,
+            f"{note}; hidden pixels do not reveal such noise, so the result may keep it: reduce the image to half its "
+            "size, choose fewer steps (--num_steps), or state the level (--stop=discrepancy --noise_std=...)",
+        )
+    case = _with_note(
+        case, f"{note}; the networks hide blocks of pixels for it, which costs detail"
     )
+    level = max(full[0], half[first:].mean())
+    return _with_level(case._replace(shares_noise=True), level)
 
 
 def resolve_noise(case: Case, config: Config) -> Case:
@@ -197,11 +212,11 @@ def resolve_noise(case: Case, config: Config) -> Case:
     if config.fit.method == "sgld":
         counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
         return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
+    if config.stop.rule in ("held_out", "wmv", "emv", "cross_validation"):
+        case = _with_shared_noise(case, config.stop.rule)
     case = _with_limits(case, config)
     if config.stop.rule in _NEED_LEVEL:
         return _for_stopping_rule(case, config)
-    if config.stop.rule in ("held_out", "wmv", "emv", "cross_validation"):
-        case = _note_shared_noise(case)
     uses_patches = config.fit.filter == "nonlocal" or config.fit.code == "guided"
     is_gaussian = config.task.noise == "gaussian" and config.fit.likelihood == "gaussian"
     return with_noise_std(case) if uses_patches and is_gaussian else case
