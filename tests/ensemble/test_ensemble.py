@@ -163,6 +163,26 @@ def test_without_a_noise_level_the_mean_is_not_filtered():
     )
 
 
+def test_if_neighbors_share_noise_blocks_are_hidden_and_their_centers_judge():
+    clean = np.full((24, 24, 1), 0.5, np.float32)
+    is_center = np.zeros((24, 24, 1), bool)
+    is_center[1::3, 1::3] = True
+    kept = np.stack([clean + 0.1, clean + np.where(is_center, 0, np.float32(0.3))])
+    results = [build_result(kept[-1], k, kept=kept, num_steps=6) for k in range(3)]
+    ensemble = Ensemble(3, every=3)
+    case = Case("a", Problem(Identity(), jnp.asarray(clean), noise_std=np.nan), clean.shape)
+    found = [
+        ensemble.combine(case._replace(shares_noise=shares), [case] * 3, results).image
+        for shares in (True, False)
+    ]
+    np.testing.assert_allclose(found[0], kept[1], atol=1e-4)
+    np.testing.assert_allclose(found[1], kept[0], atol=0.05)
+    (first, *_) = ensemble.members(case._replace(shares_noise=True))
+    hidden = np.asarray(first.problem.weights)[..., 0] == 0
+    blocks = hidden.reshape(8, 3, 8, 3).mean(axis=(1, 3))
+    assert set(np.unique(blocks)) == {0, 1}
+
+
 def test_a_note_says_that_more_steps_may_help():
     found = combined([with_errors(0.4, 0.3, 0.05)] * 3)
     assert "more steps may help" in found.notes[1]

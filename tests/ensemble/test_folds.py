@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dip_jax.base import Problem
-from dip_jax.ensemble.folds import draw_folds, hide_fold
+from dip_jax.ensemble.folds import block_centers, draw_folds, hide_fold
 from dip_jax.errors import InputError
 from dip_jax.operators import Identity
 
@@ -36,6 +36,19 @@ def test_a_tile_has_each_fold_once_in_an_order_of_its_own():
     tiles = folds.reshape(8, 2, 8, 4).swapaxes(1, 2).reshape(-1, 8)
     assert (np.sort(tiles, axis=1) == np.arange(8)).all()
     assert len({tuple(tile) for tile in tiles}) > 50
+
+
+@pytest.mark.parametrize("shape", [(24, 36), (25, 34)])
+def test_the_pixels_of_a_block_are_in_a_fold_together_and_one_of_them_is_its_center(shape):
+    folds = draw_folds(jax.random.key(0), shape, 4, block=3)
+    assert folds.shape == shape
+    centers = block_centers(shape, 3)
+    for row, column in np.argwhere(centers):
+        around = folds[row - 1 : row + 2, column - 1 : column + 2]
+        assert (around == folds[row, column]).all()
+    assert abs(centers.sum() - shape[0] * shape[1] / 9) < 8
+    assert len(set(np.bincount(folds[:24, :24][centers[:24, :24]]))) == 1
+    assert block_centers(shape, 1).all()
 
 
 def test_other_keys_draw_other_folds():

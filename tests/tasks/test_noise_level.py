@@ -201,6 +201,24 @@ def test_a_note_says_that_neighbors_share_their_noise(kind, channels, is_noted):
     assert not notes_of(image, "fixed")
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_shared"), [("white", False), ("blurred", True), ("jpeg", True)]
+)
+def test_an_ensemble_learns_that_noise_is_shared_and_its_level(kind, is_shared):
+    image = noisy_photo(kind, channels=3)
+    case = Case("a", Problem(Identity(), jnp.asarray(image), np.nan), image.shape)
+    resolved = resolve_noise(case, build_config("denoise"))
+    assert resolved.shares_noise == is_shared
+    assert 0.8 * 25 < 255 * float(resolved.problem.noise_std) < 1.4 * 25
+    assert any("hide blocks" in note for note in resolved.notes) == is_shared
+    known = case._replace(problem=case.problem._replace(noise_std=np.float32(0.07)))
+    resolved = resolve_noise(known, build_config("denoise"))
+    assert (resolved.shares_noise, float(resolved.problem.noise_std)) == (
+        is_shared,
+        pytest.approx(0.07),
+    )
+
+
 def test_both_levels_are_those_of_white_noise_and_grow_with_the_noise():
     white = np.random.default_rng(0).standard_normal((200, 201, 3))
     for level in (0.1, 3.0):
