@@ -164,8 +164,7 @@ def measure(
     if FLAGS.images:
         folder = Path(FLAGS.images)
         folder.mkdir(parents=True, exist_ok=True)
-        label = f"{name}-{noise_std:g}-{seed}-{method.replace(' ', '_').replace('/', '_')}"
-        np.save(folder / f"{label}.npy", image)
+        np.save(folder / f"{image_label(method, name, noise_std, seed)}.npy", image)
     return {
         **_identity(method, name, noise_std, seed),
         "half": None if FLAGS.reference else FLAGS.half,
@@ -176,6 +175,11 @@ def measure(
         "device": jax.devices()[0].device_kind,
         **environment(),
     }
+
+
+def image_label(method: str, name: str, noise_std: float, seed: int) -> str:
+    """Returns the name of the file of a restored image, without its suffix."""
+    return f"{name}-{noise_std:g}-{seed}-{method.replace(' ', '_').replace('/', '_')}"
 
 
 def _identity(method: str, name: str, noise_std: float, seed: int) -> dict[str, Any]:
