@@ -27,7 +27,6 @@ from dip_jax.problem import informative_mask
 _PROBE_SIDE = 48
 """Height and width of the corner whose filters are timed."""
 
-
 _SHARED_NOISE_BLOCK = 3
 """Height and width of the blocks of a fold if neighbors share their noise; few cameras and files spread it further."""
 

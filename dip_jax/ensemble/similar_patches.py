@@ -28,6 +28,7 @@ References:
 
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ _WINDOW = 12
 """Largest distance of a similar patch from its reference in rows and in columns."""
 _STRIDE = 4
 """Distance of neighboring reference patches."""
+_REFERENCES_AT_ONCE = 4096
+"""Number of reference patches whose distances are in memory."""
 
 
 class PatchGroups(NamedTuple):
@@ -183,27 +186,24 @@ def _filter(
     """Denoises all channels; `guide` decides which patches are similar. All arrays are `[H, W, C]`."""
     size, (height, width, channels) = groups.patch, y.shape
     rows, columns = (_starts(side, size) for side in (height, width))
-    nearest = _nearest(guide, rows, columns, groups)
-    down, right = np.divmod(nearest, 2 * _WINDOW + 1)
-    top = rows[:, None, None] + down - _WINDOW  # [rows, columns, K]
-    left = columns[:, None] + right - _WINDOW
-    patches = _patches(np.concatenate([y, pilot, variance], axis=-1), size)
+    images = np.concatenate([y, pilot, variance], axis=-1)
+    patches = sliding_window_view(images, (size, size), axis=(0, 1))  # [H', W', 3 C, size, size]
     offset = (np.arange(size)[:, None] * width + np.arange(size)).ravel()  # [n]
     total, count = (np.zeros((channels, height * width)) for _ in range(2))
-    for r, c in zip(
-        top, left, strict=True
-    ):  # one row of references after the other needs less memory
-        noisy, of_pilot, of_noise = np.split(patches[r, c].transpose(0, 2, 1, 3), 3, axis=1)
+    for r, c in _corners(guide, rows, columns, groups):
+        cut = patches[r, c].reshape(*r.shape, 3 * channels, size * size)
+        noisy, of_pilot, of_noise = np.split(cut.transpose(0, 2, 1, 3), 3, axis=1)  # [R, C, K, n]
         level = of_noise.mean(axis=(-2, -1), keepdims=True)  # [R, C, 1, 1]
         weights = _pilot_weights(of_pilot, level) if has_pilot else _unbiased_weights(noisy, level)
         estimates = weights @ noisy  # [R, C, K, n]
         shares = 1 / np.maximum((weights**2).sum(axis=-1, keepdims=True), 1 / groups.number)
-        pixels = ((r * width + c)[..., None] + offset).ravel()
+        band = np.s_[r.min() * width : (r.max() + size) * width]  # the pixels of these patches
+        pixels = ((r * width + c)[..., None] + offset - band.start).ravel()
         for channel in range(channels):
             share = np.broadcast_to(shares[:, channel], estimates[:, channel].shape)
             values = share * estimates[:, channel]
-            count[channel] += np.bincount(pixels, share.ravel(), height * width)
-            total[channel] += np.bincount(pixels, values.ravel(), height * width)
+            for sums, added in ((count, share), (total, values)):
+                sums[channel, band] += np.bincount(pixels, added.ravel(), band.stop - band.start)
     return (total / count).T.reshape(y.shape).astype(np.float32)
 
 
@@ -212,10 +212,16 @@ def _starts(side: int, size: int) -> np.ndarray:
     return np.unique([*range(0, side - size, _STRIDE), side - size])
 
 
-def _patches(image: np.ndarray, size: int) -> np.ndarray:
-    """All patches of an image `[H, W, C]` by the row and the column of their corner, `[H', W', C, n]`."""
-    windows = sliding_window_view(image, (size, size), axis=(0, 1))
-    return windows.reshape(*windows.shape[:3], -1)
+def _corners(
+    guide: np.ndarray, rows: np.ndarray, columns: np.ndarray, groups: PatchGroups
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the rows and the columns of the similar patches of each row of references, both `[R, K]`."""
+    number = -(-len(rows) * len(columns) // _REFERENCES_AT_ONCE)
+    for block in np.array_split(rows, number):
+        down, right = np.divmod(_nearest(guide, block, columns, groups), 2 * _WINDOW + 1)
+        top = block[:, None, None] + down - _WINDOW
+        left = columns[:, None] + right - _WINDOW
+        yield from zip(top, left, strict=True)
 
 
 def _nearest(
