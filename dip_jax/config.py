@@ -636,7 +636,8 @@ class Config:
             if getattr(fit, name) == value and not is_joint:
                 raise InputError(
                     f"fit.{name}={value} expects networks that are stopped together, "
-                    f"stop.rule=cross_validation, got fit.method={fit.method} with the rule {stop.rule}."
+                    f"stop.rule=cross_validation, got fit.method={fit.method} with the rule {stop.rule}; use the preset "
+                    "denoise_single, or fit.code=uniform and fit.filter=none."
                 )
         if not is_joint:
             return

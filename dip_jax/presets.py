@@ -1,8 +1,7 @@
 """Presets: named settings with their sources, comparisons of settings, and the config of each."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dip_jax.config import Config, NetConfig, parse_field, replace_fields, task_names
@@ -461,6 +460,10 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 
 _SINGLE = {"denoise": "denoise_single"}
 """Presets of single networks, which take the place of a default of several networks."""
+_OTHER_FIT = {"net.kind", "fit.optimizer", "fit.optimize", "fit.schedule", "fit.code"}
+"""Fields that make another fit than that of the ensemble."""
+_MAX_KEPT = 20
+"""Number of estimates that an ensemble keeps of each network, unless `stop.keep_every` is set."""
 
 
 def build_config(
@@ -473,8 +476,9 @@ def build_config(
     """Returns the complete config of a preset with overrides.
 
     The default of a task is the preset of its name. That of `denoise` fits several networks, which are
-    stopped together; if the values do not go with it (sampling, another stopping rule, photons, one
-    network), the default is `denoise_single`.
+    stopped together; if the values belong to a single network (sampling, another stopping rule, another
+    noise or likelihood, one network, another kind of network, optimizer, schedule or code), the default is
+    `denoise_single`.
 
     Args:
       preset: A name in `PRESETS`; None for the default of the task.
@@ -496,22 +500,52 @@ def build_config(
         require_choice("task", task, task_names())
     if preset is None:
         preset = task or "denoise"
-        if preset in _SINGLE:
-            overrides = list(overrides)
-            with contextlib.suppress(InputError):
-                return build_config(preset, task=task, overrides=overrides, changes=changes)
+        overrides = list(overrides)
+        if preset in _SINGLE and _is_for_single({**(changes or {}), **_parse(overrides)}):
             preset = _SINGLE[preset]
     require_choice("preset", preset, tuple(PRESETS))
     chosen = PRESETS[preset]
     if task is not None and chosen.task != task:
         raise InputError(f"The preset {preset} is for {chosen.task}, got task {task}.")
-    values: dict[str, Any] = {"task.name": chosen.task, **chosen.overrides, **(changes or {})}
+    values: dict[str, Any] = {
+        "task.name": chosen.task,
+        **chosen.overrides,
+        **(changes or {}),
+        **_parse(overrides),
+    }
+    num_steps = values.get("fit.num_steps")
+    if values.get("stop.rule") == "cross_validation" and isinstance(num_steps, int):
+        # Few steps keep at least one estimate, and many not more than memory allows.
+        every = min(num_steps, max(Config().stop.keep_every, num_steps // _MAX_KEPT))
+        values.setdefault("stop.keep_every", max(1, every))
+    return replace_fields(Config(), values)
+
+
+def _parse(overrides: Iterable[str]) -> dict[str, Any]:
+    """The values of texts `section.field=value` by field."""
+    values = {}
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"--set expects section.field=value, got {shorten(override)}.")
         values[name.strip()] = parse_field(name.strip(), text.strip())
-    return replace_fields(Config(), values)
+    return values
+
+
+def _is_for_single(values: Mapping[str, Any]) -> bool:
+    """Whether values by field belong to a single network."""
+    others = any(
+        values.get(field, value) != value
+        for field, value in {
+            "fit.method": "fit",
+            "fit.likelihood": "gaussian",
+            "stop.rule": "cross_validation",
+            "task.noise": "gaussian",
+        }.items()
+    )
+    # The steps and the learning rate of the ensemble were chosen for its network and its optimizer.
+    is_other_fit = not _OTHER_FIT.isdisjoint(values)
+    return others or is_other_fit or values.get("fit.num_seeds") == 1
 
 
 def build_comparison(

@@ -227,10 +227,17 @@ def test_the_default_of_denoising_is_an_ensemble_unless_the_values_need_a_single
         {"stop.rule": "wmv"},
         {"fit.num_seeds": 1},
         {"net.kind": "deep_decoder"},
+        {"net.kind": "unet"},
+        {"fit.optimizer": "adam"},
         {"task.noise": "poisson", "fit.likelihood": "poisson"},
     ):
         assert build_config(changes=values) == build_config("denoise_single", changes=values)
+    for num_steps, every in ((5, 5), (350, 25), (2000, 100)):
+        config = build_config(changes={"fit.num_steps": num_steps})
+        assert (config.fit.num_seeds, config.stop.keep_every) == (4, every)
     with pytest.raises(InputError, match=r"fit\.num_steps"):
         build_config(changes={"fit.num_steps": -1})
-    with pytest.raises(InputError, match="stopped together"):
+    with pytest.raises(InputError, match=r"at most fit\.num_steps=350, got 400"):
+        build_config(changes={"stop.keep_every": 400})
+    with pytest.raises(InputError, match="use the preset denoise_single"):
         build_config("denoise", changes={"stop.rule": "wmv"})

@@ -288,6 +288,7 @@ def ensemble_from_config(config: Config) -> Ensemble | None:
         config.fit.num_seeds,
         config.stop.keep_every,
         is_guided=config.fit.code == "guided",
+        code_depth=config.net.input_depth,
         is_filtered=config.fit.filter == "nonlocal",
     )
 

@@ -1,5 +1,6 @@
 """Several networks of one image as one estimator: disjoint folds, guides, a combination, a final filter."""
 
+import contextlib
 import dataclasses
 import os
 import threading
@@ -30,7 +31,9 @@ _PROBE_SIDE = 48
 _SHARED_NOISE_BLOCK = 3
 """Height and width of the blocks of a fold if neighbors share their noise; few cameras and files spread it further."""
 
-_turn = threading.Lock()
+_lock = threading.Lock()
+_num_inside = 0
+_limit: threadpool_limits | None = None
 
 
 class Combination(NamedTuple):
@@ -64,6 +67,8 @@ class Ensemble:
     """Number of steps between two kept estimates."""
     is_guided: bool = False
     """Give each network a guide (`guide.guide_image`) as `Problem.code_image`; see `codes.guided`."""
+    code_depth: int | None = None
+    """Number of channels of the code, of which a guide leaves at least one; None for any number."""
     is_filtered: bool = False
     """Filter the measurement by its similar patches, with the combination as pilot
     (`similar_patches.filter_with_pilot`), and average both."""
@@ -83,11 +88,11 @@ class Ensemble:
                 f"{case.name}: networks that are stopped together (stop.rule=cross_validation) expect a real measurement "
                 f"with rows, columns and channels, got {y.dtype} {list(y.shape)}; use another rule (--stop)."
             )
-        parts = ["guide"] * (self.is_guided and not _has_guide(case))
+        parts = ["guide"] * (self.is_guided and not self._has_guide(case))
         parts += ["filter"] * (self.is_filtered and not _has_filter(case))
         note = (
-            f"without {' and '.join(parts)}, which need pixels of the image with Gaussian noise of a known level, and an "
-            f"image of at least {MIN_SIDE} x {MIN_SIDE}"
+            f"without {' and '.join(parts)}, which need pixels of the image with Gaussian noise of a known level, an "
+            f"image of at least {MIN_SIDE} x {MIN_SIDE}, and fewer channels than the code (net.input_depth)"
         )
         return (
             case._replace(notes=(*case.notes, note)) if parts and note not in case.notes else case
@@ -102,7 +107,7 @@ class Ensemble:
         """
         folds, is_known = self._folds(case, seed)
         problems = [hide_fold(case.problem, folds == index) for index in range(self.number)]
-        if self.is_guided and _has_guide(case):
+        if self.is_guided and self._has_guide(case):
             y, noise_std = np.asarray(case.problem.measurement), _noise_std(case)
 
             def guide(index: int) -> np.ndarray:
@@ -139,7 +144,7 @@ class Ensemble:
             return None
         estimates = np.stack([rows[:length] for rows in kept], axis=1)
         steps = self.every * np.arange(1, length + 1)
-        if self.is_guided and _has_guide(case):
+        if self.is_guided and self._has_guide(case):
             guides = [
                 np.asarray(members[result.network_index].problem.code_image) for result in results
             ]
@@ -155,7 +160,7 @@ class Ensemble:
             weights = np.repeat(weights[:, :1], case.shape[2], axis=1)
         combined = combine(estimates, weights)
         image = combined.mean(axis=0)
-        if self.is_filtered and _has_filter(case):
+        if self.is_filtered and _has_filter(case) and np.isfinite(combined).all():
             image = _filter(case, image, combined, position[folds], is_known, is_judged)
         stop_step = max(round(float(weights[:, 0] @ steps)) - 1, 0)
         return Combination(image, combined, stop_step, _notes(weights, steps))
@@ -166,7 +171,7 @@ class Ensemble:
         Args:
           case: The case of the image, with its noise level.
         """
-        if not _has_guide(case):
+        if not _has_copy(case):
             return 0.0
         folds, is_known = self._folds(case, seed=0)
         corner = np.s_[:_PROBE_SIDE, :_PROBE_SIDE]
@@ -175,7 +180,7 @@ class Ensemble:
             (is_known & (folds > 0))[corner],
         )
         noise_std, seconds, image = _noise_std(case), 0.0, y
-        if self.is_guided:
+        if self.is_guided and self._has_guide(case):
             clock = time.perf_counter()
             image = guide_image(y, is_visible, noise_std, case.limits)
             seconds += self.number * (time.perf_counter() - clock)
@@ -185,6 +190,10 @@ class Ensemble:
             seconds += (self.number + 1) * (time.perf_counter() - clock)
         pixels = is_known.size / is_visible.size
         return seconds * pixels / min(self.number, os.cpu_count() or 1)
+
+    def _has_guide(self, case: Case) -> bool:
+        """Whether the image can have a guide, which leaves channels of the code to the noise."""
+        return _has_copy(case) and (self.code_depth is None or case.shape[2] < self.code_depth)
 
     def _folds(self, case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The fold of each pixel, and whether it was measured in all channels, `[H, W]`."""
@@ -231,7 +240,7 @@ def _filter_once(
     return filter_with_pilot(noisy, pilot, noise_std, limits)
 
 
-def _has_guide(case: Case) -> bool:
+def _has_copy(case: Case) -> bool:
     """Whether a measured value is a pixel of the image with Gaussian noise of a known level, which may be 0."""
     problem = case.problem
     is_copy = isinstance(problem.operator, Identity | Mask)
@@ -243,7 +252,7 @@ def _has_guide(case: Case) -> bool:
 def _has_filter(case: Case) -> bool:
     """Whether the guides could be filtered, and there is noise or a pixel that is not known."""
     is_clean_copy = _noise_std(case) == 0 and isinstance(case.problem.operator, Identity)
-    return _has_guide(case) and not is_clean_copy
+    return _has_copy(case) and not is_clean_copy
 
 
 def _block(case: Case) -> int:
@@ -257,10 +266,29 @@ def _noise_std(case: Case) -> float:
 
 def _map(function: Callable[[Any], np.ndarray], args: Iterable[Any]) -> list[np.ndarray]:
     """Calls a function of NumPy for each argument, on all cores."""
-    # The matrices of a filter are small; threads of BLAS would only wait for each other. Their number changes the
-    # rounding, so it is the same each time: the reading thread and the main thread take turns.
-    with _turn, threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _one_thread_of_blas(), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, args))
+
+
+@contextlib.contextmanager
+def _one_thread_of_blas() -> Iterator[None]:
+    """Limits BLAS to one thread while any thread is in this context: the reading and the main thread may be.
+
+    The matrices of a filter are small, so threads of BLAS would only wait for each other, and their number changes the
+    rounding.
+    """
+    global _num_inside, _limit
+    with _lock:
+        if _num_inside == 0:
+            _limit = threadpool_limits(1, "blas")
+        _num_inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_inside -= 1
+            if _num_inside == 0 and _limit is not None:
+                _limit.restore_original_limits()
 
 
 def _predict(case: Case, estimates: np.ndarray) -> np.ndarray:

@@ -271,6 +271,9 @@ def _pilot_weights(pilot: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """T of the second stage for groups `[..., K, n]`."""
     number, pixels = pilot.shape[-2:]
     moments = pilot @ np.swapaxes(pilot, -1, -2)
-    regularized = moments + (pixels * variance + 1e-12) * np.eye(number, dtype=np.float32)
+    # Equal patches have moments of rank 1, to which float32 cannot add less than a millionth.
+    scale = np.trace(moments, axis1=-2, axis2=-1)[..., None, None]
+    ridge = pixels * variance + 1e-6 * scale + 1e-12
+    regularized = moments + ridge * np.eye(number, dtype=np.float32)
     # The two matrices commute, so the order of the product does not matter.
     return np.linalg.solve(regularized, moments)

@@ -158,7 +158,7 @@ def _diagonal_and_means(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (a - b - c + d) / 2, (a + b + c + d) / 4
 
 
-def _with_shared_noise(case: Case, rule: str) -> Case:
+def _with_shared_noise(case: Case, config: Config) -> Case:
     """Adds a note if neighbors seem to share their noise, which rules that hide pixels take for structure.
 
     An ensemble hides blocks of pixels instead. If it does not know the noise level, it gets that of the noise which is
@@ -178,7 +178,7 @@ def _with_shared_noise(case: Case, rule: str) -> Case:
     if not is_shared.any():
         return case
     note = "neighboring pixels seem to share their noise, as in resized, demosaiced or JPEG images"
-    if rule != "cross_validation":
+    if config.stop.rule != "cross_validation":
         return _with_note(
             case,
             f"{note}; hidden pixels do not reveal such noise, so the result may keep it: reduce the image to half its "
@@ -187,8 +187,10 @@ def _with_shared_noise(case: Case, rule: str) -> Case:
     case = _with_note(
         case, f"{note}; the networks hide blocks of pixels for it, which costs detail"
     )
-    level = max(full[0], half[first:].mean())
-    return _with_level(case._replace(shares_noise=True), level)
+    case = case._replace(shares_noise=True)
+    if not _uses_patches(config):
+        return case
+    return _with_level(case, max(full[0], half[first:].mean()))
 
 
 def resolve_noise(case: Case, config: Config) -> Case:
@@ -213,13 +215,17 @@ def resolve_noise(case: Case, config: Config) -> Case:
         counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
         return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
     if config.stop.rule in ("held_out", "wmv", "emv", "cross_validation"):
-        case = _with_shared_noise(case, config.stop.rule)
+        case = _with_shared_noise(case, config)
     case = _with_limits(case, config)
     if config.stop.rule in _NEED_LEVEL:
         return _for_stopping_rule(case, config)
-    uses_patches = config.fit.filter == "nonlocal" or config.fit.code == "guided"
+    return with_noise_std(case) if _uses_patches(config) else case
+
+
+def _uses_patches(config: Config) -> bool:
+    """Whether the settings combine similar patches, which needs the level of Gaussian noise."""
     is_gaussian = config.task.noise == "gaussian" and config.fit.likelihood == "gaussian"
-    return with_noise_std(case) if uses_patches and is_gaussian else case
+    return is_gaussian and (config.fit.filter == "nonlocal" or config.fit.code == "guided")
 
 
 def require_noise_std(case: Case) -> Case:

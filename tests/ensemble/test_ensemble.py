@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from dip_jax.base import Case, Problem, Status
 from dip_jax.clipping import Limits
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
+from dip_jax.ensemble import ensemble as ensemble_module
 from dip_jax.ensemble import guide
 from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.ensemble import Ensemble
@@ -263,6 +265,33 @@ def test_a_note_says_that_guide_and_filter_are_left_out():
     unknown = case._replace(problem=case.problem._replace(noise_std=np.float32(np.nan)))
     (note,) = ensemble.prepared(unknown).notes[len(case.notes) :]
     assert note.startswith("without guide and filter")
+
+
+def test_an_image_with_as_many_channels_as_the_code_has_no_guide():
+    ensemble = Ensemble(3, every=3, is_guided=True, code_depth=3)
+    case = noisy_case()
+    assert ensemble.prepared(case).notes[-1].startswith("without guide")
+    assert all(member.problem.code_image is None for member in ensemble.members(case))
+
+
+def test_a_combination_that_is_not_finite_is_not_filtered():
+    kept = np.full((1, *CLEAN.shape), np.nan, np.float32)
+    results = [build_result(kept[-1], k, kept=kept, num_steps=3) for k in range(3)]
+    case = noisy_case()
+    found = Ensemble(3, every=3, is_filtered=True).combine(case, [case] * 3, results)
+    assert np.isnan(found.image).all()
+
+
+def test_the_threads_of_blas_are_limited_until_the_last_filter_has_ended():
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before = threads()
+    with ensemble_module._one_thread_of_blas():
+        with ensemble_module._one_thread_of_blas():
+            assert threads() == {1}
+        assert threads() == {1}
+    assert threads() == before
 
 
 def test_a_measurement_without_pixels_is_refused():

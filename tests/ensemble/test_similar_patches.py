@@ -129,6 +129,13 @@ def test_a_constant_image_stays_constant(value):
     assert result.std() < 0.01
 
 
+@pytest.mark.parametrize("noise_std", [1e-6, 1e-4])
+def test_weak_noise_on_a_flat_or_smooth_image_leaves_it_as_it_is(noise_std):
+    ramp = np.broadcast_to(np.linspace(0, 1, 32)[:, None, None], (32, 32, 3))
+    for clean in (ramp, np.ones((32, 32, 3)), np.zeros((32, 32, 3))):
+        np.testing.assert_allclose(filter_with_pilot(clean, clean, noise_std), clean, atol=1e-3)
+
+
 @pytest.mark.parametrize("noise_std", [0.0, -1.0, float("nan")])
 def test_a_noise_level_that_is_not_positive_is_refused(noise_std):
     with pytest.raises(InputError, match="noise_std must be above 0"):
