@@ -52,7 +52,7 @@ def simulate_constant(config: Config, value: float) -> Case:
 
 def build_small(*overrides: str) -> Slots:
     """Slots of the small network, of which the first has a case."""
-    config = build_config(overrides=[*SMALL, *overrides])
+    config = build_config("denoise_single", overrides=[*SMALL, *overrides])
     case = simulate_constant(config, 0.5)
     slots = build_slots(case, config)
     slots.put(0, case)
@@ -71,7 +71,9 @@ def slots(shared_programs) -> Slots:
 
 def lower_for_gpu() -> str:
     """Returns the text of the program for a GPU before its compilation, which needs no GPU."""
-    config = build_config(overrides=[*TWO_SCALES, "net.precision=bfloat16", "run.max_memory=100"])
+    config = build_config(
+        "denoise_single", overrides=[*TWO_SCALES, "net.precision=bfloat16", "run.max_memory=100"]
+    )
     texts = []
 
     def lower(dependencies, trace, argument_shapes):
@@ -142,7 +144,7 @@ def test_the_state_is_little_larger_than_params_moments_and_a_snapshot(slots):
 
 def test_another_image_and_another_number_of_steps_compile_nothing(slots):
     slots.advance(2)
-    other = simulate_constant(build_config(overrides=SMALL), 0.2)
+    other = simulate_constant(build_config("denoise_single", overrides=SMALL), 0.2)
     events = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: events.append(event) if "backend_compile" in event else None

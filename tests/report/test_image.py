@@ -13,8 +13,8 @@ from dip_jax.report import image as module
 from dip_jax.report.image import report_image
 from dip_jax.report.summary import read_summary
 
-FIT = build_config("denoise")
-SGLD = build_config("denoise", overrides=["fit.method=sgld"])
+FIT = build_config("denoise_single")
+SGLD = build_config(overrides=["fit.method=sgld"])
 FILES = {"restored.png", "config.json", "metrics.jsonl", "curve.png", "sheet.png", "summary.json"}
 
 

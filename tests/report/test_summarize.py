@@ -22,8 +22,8 @@ from dip_jax.report.summarize import (
 )
 from dip_jax.report.summary import PosteriorSummary, Summary
 
-FIT = build_config("denoise")
-SGLD = build_config("denoise", overrides=["fit.method=sgld"])
+FIT = build_config("denoise_single")
+SGLD = build_config(overrides=["fit.method=sgld"])
 
 
 def has_type(value, hint) -> bool:

@@ -104,7 +104,7 @@ def test_the_noise_level_before_clipping_is_estimated():
     ],
 )
 def test_settings_decide_about_the_correction(overrides, expected):
-    config = build_config("denoise", overrides=[*TINY, *overrides])
+    config = build_config(overrides=[*TINY, *overrides])
     y = np.asarray(clipped_case().problem.measurement)
     case = resolve_noise(build_case(config.task, "a", y), config)
     estimate = mean_of_clipped(dark_image(), NOISE, Limits(black=True, white=True))
@@ -115,7 +115,7 @@ def test_settings_decide_about_the_correction(overrides, expected):
 
 
 def test_a_fit_returns_the_corrected_estimate():
-    config = build_config("denoise", overrides=[*TINY, "fit.num_steps=4"])
+    config = build_config(overrides=[*TINY, "fit.num_steps=4"])
     y = np.asarray(clipped_case().problem.measurement)
     (result,) = restore([build_case(config.task, "a", y)], config)
     case = resolve_noise(build_case(config.task, "a", y), config)
