@@ -324,9 +324,8 @@ def _build_configs(preset: str | None) -> dict[str, Config]:
         values["task.kernel"] = "file"
     if FLAGS.angles is not None:
         values["task.angles"] = _read_angles(FLAGS.angles)
-    if (
-        FLAGS.compare is None
-    ):  # the default preset depends on the flags, which take precedence again below
+    if FLAGS.compare is None:
+        # The default preset depends on the flags. They are set again below, because they precede --set.
         configs = {"": build_config(preset, task=task, overrides=overrides, changes=values)}
     else:
         configs = build_comparison(FLAGS.compare, preset, task=task, overrides=overrides)

@@ -116,7 +116,7 @@ class Case(NamedTuple):
     limits: Limits = Limits()
     """The limits at which the noise was clipped; the estimate is corrected for it (`tasks.clipped_noise`)."""
     shares_noise: bool = False
-    """Whether neighboring pixels share their noise, so that a pixel reveals that of a hidden neighbor."""
+    """True if neighboring pixels share their noise; a pixel then reveals the noise of a hidden neighbor."""
 
 
 class NetInit(Protocol):

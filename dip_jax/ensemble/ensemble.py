@@ -180,14 +180,15 @@ class Ensemble:
             (is_known & (folds > 0))[corner],
         )
         noise_std, seconds, image = _noise_std(case), 0.0, y
-        if self.is_guided and self._has_guide(case):
-            clock = time.perf_counter()
-            image = guide_image(y, is_visible, noise_std, case.limits)
-            seconds += self.number * (time.perf_counter() - clock)
-        if self.is_filtered and _has_filter(case):
-            clock = time.perf_counter()
-            _filter_once(y, is_visible, image, noise_std, case.limits)
-            seconds += (self.number + 1) * (time.perf_counter() - clock)
+        with _one_thread_of_blas():  # as in the run
+            if self.is_guided and self._has_guide(case):
+                clock = time.perf_counter()
+                image = guide_image(y, is_visible, noise_std, case.limits)
+                seconds += self.number * (time.perf_counter() - clock)
+            if self.is_filtered and _has_filter(case):
+                clock = time.perf_counter()
+                _filter_once(y, is_visible, image, noise_std, case.limits)
+                seconds += (self.number + 1) * (time.perf_counter() - clock)
         pixels = is_known.size / is_visible.size
         return seconds * pixels / min(self.number, os.cpu_count() or 1)
 
