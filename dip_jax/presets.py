@@ -460,8 +460,18 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 
 _SINGLE = {"denoise": "denoise_single"}
 """Presets of single networks, which take the place of a default of several networks."""
-_OTHER_FIT = {"net.kind", "fit.optimizer", "fit.optimize", "fit.schedule", "fit.code"}
-"""Fields that make another fit than that of the ensemble."""
+_OF_ENSEMBLE = {
+    "task.noise": "gaussian",
+    "net.kind": "skip",
+    "fit.method": "fit",
+    "fit.likelihood": "gaussian",
+    "fit.optimizer": _ENSEMBLE["fit.optimizer"],
+    "fit.optimize": Config().fit.optimize,
+    "fit.schedule": Config().fit.schedule,
+    "fit.code": _ENSEMBLE["fit.code"],
+    "stop.rule": _ENSEMBLE["stop.rule"],
+}
+"""Values by field of an ensemble; another value makes another fit."""
 _MAX_KEPT = 20
 """Number of estimates that an ensemble keeps of each network, unless `stop.keep_every` is set."""
 
@@ -533,19 +543,10 @@ def _parse(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def _is_for_single(values: Mapping[str, Any]) -> bool:
-    """Whether values by field belong to a single network."""
-    others = any(
-        values.get(field, value) != value
-        for field, value in {
-            "fit.method": "fit",
-            "fit.likelihood": "gaussian",
-            "stop.rule": "cross_validation",
-            "task.noise": "gaussian",
-        }.items()
-    )
+    """Whether values by field belong to a single network: they differ from those of an ensemble."""
     # The steps and the learning rate of the ensemble were chosen for its network and its optimizer.
-    is_other_fit = not _OTHER_FIT.isdisjoint(values)
-    return others or is_other_fit or values.get("fit.num_seeds") == 1
+    differ = any(values.get(field, value) != value for field, value in _OF_ENSEMBLE.items())
+    return differ or values.get("fit.num_seeds") == 1
 
 
 def build_comparison(

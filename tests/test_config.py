@@ -232,6 +232,7 @@ def test_the_default_of_denoising_is_an_ensemble_unless_the_values_need_a_single
         {"task.noise": "poisson", "fit.likelihood": "poisson"},
     ):
         assert build_config(changes=values) == build_config("denoise_single", changes=values)
+    assert build_config(changes={"fit.code": "guided", "net.kind": "skip"}) == build_config()
     for num_steps, every in ((5, 5), (350, 25), (2000, 100)):
         config = build_config(changes={"fit.num_steps": num_steps})
         assert (config.fit.num_seeds, config.stop.keep_every) == (4, every)
