@@ -527,6 +527,9 @@ class StopConfig(Section):
     """(held_out) Fraction of the measurements that is hidden from the fit."""
     keep_every: int = number(25, 1)
     """(cross_validation) Number of steps between two estimates that the rule combines."""
+    num_folds: int | None = number(None, 2)
+    """(cross_validation) Number of folds of the pixels, of which each network does not see one; None for the number of
+    networks."""
     sure_epsilon: float = number(0.3, 0, open_low=True)
     """(sure) Difference of the second fit's measurement, in standard deviations of the noise."""
 
@@ -656,6 +659,11 @@ class Config:
             raise InputError(
                 "stop.rule=cross_validation expects at least two networks (fit.num_seeds), each of which does not see "
                 f"a part of the pixels, got {fit.num_seeds}."
+            )
+        if stop.num_folds is not None and stop.num_folds < fit.num_seeds:
+            raise InputError(
+                "stop.num_folds expects at least the number of networks (fit.num_seeds), each of which does not see one "
+                f"fold, got {stop.num_folds} for {fit.num_seeds}."
             )
         if stop.keep_every > fit.num_steps:
             raise InputError(

@@ -239,13 +239,26 @@ PRESETS: dict[str, Preset] = {
     ),
     "inpaint_random": Preset(
         "inpaint",
+        "scattered missing pixels: similar patches, and two narrow networks guided by them",
+        "docs/quality.md",
+        {
+            **_ENSEMBLE,
+            # The known pixels are kept, and texture would count as noise in an estimate.
+            "task.noise_std": 0.0,
+            "fit.num_seeds": 2,
+            "fit.num_steps": 300,
+            "stop.num_folds": 16,
+        },
+    ),
+    "inpaint_random_single": Preset(
+        "inpaint",
         "scattered missing pixels; larger steps than published, with a running average",
         "Ulyanov et al. 2018, section 3.3 (50 % missing), docs/tasks.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "inpaint_random_fast": Preset(
         "inpaint",
-        "inpaint_random with the network of fast, for images up to about 128 x 128",
+        "inpaint_random_single with the network of fast, for images up to about 128 x 128",
         "docs/less-work.md",
         {**_FAST_NET, "fit.num_steps": 2000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),

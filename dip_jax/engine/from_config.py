@@ -287,6 +287,7 @@ def ensemble_from_config(config: Config) -> Ensemble | None:
     return Ensemble(
         config.fit.num_seeds,
         config.stop.keep_every,
+        num_folds=config.stop.num_folds,
         is_guided=config.fit.code == "guided",
         code_depth=config.net.input_depth,
         is_filtered=config.fit.filter == "nonlocal",

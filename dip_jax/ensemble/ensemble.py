@@ -65,6 +65,9 @@ class Ensemble:
     """Number of networks, at least 2."""
     every: int
     """Number of steps between two kept estimates."""
+    num_folds: int | None = None
+    """Number of folds, at least that of networks; None for that of networks. With more folds, each network sees more
+    pixels, but fewer pixels judge the estimates: those that one of the networks has not seen."""
     is_guided: bool = False
     """Give each network a guide (`guide.guide_image`) as `Problem.code_image`; see `codes.guided`."""
     code_depth: int | None = None
@@ -152,7 +155,7 @@ class Ensemble:
             steps = np.append(0, steps)
         folds, is_known = self._folds(case, seed)
         is_judged = is_known & block_centers(is_known.shape, _block(case))
-        position = np.full(self.number, -1)
+        position = np.full(self.num_folds or self.number, -1)
         position[[result.network_index for result in results]] = np.arange(len(results))
         y = np.asarray(case.problem.measurement)
         weights = stack(_predict(case, estimates), y, position[folds], is_judged).weights
@@ -203,7 +206,8 @@ class Ensemble:
             informative_key(key), case.problem, case.shape
         )
         is_known = np.asarray(mask).min(axis=-1) > 0
-        folds = draw_folds(folds_key(key), is_known.shape, self.number, block=_block(case))
+        number = self.num_folds or self.number
+        folds = draw_folds(folds_key(key), is_known.shape, number, block=_block(case))
         return folds, is_known
 
 

@@ -34,8 +34,9 @@ _UNCLIPPED = Limits()
 
 _MANY_HOLES = 0.6
 """Fraction of visible pixels below which the rounds start with a strong noise."""
-_FIRST_LEVEL, _LAST_LEVEL = 40 / 255, 3 / 255
-_ROUNDS_WITH_HOLES = 12
+_FIRST_LEVEL, _FIRST_LEVEL_OF_PILOT, _LAST_LEVEL = 40 / 255, 10 / 255, 3 / 255
+# A pilot has the structure already, so its rounds start later.
+_ROUNDS_WITH_HOLES, _ROUNDS_WITH_PILOT = 24, 8
 # Up to these noise levels, the number of rounds that fill few hidden pixels: strong noise leaves nothing to gain.
 _ROUNDS = ((20 / 255, 3), (35 / 255, 2), (np.inf, 1))
 
@@ -65,19 +66,19 @@ def guide_image(
         image = np.where(is_visible[..., None], measurement, pilot).astype(np.float32)
     if not is_visible.any() or (noise_std == 0 and is_visible.all()):
         return image
-    for level in _levels(float(is_visible.mean()), noise_std):
+    for level in _levels(float(is_visible.mean()), noise_std, has_pilot=pilot is not None):
         denoised = nonlocal_ridge(image, level, limits if noise_std > 0 else _UNCLIPPED)
         image = np.where(is_visible[..., None], measurement, denoised).astype(np.float32)
     return denoised if noise_std > 0 else image
 
 
-def _levels(visible: float, noise_std: float) -> np.ndarray:
+def _levels(visible: float, noise_std: float, *, has_pilot: bool) -> np.ndarray:
     """Noise levels of the rounds, given the fraction of visible pixels."""
-    if visible < _MANY_HOLES or noise_std < _LAST_LEVEL:
-        return np.geomspace(
-            max(_FIRST_LEVEL, noise_std), max(noise_std, _LAST_LEVEL), _ROUNDS_WITH_HOLES
-        )
-    return np.full(next(rounds for level, rounds in _ROUNDS if noise_std <= level), noise_std)
+    if visible >= _MANY_HOLES and noise_std >= _LAST_LEVEL:
+        return np.full(next(rounds for level, rounds in _ROUNDS if noise_std <= level), noise_std)
+    first = _FIRST_LEVEL_OF_PILOT if has_pilot else _FIRST_LEVEL
+    rounds = _ROUNDS_WITH_PILOT if has_pilot else _ROUNDS_WITH_HOLES
+    return np.geomspace(max(first, noise_std), max(noise_std, _LAST_LEVEL), rounds)
 
 
 def fill(image: np.ndarray, is_known: np.ndarray) -> np.ndarray:

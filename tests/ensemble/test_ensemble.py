@@ -65,6 +65,20 @@ def test_the_folds_are_disjoint_and_together_are_all_known_pixels():
     assert (abs(shares - 0.2) < 0.02).all()
 
 
+def test_with_more_folds_than_networks_each_sees_more_pixels_and_the_others_judge_nothing():
+    problem = Problem(Identity(), jnp.asarray(COLOR), noise_std=np.nan)
+    ensemble = Ensemble(3, every=3, num_folds=6)
+    members = list(ensemble.members(Case("a", problem, (8, 6, 3))))
+    hidden = np.stack([np.asarray(member.problem.weights)[..., 0] == 0 for member in members])
+    assert hidden.sum(axis=(1, 2)).tolist() == [8, 8, 8]
+    assert hidden.sum(axis=0).max() == 1
+    # The second estimate is right only where a network judges it, the first one only elsewhere.
+    is_judged = hidden.any(axis=0)[..., None]
+    first, second = np.where(is_judged, COLOR + 0.3, COLOR), np.where(is_judged, COLOR, COLOR + 0.3)
+    found = combined([np.stack([first, second])] * 3, num_folds=6)
+    np.testing.assert_allclose(found.image, second, atol=1e-3)
+
+
 def test_a_guide_depends_only_on_the_pixels_that_its_network_sees():
     case = noisy_case()
     ensemble = Ensemble(3, every=1, is_guided=True)
@@ -146,14 +160,15 @@ def with_errors(*errors):
     return np.stack([COLOR + np.float32([e, -e / 2, e / 3]) for e in errors])
 
 
-def combined(kept, *, indices=(0, 1, 2)):
+def combined(kept, *, indices=(0, 1, 2), num_folds=None):
     """Combines networks with the given kept estimates, three steps apart."""
     results = [
         build_result(estimates[-1], index, kept=estimates, num_steps=3 * len(estimates))
         for index, estimates in zip(indices, kept, strict=True)
     ]
     case = Case("a", Problem(Identity(), jnp.asarray(COLOR), noise_std=np.nan), (8, 6, 3))
-    return Ensemble(3, every=3, is_filtered=True).combine(case, [case] * 3, results)
+    ensemble = Ensemble(3, every=3, num_folds=num_folds, is_filtered=True)
+    return ensemble.combine(case, [case] * 3, results)
 
 
 def test_without_a_noise_level_the_mean_is_not_filtered():
@@ -209,28 +224,29 @@ def test_networks_without_kept_estimates_are_not_combined():
 
 
 def test_without_noise_the_filter_fills_the_pixels_that_are_not_known(monkeypatch):
-    monkeypatch.setattr(guide, "_ROUNDS_WITH_HOLES", 2)
+    monkeypatch.setattr(guide, "_ROUNDS_WITH_PILOT", 2)
     clean = smooth_image()[:34, :34]
     mask = (np.random.default_rng(0).random((34, 34, 1)) > 0.4).astype(np.float32)
     problem = Problem(Mask(jnp.asarray(mask)), jnp.asarray(clean * mask), noise_std=0.0)
     case = Case("a", problem, clean.shape)
     pilot = clean + np.float32(0.05)
     results = [build_result(pilot, k, kept=pilot[None], num_steps=1) for k in range(3)]
+    unfiltered = Ensemble(3, every=1).combine(case, [case] * 3, results)
+    np.testing.assert_allclose(unfiltered.image, pilot, atol=1e-6)
     found = Ensemble(3, every=1, is_filtered=True).combine(case, [case] * 3, results)
-    filled = guide_image(clean * mask, mask[..., 0] > 0, 0.0, pilot=pilot)
+    filled = guide_image(clean * mask, mask[..., 0] > 0, 0.0, pilot=unfiltered.image)
     # A combination of both in each channel of the basis, mostly the fill, whose brightness is nearer to the clean image.
     possible, made = ((x - pilot) @ channel_basis(3).T for x in (filled, found.image))
     weights = (possible * made).sum(axis=(0, 1)) / (possible**2).sum(axis=(0, 1))
     np.testing.assert_allclose(made, weights * possible, atol=3e-4)
     assert weights[0] > 0.5
-    unfiltered = Ensemble(3, every=1).combine(case, [case] * 3, results)
-    np.testing.assert_allclose(unfiltered.image, pilot, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (("fit.num_seeds=1",), "at least two networks"),
+        (("stop.num_folds=2",), "num_folds expects at least the number of networks"),
         (("stop.keep_every=13",), "keep_every expects at most fit.num_steps=12"),
         (("stop.rule=held_out",), "fit.code=guided expects networks that are stopped together"),
         (("stop.rule=fixed", "fit.code=uniform"), "fit.filter=nonlocal expects networks"),

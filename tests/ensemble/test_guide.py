@@ -57,6 +57,18 @@ def test_rounds_spread_repeated_structure_over_holes(monkeypatch):
     assert errors[1] < 0.3 * errors[0]
 
 
+def test_the_rounds_start_from_a_pilot(image, monkeypatch):
+    monkeypatch.setattr(guide_module, "_ROUNDS_WITH_PILOT", 1)
+    image = image[:28, :28]
+    is_visible = np.random.default_rng(0).random((28, 28)) > 0.5
+    known = np.where(is_visible[..., None], image, 0)
+    found = guide_image(known, is_visible, 0.0, pilot=image)
+    level = guide_module._FIRST_LEVEL_OF_PILOT
+    np.testing.assert_array_equal(
+        found, np.where(is_visible[..., None], image, nonlocal_ridge(image, level))
+    )
+
+
 def test_more_rounds_improve_hidden_pixels_in_weak_noise(image):
     noisy = image + 0.05 * np.random.default_rng(1).standard_normal(image.shape)
     is_visible = np.random.default_rng(2).random(image.shape[:2]) > 0.25
