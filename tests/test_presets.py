@@ -67,7 +67,7 @@ def test_presets_have_the_published_size():
         "denoise_2018": 2_217_831,
         "inpaint": 3_002_627,
         "inpaint_2018": 3_002_627,
-        "inpaint_random": 2_217_831,
+        "inpaint_random_single": 2_217_831,
         "inpaint_random_2018": 2_217_831,
         "dejpeg_2018": 572_827,
         "inpaint_region": 2_157_955,

@@ -313,6 +313,8 @@ def _notes(weights: np.ndarray, steps: np.ndarray) -> tuple[str, ...]:
     if colors:
         found = str(colors[0]) if len(set(colors)) == 1 else f"{min(colors)} to {max(colors)}"
         text += f" for brightness and {found} for color differences"
+    if steps[0] == 0 and weights[0, 0] > 0.5:
+        text += " (step 0 is the guide)"
     if weights[-1, 0] > 0.5:
         return text, "brightness still improved at the last step; more steps may help (--num_steps)"
     return (text,)

@@ -134,7 +134,7 @@ def test_programs_depend_on_shape_operator_and_presence_of_a_reference(image, ca
     config = tiny_config()
     cases = [simulate(image, config), simulate(image[:36], config)]
     cases.append(cases[0]._replace(reference=None))
-    cases.append(simulate(image, build_config("inpaint_random", overrides=TINY)))
+    cases.append(simulate(image, build_config("inpaint_random_single", overrides=TINY)))
     assert len({cache_path(case, config) for case in cases}) == 4
 
 

@@ -171,7 +171,7 @@ def test_the_random_numbers_of_an_image_depend_on_its_name_and_the_seed():
 @pytest.mark.parametrize("paste_known", [True, False])
 def test_known_pixels_are_restored_if_the_task_says_so(image, paste_known):
     fields = (*TINY, "fit.num_steps=6", f"task.paste_known={paste_known}")
-    config = build_config("inpaint_random", overrides=fields)
+    config = build_config("inpaint_random_single", overrides=fields)
     case = simulate(image, config)
     (result,) = restore([case], config)
     is_known = np.asarray(case.problem.operator.mask)[..., 0] > 0

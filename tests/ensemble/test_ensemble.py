@@ -205,6 +205,17 @@ def test_a_note_says_that_more_steps_may_help():
     assert "more steps may help" in found.notes[1]
 
 
+def test_a_note_says_that_the_guide_has_most_of_the_weight():
+    kept = np.stack([CLEAN + 0.3])
+    results = [build_result(kept[-1], k, kept=kept, num_steps=3) for k in range(3)]
+    case = noisy_case()
+    problem = case.problem._replace(code_image=jnp.asarray(CLEAN))
+    members = [case._replace(problem=problem, network_index=k) for k in range(3)]
+    found = Ensemble(3, every=3, is_guided=True).combine(case, members, results)
+    assert found.notes[0].endswith("(step 0 is the guide)")
+    assert "guide" not in combined([with_errors(0.05, 0.4)] * 3).notes[0]
+
+
 def test_a_network_that_is_left_out_leaves_its_fold_unjudged():
     found = combined([with_errors(0.4, 0.05)] * 2, indices=(0, 2))
     np.testing.assert_allclose(found.image, with_errors(0.05)[0], atol=1e-4)
