@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ahead, ceilings, curves, layers, step
+from benchmarks import ablation, ahead, ceilings, curves, layers, step
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, measure_all
 from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
@@ -277,3 +277,35 @@ def test_the_kernels_of_a_loop_and_their_bytes_are_counted():
 def test_a_missing_compiler_is_reported_with_the_command_to_install_it():
     with pytest.raises(InputError, match=r"pip install 'jax\[cuda12\]"):
         ahead.compile_ahead("h200", 64, 1, [])
+
+
+def test_an_ablation_chooses_the_one_estimate_that_is_best_in_all_channels_together():
+    clean = np.random.default_rng(0).random((12, 12, 3)).astype(np.float32)
+    gray = np.float32([1, 1, 1])
+    color = np.float32([1, -1, 0])
+    # The first is best in brightness, the second in color, the third on the whole.
+    errors = (0.3 * color, 0.3 * gray, 0.1 * (gray + color))
+    predictions = np.stack([np.stack([clean + error] * 2) for error in errors])
+    folds = np.indices((12, 12)).sum(axis=0) % 2
+    found = ablation.one_estimate(predictions, clean, folds, np.ones((12, 12), bool))
+    np.testing.assert_array_equal(found.weights, [[0, 0, 0], [0, 0, 0], [1, 1, 1]])
+
+
+def test_an_ablation_is_compared_on_the_same_images_and_averaged_over_seeds():
+    psnrs = {
+        ("all", "a", 0): 30.0,
+        ("all", "a", 1): 31.0,
+        ("all", "b", 0): 20.0,
+        ("less", "a", 0): 29.0,
+        ("less", "a", 1): 28.0,
+        ("less", "b", 0): 19.5,
+    }
+    rows = [
+        {"variant": variant, "picture": picture, "seed": seed, "psnr": psnr}
+        for (variant, picture, seed), psnr in psnrs.items()
+    ]
+    table = ablation.summary_table(rows)
+    cells = [[column._cells[row] for column in table.columns] for row in range(2)]
+    # Pictures a and b lose 2 and 0.5 dB, 1.25 on average; their standard error is 1.5 / 2.
+    assert cells[1] == ["less", "25.50", "-1.25", "0.75", "-2.00", "-0.50", "3"]
+    assert cells[0][2] == "+0.00"

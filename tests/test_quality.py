@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from skimage import data
+from skimage.restoration import inpaint_biharmonic
 
 from dip_jax import build_config, read_image, restore, simulate_case
 from dip_jax.keys import image_key, simulation_key
@@ -55,3 +56,18 @@ def test_a_face_is_restored_better_than_by_the_baselines_and_the_rule_stops_near
     assert returned > psnr(noisy, reference) + 7.5
     assert all(returned > psnr(image, reference) for image in denoising_baselines(noisy).values())
     assert result.curve["psnr_average"].max() - returned <= 0.5
+
+
+@pytest.mark.slow
+def test_scattered_pixels_are_filled_better_than_by_biharmonic_equations():
+    face = data.astronaut()[10:138, 130:258].astype(np.float32)
+    reference = face.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3)) / 255
+    config = build_config("inpaint_random")
+    key = simulation_key(image_key(0, "picture"))
+    case = simulate_case(key, config.task, "picture", reference)
+    (result,) = restore([case], config)
+    is_missing = np.asarray(case.problem.operator.mask)[..., 0] == 0
+    y = np.asarray(case.problem.measurement)
+    biharmonic = inpaint_biharmonic(y, is_missing, channel_axis=-1)
+    np.testing.assert_array_equal(result.image[~is_missing], y[~is_missing])
+    assert psnr(result.image, reference) > psnr(biharmonic, reference) + 1
