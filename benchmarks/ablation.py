@@ -2,13 +2,12 @@
 
     python -m benchmarks.ablation --pictures=astronaut,chelsea,coffee,motorcycle --seeds=3 --json=ablation.jsonl
 
-The pictures and the noise are those of `benchmarks.quality`, whose flags this command has. A part that follows the
-fits (the combination, the filter, the correction of clipped noise, the number of networks) is taken away from the
-results of the same fits, another part in fits of their own.
+The pictures and the noise are those of `benchmarks.quality`; the noise is white and clipped. A part that follows the fits (the combination, the
+filter, the correction of clipped noise) is taken away from the results of the same fits, another part in fits of its own.
+Fewer networks are some of those of the complete preset, each of which has not seen the same fraction of the pixels.
 """
 
 import dataclasses
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import environment
-from benchmarks.pictures import HALVES, clean_crop
-from benchmarks.quality import noisy_image
+from benchmarks.pictures import HALVES, clean_crop, noisy_image
 from benchmarks.records import append_row, psnr, read_rows
 from dip_jax.engine.restore import restore
 from dip_jax.ensemble import ensemble as ensemble_module
@@ -32,7 +30,6 @@ from dip_jax.presets import build_config
 from dip_jax.tasks.cases import build_case, finish_image
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "best", "Preset whose ingredients are taken away.")
 
 FITS: dict[str, list[str]] = {
     "all": [],
@@ -48,14 +45,14 @@ _KEYS = ("preset", "variant", "picture", "side", "noise_std", "seed")
 def variants(
     overrides: list[str], name: str, noisy: np.ndarray, seed: int, *, is_complete: bool
 ) -> Iterator[tuple[str | None, np.ndarray]]:
-    """Yields labels and images of a fit: None for all that follows the fits, and what is taken away from it.
+    """Yields labels and images of a fit: the parts that are taken away after it, and None for the complete result.
 
     Args:
       overrides: Overrides of the preset.
       name: Name of the picture.
       noisy: `[H, W, C]`.
       seed: Seed of the networks.
-      is_complete: Yield only the image with all that follows the fits.
+      is_complete: Yield only the complete result.
     """
     config = build_config(FLAGS.preset, overrides=[f"run.seed={seed}", *overrides])
     case = build_case(config.task, name, noisy)
@@ -68,8 +65,8 @@ def variants(
 
     with mock.patch.object(Ensemble, "combine", recorded):
         (result,) = restore([case], config, keep_networks=False)
-    yield None, result.image
     if is_complete:
+        yield None, result.image
         return
     yield "without correction of clipped noise", result.raw
     ensemble, case, members, results, seed = calls[-1]
@@ -80,9 +77,10 @@ def variants(
 
     yield "without the filter", image(dataclasses.replace(ensemble, is_filtered=False))
     with mock.patch.object(ensemble_module, "stack", one_estimate):
-        yield "one step for all channels", image(ensemble)
+        yield "one estimate in place of weights", image(ensemble)
     for number in (len(results) // 2, len(results) // 4):
         yield f"{number} networks", image(ensemble, number)
+    yield None, result.image  # last, because its row says that the fit is done
 
 
 def one_estimate(
@@ -112,6 +110,7 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
     rows = list(rows)
     table = Table("variant", "PSNR", "to all", "+-", "least", "most", "n", box=None)
     complete = {(r["picture"], r["seed"]): r["psnr"] for r in rows if r["variant"] == "all"}
+    rows = [row for row in rows if (row["picture"], row["seed"]) in complete]
     for variant in dict.fromkeys(row["variant"] for row in rows):
         group = [row for row in rows if row["variant"] == variant]
         differences: dict[str, list[float]] = {}
@@ -137,26 +136,30 @@ def main(argv: list[str]) -> None:
     del argv
     half = HALVES[FLAGS.half]
     stored = read_rows(Path(FLAGS.json)) if FLAGS.json else []
-    rows = [row for row in stored if row["preset"] == FLAGS.preset and row["side"] == FLAGS.side]
+    names = FLAGS.pictures or list(half)
+    if unknown := set(names) - set(half):
+        raise app.UsageError(
+            f"--pictures expects names of the half {FLAGS.half} ({', '.join(half)}), got {', '.join(unknown)}."
+        )
+    noise_std = FLAGS.noise_std
+    common = {"preset": FLAGS.preset, "side": FLAGS.side, "noise_std": noise_std}
+    rows = [row for row in stored if all(row[key] == common[key] for key in common)]
     done = {tuple(row[key] for key in _KEYS) for row in rows}
     console = Console(width=120)
-    (noise_std,) = FLAGS.noise_std
     for fit, overrides in FITS.items():
         for seed in range(FLAGS.seeds):
-            for name in FLAGS.pictures or half:
+            for name in names:
                 identity = (FLAGS.preset, fit, name, FLAGS.side, noise_std, seed)
                 if identity in done:
                     continue
                 clean = clean_crop(half[name], FLAGS.side)
-                noisy = noisy_image(clean, name, noise_std, seed=seed, clip=FLAGS.clip)
-                clock = time.perf_counter()
+                noisy = noisy_image(clean, name, noise_std, seed=seed, clip=True)
                 images = variants(overrides, name, noisy, seed, is_complete=fit != "all")
                 for label, image in images:
                     row = {
                         **dict(zip(_KEYS, identity, strict=True)),
                         "variant": label or fit,
                         "psnr": round(psnr(np.clip(image, 0, 1).astype(np.float32), clean), 3),
-                        "seconds": round(time.perf_counter() - clock, 1),
                         "device": jax.devices()[0].device_kind,
                         **environment(),
                     }
@@ -168,4 +171,13 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("preset", "best", "Preset whose ingredients are taken away.")
+    flags.DEFINE_enum("half", "development", list(HALVES), "Half of the pictures.")
+    flags.DEFINE_list("pictures", [], "Names of pictures; default: the whole half.")
+    flags.DEFINE_float("noise_std", 25.0, "Noise level in gray levels.")
+    flags.DEFINE_integer("seeds", 1, "Number of seeds, of the noise and of the networks.")
+    flags.DEFINE_integer("side", 128, "Height and width.")
+    flags.DEFINE_string(
+        "json", None, "File to which rows are appended; fits that it has are not repeated."
+    )
     app.run(main)

@@ -1,16 +1,22 @@
-"""The twelve clean color crops of the denoising protocol, in two disjoint halves.
+"""The twelve color crops of the denoising protocol, in two disjoint halves, and their noise.
 
 Settings are chosen on `development`. `test` is looked at once per decision. All images come with scikit-image,
 scikit-learn or Matplotlib, so the protocol needs no download.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import imageio.v3 as iio
 import numpy as np
 from matplotlib import cbook
+from scipy import ndimage
 from skimage import data, io
 from sklearn.datasets import load_sample_image
+
+_BLUR = 0.7
+_JPEG_QUALITY = 85
 
 
 class Picture(NamedTuple):
@@ -67,3 +73,29 @@ def clean_crop(picture: Picture, side: int) -> np.ndarray:
     )
     crop = pixels[top : top + factor * side, left : left + factor * side]
     return crop.reshape(side, factor, side, factor, 3).mean(axis=(1, 3))
+
+
+def noisy_image(
+    clean: np.ndarray, name: str, noise_std: float, *, seed: int, clip: bool, noise: str = "white"
+) -> np.ndarray:
+    """Adds noise to a clean image.
+
+    Args:
+      clean: `[H, W, C]`.
+      name: Name of the picture.
+      noise_std: Noise level in gray levels.
+      seed: Seed of the noise.
+      clip: Clip to [0, 1].
+      noise: `white`; `blurred` by 0.7 pixels, at the same level; or `jpeg`, white noise in a file of quality 85.
+    """
+    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    values = random.normal(size=clean.shape).astype(np.float32)
+    if noise == "blurred":
+        values = ndimage.gaussian_filter(values, (_BLUR, _BLUR, 0))
+        values /= values.std()
+    noisy = clean + values * noise_std / 255
+    if noise == "jpeg":
+        stored = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
+        file = iio.imwrite("<bytes>", stored, extension=".jpg", quality=_JPEG_QUALITY)
+        noisy = iio.imread(file).astype(np.float32) / 255
+    return (np.clip(noisy, 0, 1) if clip else noisy).astype(np.float32)

@@ -11,22 +11,19 @@ differences are those to BM3D on the same noisy image.
 import datetime
 import platform
 import time
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import jax
 import numpy as np
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
-from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from benchmarks import environment
-from benchmarks.pictures import HALVES, clean_crop
+from benchmarks.pictures import HALVES, clean_crop, noisy_image
 from benchmarks.records import append_row, clean_images, psnr, read_rows
 from dip_jax.config import TaskConfig
 from dip_jax.engine.restore import restore
@@ -63,34 +60,6 @@ flags.DEFINE_string(
 flags.DEFINE_string("images", None, "Folder for the restored images, as arrays.")
 
 _KEYS = ("method", "picture", "side", "noise_std", "clip", "known", "seed", "noise")
-_BLUR = 0.7
-_JPEG_QUALITY = 85
-
-
-def noisy_image(
-    clean: np.ndarray, name: str, noise_std: float, *, seed: int, clip: bool, noise: str = "white"
-) -> np.ndarray:
-    """Adds noise to a clean image.
-
-    Args:
-      clean: `[H, W, C]`.
-      name: Name of the picture.
-      noise_std: Noise level in gray levels.
-      seed: Seed of the noise.
-      clip: Clip to [0, 1].
-      noise: `white`; `blurred` by 0.7 pixels, at the same level; or `jpeg`, white noise in a file of quality 85.
-    """
-    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    values = random.normal(size=clean.shape).astype(np.float32)
-    if noise == "blurred":
-        values = ndimage.gaussian_filter(values, (_BLUR, _BLUR, 0))
-        values /= values.std()
-    noisy = clean + values * noise_std / 255
-    if noise == "jpeg":
-        stored = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
-        file = iio.imwrite("<bytes>", stored, extension=".jpg", quality=_JPEG_QUALITY)
-        noisy = iio.imread(file).astype(np.float32) / 255
-    return (np.clip(noisy, 0, 1) if clip else noisy).astype(np.float32)
 
 
 def restored(

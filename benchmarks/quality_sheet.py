@@ -10,8 +10,8 @@ import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from benchmarks.pictures import HALVES, clean_crop
-from benchmarks.quality import image_label, noisy_image
+from benchmarks.pictures import HALVES, clean_crop, noisy_image
+from benchmarks.quality import image_label
 from benchmarks.records import psnr
 
 FLAGS = flags.FLAGS  # the flags of benchmarks.quality are shared

@@ -11,6 +11,7 @@ luma without the border, as in 2018; the PSNR of inpainting is that of the missi
 """
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,9 @@ def main(argv: list[str]) -> None:
             case = simulate_case(key, config.task, name, reference, **side_inputs)
             if not panels:
                 panels = baselines(config.task.name, case)
+            clock = time.perf_counter()
             (result,) = restore([case], config)
+            wall_seconds = time.perf_counter() - clock - result.compile_seconds
             label = preset or "dip_jax"
             panels[label] = result.image
             rows.append(
@@ -212,7 +215,7 @@ def main(argv: list[str]) -> None:
                     "raw": psnr(result.raw, case),
                     "peak": float(np.nanmax(result.curve["psnr_average"])),
                     "steps": result.num_steps,
-                    "seconds": round(result.seconds, 1),
+                    "seconds": round(wall_seconds, 1),  # with guides and filters
                     "status": result.status,
                     "notes": list(result.notes),
                     "every_100": [

@@ -639,8 +639,8 @@ class Config:
             if getattr(fit, name) == value and not is_joint:
                 raise InputError(
                     f"fit.{name}={value} expects networks that are stopped together, "
-                    f"stop.rule=cross_validation, got fit.method={fit.method} with the rule {stop.rule}; use the preset "
-                    "denoise_single, or fit.code=uniform and fit.filter=none."
+                    f"stop.rule=cross_validation, got fit.method={fit.method} with the rule {stop.rule}; use a preset of "
+                    "a single network, such as denoise_single or inpaint_random_single."
                 )
         if not is_joint:
             return
@@ -658,12 +658,13 @@ class Config:
         if fit.num_seeds < 2:
             raise InputError(
                 "stop.rule=cross_validation expects at least two networks (fit.num_seeds), each of which does not see "
-                f"a part of the pixels, got {fit.num_seeds}."
+                f"a part of the pixels, got {fit.num_seeds}; use more networks, or a preset of a "
+                "single network, such as denoise_single or inpaint_random_single."
             )
         if stop.num_folds is not None and stop.num_folds < fit.num_seeds:
             raise InputError(
                 "stop.num_folds expects at least the number of networks (fit.num_seeds), each of which does not see one "
-                f"fold, got {stop.num_folds} for {fit.num_seeds}."
+                f"fold, got {stop.num_folds} for {fit.num_seeds}; add --set stop.num_folds={fit.num_seeds}."
             )
         if stop.keep_every > fit.num_steps:
             raise InputError(

@@ -243,8 +243,6 @@ PRESETS: dict[str, Preset] = {
         "docs/quality.md",
         {
             **_ENSEMBLE,
-            # The known pixels are kept, and texture would count as noise in an estimate.
-            "task.noise_std": 0.0,
             "fit.num_seeds": 2,
             "fit.num_steps": 300,
             "stop.num_folds": 16,
@@ -473,6 +471,11 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 
 _SINGLE = {"denoise": "denoise_single"}
 """Presets of single networks, which take the place of a default of several networks."""
+_JOINT = {
+    "denoise": "denoise,denoise_single",
+    "inpaint": "inpaint_random,inpaint_random_single",
+}
+"""Presets of several and of single networks by task, for a message."""
 _OF_ENSEMBLE = {
     "task.noise": "gaussian",
     "net.kind": "skip",
@@ -594,7 +597,7 @@ def build_comparison(
         if base.stop.rule == "cross_validation":
             raise InputError(
                 f"--compare={comparison} compares single networks, got a preset whose networks are stopped together; "
-                "compare presets by their names, such as --compare=denoise,denoise_single."
+                "compare presets by their names, such as --compare={_JOINT.get(base.task.name, _JOINT['denoise'])}."
             )
         if sets_code and base.fit.code == "image":
             raise InputError(

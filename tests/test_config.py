@@ -240,5 +240,5 @@ def test_the_default_of_denoising_is_an_ensemble_unless_the_values_need_a_single
         build_config(changes={"fit.num_steps": -1})
     with pytest.raises(InputError, match=r"at most fit\.num_steps=350, got 400"):
         build_config(changes={"stop.keep_every": 400})
-    with pytest.raises(InputError, match="use the preset denoise_single"):
+    with pytest.raises(InputError, match="a single network, such as denoise_single"):
         build_config("denoise", changes={"stop.rule": "wmv"})

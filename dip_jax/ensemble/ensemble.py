@@ -31,6 +31,9 @@ _PROBE_SIDE = 48
 _SHARED_NOISE_BLOCK = 3
 """Height and width of the blocks of a fold if neighbors share their noise; few cameras and files spread it further."""
 
+_LEAST_JUDGED = 128
+"""Number of pixels that judge the estimates, below which there are fewer folds than asked for."""
+
 _lock = threading.Lock()
 _num_inside = 0
 _limit: threadpool_limits | None = None
@@ -67,7 +70,8 @@ class Ensemble:
     """Number of steps between two kept estimates."""
     num_folds: int | None = None
     """Number of folds, at least that of networks; None for that of networks. With more folds, each network sees more
-    pixels, but fewer pixels judge the estimates: those that one of the networks has not seen."""
+    pixels, but fewer pixels judge the estimates: those that one of the networks has not seen. If they would be very few,
+    there are fewer folds."""
     is_guided: bool = False
     """Give each network a guide (`guide.guide_image`) as `Problem.code_image`; see `codes.guided`."""
     code_depth: int | None = None
@@ -75,6 +79,17 @@ class Ensemble:
     is_filtered: bool = False
     """Filter the measurement by its similar patches, with the combination as pilot
     (`similar_patches.filter_with_pilot`), and average both."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+          InputError: If there are fewer folds than networks.
+        """
+        if self.num_folds is not None and self.num_folds < self.number:
+            raise InputError(
+                f"num_folds expects at least the number of networks, {self.number}, got {self.num_folds}."
+            )
 
     def prepared(self, case: Case) -> Case:
         """Returns the case with a note if its guide or filter must be left out.
@@ -155,7 +170,7 @@ class Ensemble:
             steps = np.append(0, steps)
         folds, is_known = self._folds(case, seed)
         is_judged = is_known & block_centers(is_known.shape, _block(case))
-        position = np.full(self.num_folds or self.number, -1)
+        position = np.full(max(self.number, int(folds.max()) + 1), -1)
         position[[result.network_index for result in results]] = np.arange(len(results))
         y = np.asarray(case.problem.measurement)
         weights = stack(_predict(case, estimates), y, position[folds], is_judged).weights
@@ -207,6 +222,8 @@ class Ensemble:
         )
         is_known = np.asarray(mask).min(axis=-1) > 0
         number = self.num_folds or self.number
+        most = int(is_known.sum()) * self.number // _LEAST_JUDGED
+        number = max(self.number, min(number, most))
         folds = draw_folds(folds_key(key), is_known.shape, number, block=_block(case))
         return folds, is_known
 

@@ -33,10 +33,10 @@ _KERNEL = np.array(
 _UNCLIPPED = Limits()
 
 _MANY_HOLES = 0.6
-"""Fraction of visible pixels below which the rounds start with a strong noise."""
+"""Fraction of visible pixels below which the assumed noise falls from round to round."""
 _FIRST_LEVEL, _FIRST_LEVEL_OF_PILOT, _LAST_LEVEL = 40 / 255, 10 / 255, 3 / 255
-# A pilot has the structure already, so its rounds start later.
-_ROUNDS_WITH_HOLES, _ROUNDS_WITH_PILOT = 24, 8
+# Without noise, more rounds pay. A pilot has the structure already, so its rounds start later.
+_ROUNDS_WITH_HOLES, _ROUNDS_WITHOUT_NOISE, _ROUNDS_WITH_PILOT = 12, 24, 8
 # Up to these noise levels, the number of rounds that fill few hidden pixels: strong noise leaves nothing to gain.
 _ROUNDS = ((20 / 255, 3), (35 / 255, 2), (np.inf, 1))
 
@@ -76,8 +76,9 @@ def _levels(visible: float, noise_std: float, *, has_pilot: bool) -> np.ndarray:
     """Noise levels of the rounds, given the fraction of visible pixels."""
     if visible >= _MANY_HOLES and noise_std >= _LAST_LEVEL:
         return np.full(next(rounds for level, rounds in _ROUNDS if noise_std <= level), noise_std)
-    first = _FIRST_LEVEL_OF_PILOT if has_pilot else _FIRST_LEVEL
-    rounds = _ROUNDS_WITH_PILOT if has_pilot else _ROUNDS_WITH_HOLES
+    first, rounds = _FIRST_LEVEL, _ROUNDS_WITH_HOLES if noise_std > 0 else _ROUNDS_WITHOUT_NOISE
+    if has_pilot:
+        first, rounds = _FIRST_LEVEL_OF_PILOT, _ROUNDS_WITH_PILOT
     return np.geomspace(max(first, noise_std), max(noise_std, _LAST_LEVEL), rounds)
 
 

@@ -517,3 +517,10 @@ def test_an_estimator_resolves_the_noise_level_that_its_settings_need():
         estimator = estimator_from_config(build_config(overrides=[*TINY, *overrides]))
         prepared = estimator.prepared(case)
         assert (abs(float(prepared.problem.noise_std) - 0.1) < 0.01) is is_estimated
+
+
+def test_an_ensemble_has_the_folds_of_the_config():
+    ensembles = [
+        estimator_from_config(build_config(name)).ensemble for name in ("inpaint_random", "denoise")
+    ]
+    assert [(ensemble.number, ensemble.num_folds) for ensemble in ensembles] == [(2, 16), (4, None)]

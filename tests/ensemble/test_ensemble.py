@@ -65,7 +65,10 @@ def test_the_folds_are_disjoint_and_together_are_all_known_pixels():
     assert (abs(shares - 0.2) < 0.02).all()
 
 
-def test_with_more_folds_than_networks_each_sees_more_pixels_and_the_others_judge_nothing():
+def test_with_more_folds_than_networks_each_sees_more_pixels_and_the_others_judge_nothing(
+    monkeypatch,
+):
+    monkeypatch.setattr(ensemble_module, "_LEAST_JUDGED", 16)
     problem = Problem(Identity(), jnp.asarray(COLOR), noise_std=np.nan)
     ensemble = Ensemble(3, every=3, num_folds=6)
     members = list(ensemble.members(Case("a", problem, (8, 6, 3))))
@@ -141,7 +144,9 @@ def test_an_ensemble_resumes_to_the_same_bits(result, tmp_path):
 def test_slots_and_other_images_do_not_change_the_result(result):
     config = build_config(overrides=[*ENSEMBLE, "run.slots=2"])
     found = {r.name: r for r in restore_many([noisy_case("b"), noisy_case()], config)}
-    assert_same_result(found["a"], result)
+    # Programs of one and of two slots round differently on some processors.
+    np.testing.assert_allclose(found["a"].image, result.image, atol=1e-4)
+    assert found["a"].stop_step == result.stop_step
     assert np.abs(found["a"].image - found["b"].image).max() > 0.01
 
 
@@ -213,7 +218,29 @@ def test_a_note_says_that_the_guide_has_most_of_the_weight():
     members = [case._replace(problem=problem, network_index=k) for k in range(3)]
     found = Ensemble(3, every=3, is_guided=True).combine(case, members, results)
     assert found.notes[0].endswith("(step 0 is the guide)")
-    assert "guide" not in combined([with_errors(0.05, 0.4)] * 3).notes[0]
+    wrong = case._replace(problem=case.problem._replace(code_image=jnp.asarray(CLEAN + 0.3)))
+    others = [wrong._replace(network_index=k) for k in range(3)]
+    better = [build_result(CLEAN, k, kept=CLEAN[None], num_steps=3) for k in range(3)]
+    found = Ensemble(3, every=3, is_guided=True).combine(case, others, better)
+    assert "guide" not in found.notes[0]
+
+
+def test_few_known_pixels_have_fewer_folds_so_that_enough_of_them_judge():
+    def folds(side):
+        problem = Problem(Identity(), jnp.zeros((side, side, 1)), noise_std=0.0)
+        case = Case("a", problem, (side, side, 1))
+        members = Ensemble(2, every=1, num_folds=16).members(case)
+        hidden = [int((np.asarray(member.problem.weights) == 0).sum()) for member in members]
+        return [round(side**2 / number) for number in hidden]
+
+    assert folds(64) == [16, 16]  # 512 pixels judge
+    assert folds(16) == [4, 4]  # 128 of 256
+    assert folds(8) == [2, 2]
+
+
+def test_fewer_folds_than_networks_are_refused():
+    with pytest.raises(InputError, match="at least the number of networks, 4, got 2"):
+        Ensemble(4, every=1, num_folds=2)
 
 
 def test_a_network_that_is_left_out_leaves_its_fold_unjudged():
@@ -256,7 +283,7 @@ def test_without_noise_the_filter_fills_the_pixels_that_are_not_known(monkeypatc
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("fit.num_seeds=1",), "at least two networks"),
+        (("fit.num_seeds=1",), "at least two networks.*such as denoise_single"),
         (("stop.num_folds=2",), "num_folds expects at least the number of networks"),
         (("stop.keep_every=13",), "keep_every expects at most fit.num_steps=12"),
         (("stop.rule=held_out",), "fit.code=guided expects networks that are stopped together"),

@@ -10,7 +10,7 @@ from dip_jax.ensemble.similar_patches import nonlocal_ridge
 
 @pytest.mark.parametrize("noise_std", [0.0, 0.05])
 def test_hidden_pixels_do_not_affect_the_guide(image, noise_std, monkeypatch):
-    monkeypatch.setattr(guide_module, "_ROUNDS_WITH_HOLES", 2)
+    monkeypatch.setattr(guide_module, "_ROUNDS_WITHOUT_NOISE", 2)
     image = image[:28, :28]
     random = np.random.default_rng(0)
     is_visible = random.random(image.shape[:2]) > 0.25
@@ -45,7 +45,7 @@ def test_an_image_without_known_pixels_becomes_zero():
 
 
 def test_rounds_spread_repeated_structure_over_holes(monkeypatch):
-    monkeypatch.setattr(guide_module, "_ROUNDS_WITH_HOLES", 6)
+    monkeypatch.setattr(guide_module, "_ROUNDS_WITHOUT_NOISE", 6)
     rows, columns = np.mgrid[0:48, 0:48]
     stripes = (0.5 + 0.4 * np.sin(1.5 * rows + 0.4 * columns)).astype(np.float32)[..., None]
     is_visible = np.random.default_rng(0).random((48, 48)) > 0.5
