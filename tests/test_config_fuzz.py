@@ -225,7 +225,7 @@ def test_every_valid_config_survives_json_and_every_value_survives_its_text(coun
     @given(st.data())
     def check(data):
         config, of_numpy = Config(), Config()
-        names = st.lists(st.sampled_from(field_names()), min_size=1, max_size=8)
+        names = st.lists(st.sampled_from(field_names()), min_size=1, max_size=16)
         for name in data.draw(names):
             value = data.draw(valid_values(FIELDS[name]), label=name)
             if not isinstance(value, str):
