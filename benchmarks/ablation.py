@@ -2,9 +2,10 @@
 
     python -m benchmarks.ablation --pictures=astronaut,chelsea,coffee,motorcycle --seeds=3 --json=ablation.jsonl
 
-The pictures and the noise are those of `benchmarks.quality`; the noise is white and clipped. A part that follows the fits (the combination, the
-filter, the correction of clipped noise) is taken away from the results of the same fits, another part in fits of its own.
-Fewer networks are some of those of the complete preset, each of which has not seen the same fraction of the pixels.
+The pictures and the noise are those of `benchmarks.quality`; the noise is white and clipped. A part that follows the
+fits (the combination, the filter, the correction of clipped noise) is taken away from the results of the same fits,
+another part in fits of its own. Fewer networks are some of those of the complete preset, so each of them has not seen
+the same fraction of the pixels.
 """
 
 import dataclasses

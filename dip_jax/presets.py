@@ -597,7 +597,7 @@ def build_comparison(
         if base.stop.rule == "cross_validation":
             raise InputError(
                 f"--compare={comparison} compares single networks, got a preset whose networks are stopped together; "
-                "compare presets by their names, such as --compare={_JOINT.get(base.task.name, _JOINT['denoise'])}."
+                f"compare presets by their names, such as --compare={_JOINT.get(base.task.name, _JOINT['denoise'])}."
             )
         if sets_code and base.fit.code == "image":
             raise InputError(

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from dip_jax.engine.restore import restore
+from dip_jax.errors import InputError
 from dip_jax.keys import image_key
 from dip_jax.nets import build_net, num_params
 from dip_jax.presets import COMPARISONS, PRESETS, build_comparison, build_config
@@ -58,6 +59,21 @@ def test_learning_rates_are_compared_on_the_selected_preset():
     assert {config.fit.learning_rate for config in configs.values()} == {0.1, 0.01, 0.001, 0.0001}
     for config in configs.values():
         assert config.net == build_config("denoise_small").net
+
+
+@pytest.mark.parametrize(
+    ("preset", "proposal"),
+    [
+        ("best", "denoise,denoise_single"),
+        ("inpaint_random", "inpaint_random,inpaint_random_single"),
+    ],
+)
+def test_a_comparison_of_single_networks_refuses_an_ensemble_and_proposes_one_that_works(
+    preset, proposal
+):
+    with pytest.raises(InputError, match=f"such as --compare={proposal}\\."):
+        build_comparison("learning_rates", preset)
+    assert list(build_comparison(proposal)) == proposal.split(",")
 
 
 def test_presets_have_the_published_size():
