@@ -364,7 +364,7 @@ class FitConfig(Section):
     """Fitted variables: the weights of the network, its code, or both."""
     code: Literal["uniform", "normal", "meshgrid", "fourier", "image", "guided"] = "uniform"
     """Code: noise, coordinates, random waves, the guide image of task `flash`, or noise with a classical estimate as
-    guide (with `stop.rule=cross_validation`); see `codes`."""
+    guide (with `stop.rule=cross_validation` or `fixed`); see `codes`."""
     code_scale: float = number(0.1, 0, open_low=True)
     """(uniform, normal, guided) Factor of the noise, U(0, 1) or N(0, 1)."""
     guide_scale: float = number(1.0, 0, open_low=True)
@@ -635,13 +635,24 @@ class Config:
     def _check_ensemble(self) -> None:
         fit, stop = self.fit, self.stop
         is_joint = fit.method == "fit" and stop.rule == "cross_validation"
-        for name, value in (("code", "guided"), ("filter", "nonlocal")):
-            if getattr(fit, name) == value and not is_joint:
-                raise InputError(
-                    f"fit.{name}={value} expects networks that are stopped together, "
-                    f"stop.rule=cross_validation, got fit.method={fit.method} with the rule {stop.rule}; use a preset of "
-                    "a single network, such as denoise_single or inpaint_random_single."
-                )
+        if fit.filter == "nonlocal" and not is_joint:
+            raise InputError(
+                "fit.filter=nonlocal expects networks that are stopped together, stop.rule=cross_validation, got "
+                f"fit.method={fit.method} with the rule {stop.rule}; use a preset of a single network, such as "
+                "denoise_single or inpaint_random_single."
+            )
+        # A guide of single networks has seen all of the measurement, so no hidden part can tell when to stop.
+        if fit.code == "guided" and not is_joint and (fit.method, stop.rule) != ("fit", "fixed"):
+            raise InputError(
+                "fit.code=guided expects networks that are stopped together (stop.rule=cross_validation) or run all steps "
+                f"(fixed), got fit.method={fit.method} with the rule {stop.rule}; use a preset without guide, such as "
+                "denoise_single, inpaint_random_single, dejpeg_unguided or super_resolve_unguided."
+            )
+        if fit.code == "guided" and self.net.kind in ("deep_decoder", "identity"):
+            raise InputError(
+                "fit.code=guided expects a network whose code is as large as the image and has more channels, got "
+                f"net.kind={self.net.kind}."
+            )
         if not is_joint:
             return
         uses_patches = fit.code == "guided" or fit.filter == "nonlocal"
@@ -649,11 +660,6 @@ class Config:
             raise InputError(
                 "fit.code=guided and fit.filter=nonlocal expect task.noise=gaussian and fit.likelihood=gaussian, got "
                 f"{self.task.noise} and {fit.likelihood}; use fit.code=uniform and fit.filter=none."
-            )
-        if fit.code == "guided" and self.net.kind in ("deep_decoder", "identity"):
-            raise InputError(
-                "fit.code=guided expects a network whose code is as large as the image and has more channels, got "
-                f"net.kind={self.net.kind}."
             )
         if fit.num_seeds < 2:
             raise InputError(

@@ -45,6 +45,13 @@ _ENSEMBLE = {
     "fit.filter": "nonlocal",
     "stop.rule": "cross_validation",
 }
+_GUIDED = {
+    **_FAST_NET,
+    "fit.code": "guided",
+    "fit.num_seeds": 2,
+    "fit.num_steps": 400,
+    **_ALL_STEPS,
+}
 _SGLD_2019 = {
     "fit.method": "sgld",
     "sgld.sampler": "paper",
@@ -209,6 +216,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "dejpeg": Preset(
         "dejpeg",
+        "two narrow networks, guided by similar patches within the quantization intervals of the file",
+        "docs/quality.md",
+        {"fit.likelihood": "interval", **_GUIDED},
+    ),
+    "dejpeg_unguided": Preset(
+        "dejpeg",
         "fits the coefficients within the quantization intervals of the file",
         "docs/tasks.md",
         {"fit.likelihood": "interval", "fit.num_steps": 2400, **_NARROW_NET, **_ALL_STEPS},
@@ -332,13 +345,19 @@ PRESETS: dict[str, Preset] = {
     ),
     "super_resolve": Preset(
         "super_resolve",
+        "factors 2 to 4; two narrow networks, guided by similar patches",
+        "docs/quality.md",
+        {**_GUIDED, "fit.optimizer": "muon", "fit.learning_rate": 0.05, "fit.num_steps": 300},
+    ),
+    "super_resolve_unguided": Preset(
+        "super_resolve",
         "factors 2 to 4, with a running average",
         "Ulyanov et al. 2018, section 3.2, docs/tasks.md",
         {"fit.num_steps": 2000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "super_resolve_fast": Preset(
         "super_resolve",
-        "super_resolve with the network of fast, for images up to about 128 x 128",
+        "super_resolve_unguided with the network of fast, for images up to about 128 x 128",
         "docs/less-work.md",
         {**_FAST_NET, "fit.num_steps": 1500, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
@@ -469,25 +488,29 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 """Comparisons of the papers; each has variants by label, with the fields that they change."""
 
 
-_SINGLE = {"denoise": "denoise_single"}
-"""Presets of single networks, which take the place of a default of several networks."""
+_SINGLE = {
+    "denoise": "denoise_single",
+    "dejpeg": "dejpeg_unguided",
+    "super_resolve": "super_resolve_unguided",
+}
+"""Presets of single networks without guide, which take the place of a default of several networks."""
 _JOINT = {
     "denoise": "denoise,denoise_single",
     "inpaint": "inpaint_random,inpaint_random_single",
 }
 """Presets of several and of single networks by task, for a message."""
-_OF_ENSEMBLE = {
-    "task.noise": "gaussian",
-    "net.kind": "skip",
-    "fit.method": "fit",
-    "fit.likelihood": "gaussian",
-    "fit.optimizer": _ENSEMBLE["fit.optimizer"],
-    "fit.optimize": Config().fit.optimize,
-    "fit.schedule": Config().fit.schedule,
-    "fit.code": _ENSEMBLE["fit.code"],
-    "stop.rule": _ENSEMBLE["stop.rule"],
-}
-"""Values by field of an ensemble; another value makes another fit."""
+_DECISIVE = (
+    "task.noise",
+    "net.kind",
+    "fit.method",
+    "fit.likelihood",
+    "fit.optimizer",
+    "fit.optimize",
+    "fit.schedule",
+    "fit.code",
+    "stop.rule",
+)
+"""Fields of a default that its other settings were chosen for; another value makes another fit."""
 _MAX_KEPT = 20
 """Number of estimates that an ensemble keeps of each network, unless `stop.keep_every` is set."""
 
@@ -501,10 +524,11 @@ def build_config(
 ) -> Config:
     """Returns the complete config of a preset with overrides.
 
-    The default of a task is the preset of its name. That of `denoise` fits several networks, which are
-    stopped together; if the values belong to a single network (sampling, another stopping rule, another
-    noise or likelihood, one network, another kind of network, optimizer, schedule or code), the default is
-    `denoise_single`.
+    The default of a task is the preset of its name. That of `denoise` fits several networks, which are stopped
+    together, and those of `dejpeg` and `super_resolve` have guides. If the values do not belong to them (sampling, another
+    stopping rule, another noise or likelihood, another kind of network, optimizer, schedule or code, or one network in
+    place of those that are stopped together), the default is `denoise_single`, `dejpeg_unguided` or
+    `super_resolve_unguided`.
 
     Args:
       preset: A name in `PRESETS`; None for the default of the task.
@@ -527,7 +551,7 @@ def build_config(
     if preset is None:
         preset = task or "denoise"
         overrides = list(overrides)
-        if preset in _SINGLE and _is_for_single({**(changes or {}), **_parse(overrides)}):
+        if preset in _SINGLE and _is_for_single({**(changes or {}), **_parse(overrides)}, preset):
             preset = _SINGLE[preset]
     require_choice("preset", preset, tuple(PRESETS))
     chosen = PRESETS[preset]
@@ -558,11 +582,15 @@ def _parse(overrides: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _is_for_single(values: Mapping[str, Any]) -> bool:
-    """Whether values by field belong to a single network: they differ from those of an ensemble."""
-    # The steps and the learning rate of the ensemble were chosen for its network and its optimizer.
-    differ = any(values.get(field, value) != value for field, value in _OF_ENSEMBLE.items())
-    return differ or values.get("fit.num_seeds") == 1
+def _is_for_single(values: Mapping[str, Any], preset: str) -> bool:
+    """Whether values by field belong to a single network without guide, not to a preset."""
+    of_preset = PRESETS[preset].overrides
+    for field in _DECISIVE:
+        section, name = field.split(".")
+        value = of_preset.get(field, getattr(getattr(Config(), section), name))
+        if values.get(field, value) != value:
+            return True
+    return of_preset["stop.rule"] == "cross_validation" and values.get("fit.num_seeds") == 1
 
 
 def build_comparison(

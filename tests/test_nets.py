@@ -87,7 +87,7 @@ def test_the_code_of_identity_has_every_size(size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inpaint_hole", "dejpeg", "inpaint"])
+@pytest.mark.parametrize("name", ["inpaint_hole", "dejpeg_unguided", "inpaint"])
 def test_the_smallest_image_runs_through_every_kind_of_preset(name):
     net = build_net(build_config(name).net, (33, 33, 3))
     code = jax.random.uniform(jax.random.key(1), net.code_shape)

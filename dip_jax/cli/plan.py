@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     num_steps: int
     """Maximum number of steps; a stopping rule may end earlier."""
     seconds_on_host: float = 0.0
-    """Seconds that the host takes for each image beside its fits: guides and filters of an ensemble."""
+    """Seconds that the host takes for each image beside its fits: guides and filters."""
 
     @property
     def gigabytes_per_megapixel(self) -> float:
@@ -94,8 +94,7 @@ def plan_inputs(inputs: Sequence[LazyInput], config: Config) -> list[Plan]:
             except InputError as error:
                 last_error = error
                 continue
-            ensemble = estimator_from_config(config).ensemble
-            seconds = ensemble.seconds_on_host(resolved) if ensemble else 0.0
+            seconds = estimator_from_config(config).seconds_on_host(resolved)
             plans.append(_probe(case, len(group), config)._replace(seconds_on_host=seconds))
             break
     if not plans:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from dip_jax.base import Algorithm, Case, Stopper
 from dip_jax.ensemble.ensemble import Ensemble
+from dip_jax.ensemble.measurement_guide import MeasurementGuide
 from dip_jax.errors import InputError
 from dip_jax.fields import shorten
 from dip_jax.losses import Likelihood
@@ -34,6 +35,9 @@ class Estimator:
     ensemble: Ensemble | None = None
     """How the networks of an image share its measurement and are combined, with the rule `stopping.keep`; None for
     networks that stop by themselves and are averaged."""
+    guide: MeasurementGuide | None = None
+    """How a case gets a guide from all of its measurement, for the code `codes.guided`; None for none. An ensemble
+    makes its own."""
     sides_per_octave: int = 0
     """Canvas sides per octave, to which the sides of images with a pixelwise operator are rounded up so that images
     of similar sizes share a program; 0 turns rounding off."""
@@ -95,8 +99,19 @@ class Estimator:
             case = self.prepare(case)
         if self.ensemble is not None:
             case = self.ensemble.prepared(case)
+        if self.guide is not None:
+            case = self.guide.added(case)
         if self.prepare is not None:
             return case
         loss = self.algorithm.loss
         needs_noise_std = isinstance(loss, Likelihood) and loss.needs_noise_std
         return require_noise_std(case) if self.is_sampler and needs_noise_std else case
+
+    def seconds_on_host(self, case: Case) -> float:
+        """Forecasts the seconds that the host takes for an image beside its fits: guides and filters.
+
+        Args:
+          case: The case, with its noise level.
+        """
+        makers = (self.ensemble, self.guide)
+        return sum(maker.seconds_on_host(case) for maker in makers if maker is not None)

@@ -19,6 +19,7 @@ from dip_jax.config import (
 )
 from dip_jax.engine.estimator import Estimator
 from dip_jax.ensemble.ensemble import Ensemble
+from dip_jax.ensemble.measurement_guide import MeasurementGuide
 from dip_jax.fields import require_choice
 from dip_jax.fit import Average, ExtraArgs, Guard, build_fit
 from dip_jax.nets import ConfiguredNet
@@ -60,6 +61,7 @@ def estimator_from_config(config: Config) -> Estimator:
         num_steps=config.fit.num_steps,
         num_networks=config.num_networks,
         ensemble=ensemble_from_config(config),
+        guide=guide_from_config(config),
         sides_per_octave=config.net.sides_per_octave,
         comparison=_comparison(config) if samples and config.sgld.point_estimate else None,
         low_memory=_low_memory(config),
@@ -292,6 +294,17 @@ def ensemble_from_config(config: Config) -> Ensemble | None:
         code_depth=config.net.input_depth,
         is_filtered=config.fit.filter == "nonlocal",
     )
+
+
+def guide_from_config(config: Config) -> MeasurementGuide | None:
+    """Returns how a case gets a guide from all of its measurement; None if it needs none, or an ensemble makes it.
+
+    Args:
+      config: The settings.
+    """
+    if config.fit.code != "guided" or config.stop.rule == "cross_validation":
+        return None
+    return MeasurementGuide(config.net.input_depth)
 
 
 def stopper_from_config(

@@ -1,24 +1,21 @@
 """Several networks of one image as one estimator: disjoint folds, guides, a combination, a final filter."""
 
-import contextlib
 import dataclasses
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dip_jax.base import Case, Result
 from dip_jax.clipping import Limits
 from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.folds import block_centers, draw_folds, hide_fold
 from dip_jax.ensemble.guide import guide_image
+from dip_jax.ensemble.host_threads import map_on_host, one_thread_of_blas
 from dip_jax.ensemble.similar_patches import MIN_SIDE, filter_with_pilot
 from dip_jax.errors import InputError
 from dip_jax.keys import folds_key, image_key, informative_key
@@ -33,10 +30,6 @@ _SHARED_NOISE_BLOCK = 3
 
 _LEAST_JUDGED = 128
 """Number of pixels that judge the estimates, below which there are fewer folds than asked for."""
-
-_lock = threading.Lock()
-_num_inside = 0
-_limit: threadpool_limits | None = None
 
 
 class Combination(NamedTuple):
@@ -133,7 +126,9 @@ class Ensemble:
 
             problems = [
                 problem._replace(code_image=jnp.asarray(image))
-                for problem, image in zip(problems, _map(guide, range(self.number)), strict=True)
+                for problem, image in zip(
+                    problems, map_on_host(guide, range(self.number)), strict=True
+                )
             ]
         for index, problem in enumerate(problems):
             yield case._replace(problem=problem, network_index=index)
@@ -198,7 +193,7 @@ class Ensemble:
             (is_known & (folds > 0))[corner],
         )
         noise_std, seconds, image = _noise_std(case), 0.0, y
-        with _one_thread_of_blas():  # as in the run
+        with one_thread_of_blas():  # as in the run
             if self.is_guided and self._has_guide(case):
                 clock = time.perf_counter()
                 image = guide_image(y, is_visible, noise_std, case.limits)
@@ -247,7 +242,7 @@ def _filter(
         return _filter_once(y, *part, noise_std, case.limits)
 
     parts = [(is_known & (folds != k), pilot) for k, pilot in enumerate(members)]
-    of_image, *of_members = _map(filtered, [(is_known, image), *parts])
+    of_image, *of_members = map_on_host(filtered, [(is_known, image), *parts])
     weights = stack(np.stack([members, of_members]), y, folds, is_judged).weights
     return combine(np.stack([image, of_image]), weights)
 
@@ -284,33 +279,6 @@ def _block(case: Case) -> int:
 
 def _noise_std(case: Case) -> float:
     return float(case.problem.noise_std)
-
-
-def _map(function: Callable[[Any], np.ndarray], args: Iterable[Any]) -> list[np.ndarray]:
-    """Calls a function of NumPy for each argument, on all cores."""
-    with _one_thread_of_blas(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, args))
-
-
-@contextlib.contextmanager
-def _one_thread_of_blas() -> Iterator[None]:
-    """Limits BLAS to one thread while any thread is in this context: the reading and the main thread may be.
-
-    The matrices of a filter are small, so threads of BLAS would only wait for each other, and their number changes the
-    rounding.
-    """
-    global _num_inside, _limit
-    with _lock:
-        if _num_inside == 0:
-            _limit = threadpool_limits(1, "blas")
-        _num_inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _num_inside -= 1
-            if _num_inside == 0 and _limit is not None:
-                _limit.restore_original_limits()
 
 
 def _predict(case: Case, estimates: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from dip_jax.clipping import Limits
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
 from dip_jax.ensemble import ensemble as ensemble_module
-from dip_jax.ensemble import guide
+from dip_jax.ensemble import guide, host_threads
 from dip_jax.ensemble.cross_validation import combine, stack
 from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.ensemble.guide import guide_image
@@ -342,8 +342,8 @@ def test_the_threads_of_blas_are_limited_until_the_last_filter_has_ended():
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
     before = threads()
-    with ensemble_module._one_thread_of_blas():
-        with ensemble_module._one_thread_of_blas():
+    with host_threads.one_thread_of_blas():
+        with host_threads.one_thread_of_blas():
             assert threads() == {1}
         assert threads() == {1}
     assert threads() == before
