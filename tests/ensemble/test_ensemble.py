@@ -287,7 +287,10 @@ def test_without_noise_the_filter_fills_the_pixels_that_are_not_known(monkeypatc
         (("fit.num_seeds=1",), "at least two networks.*such as denoise_single"),
         (("stop.num_folds=2",), "num_folds expects at least the number of networks"),
         (("stop.keep_every=13",), "keep_every expects at most fit.num_steps=12"),
-        (("stop.rule=held_out",), "fit.code=guided expects networks that are stopped together"),
+        (
+            ("stop.rule=held_out", "fit.filter=none"),
+            "fit.code=guided expects networks that are stopped together",
+        ),
         (("stop.rule=fixed", "fit.code=uniform"), "fit.filter=nonlocal expects networks"),
         (("fit.method=sgld", "fit.code=uniform"), "fit.filter=nonlocal expects networks"),
     ],
