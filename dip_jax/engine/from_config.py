@@ -304,7 +304,8 @@ def guide_from_config(config: Config) -> MeasurementGuide | None:
     """
     if config.fit.code != "guided" or config.stop.rule == "cross_validation":
         return None
-    return MeasurementGuide(config.net.input_depth)
+    is_interval = config.fit.likelihood == "interval"
+    return MeasurementGuide(config.net.input_depth, assumes_jpeg=is_interval)
 
 
 def stopper_from_config(

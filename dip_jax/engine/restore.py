@@ -100,11 +100,18 @@ def restore_many(
         start=_saved_networks(start),
         keep_networks=keep_networks,
     )
-    prepared = (estimator.prepared(_with_operator(case)) for case in cases)
-    if estimator.num_networks == 1 and not estimator.is_sampler:
-        yield from restore_each(prepared, estimator, run, hooks, max_cases=max_cases)
-    else:
-        yield from _restore_merged(prepared, estimator, run, hooks, max_cases)
+    notes: dict[str, tuple[str, ...]] = {}
+
+    def prepared() -> Iterator[Case]:
+        for case in cases:
+            complete = estimator.prepared(_with_operator(case))
+            notes[case.name] = complete.notes[len(case.notes) :]
+            yield complete
+
+    is_single = estimator.num_networks == 1 and not estimator.is_sampler
+    restore_all = restore_each if is_single else _restore_merged
+    for result in restore_all(prepared(), estimator, run, hooks, max_cases=max_cases):
+        yield result._replace(notes=(*notes.pop(result.name, ()), *result.notes))
 
 
 def _with_operator(case: Case) -> Case:
