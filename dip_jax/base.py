@@ -400,7 +400,7 @@ class Posterior(NamedTuple):
     mean: np.ndarray
     """Mean of the samples of all chains `[H, W, C]`."""
     std: np.ndarray
-    """Standard deviation of the samples `[H, W, C]`, within and between chains."""
+    """Standard deviation of the samples `[H, W, C]`, within and between chains; see `posterior.pool_chains`."""
     chain_means: np.ndarray
     """Mean of the samples of each chain `[M, H, W, C]`."""
     num_samples: int

@@ -425,11 +425,6 @@ class SgldConfig(Section):
     """(psgld, csgld) Decay of the running mean of squared gradients."""
     damping: float = number(1e-3, 0, open_low=True)
     """(psgld, csgld) Constant added to the root of that mean, in units of the gradient of U."""
-    freeze: bool = True
-    """(psgld, csgld) Keep the preconditioner constant after the burn-in."""
-    gamma: bool = False
-    """(psgld, csgld) Correct the drift for a preconditioner that is not frozen, by a second
-    gradient per step."""
     num_cycles: int = number(4, 1)
     """(csgld) Number of cycles of the step size."""
     explore_fraction: float = number(0.5, 0, 1)
@@ -705,11 +700,6 @@ class Config:
             raise InputError(
                 "sgld.noise=sampled expects fit.likelihood=gaussian, fit.tv_weight=0 and a sampler "
                 f"other than paper, got {fit.likelihood}, {fit.tv_weight:g} and {sgld.sampler}."
-            )
-        if sgld.gamma and sgld.freeze:
-            raise InputError(
-                "sgld.gamma corrects for a preconditioner that changes, got sgld.freeze=True; add "
-                "--set sgld.freeze=False."
             )
         if fit.likelihood == "poisson" and "poisson" not in self.task.noise:
             raise InputError(

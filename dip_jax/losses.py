@@ -179,8 +179,12 @@ def _gaussian_scale(problem: Problem) -> Array:
 
 
 def _laplace_scale(problem: Problem) -> Array:
-    """Returns n sqrt(2 / v) for the noise variance v."""
-    return num_measurements(problem) * jnp.sqrt(2.0 / assumed_variance(problem))
+    """Returns n / b for the scale b that has the noise variance v.
+
+    v is 2 b^2, and for complex values of the density exp(-|r| / b) / (2 pi b^2) it is 6 b^2.
+    """
+    ratio = 6.0 if jnp.iscomplexobj(problem.measurement) else 2.0
+    return num_measurements(problem) * jnp.sqrt(ratio / assumed_variance(problem))
 
 
 def _photon_scale(problem: Problem) -> Array | float:

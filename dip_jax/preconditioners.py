@@ -13,9 +13,6 @@ import optax
 
 from dip_jax import fast_random
 from dip_jax.base import Array, Params
-from dip_jax.errors import InputError
-
-_PROBE_STEP = 1e-3  # of the finite difference of `_hessian_diagonal`
 
 
 class Preconditioning(NamedTuple):
@@ -95,71 +92,6 @@ def frozen_rms(
     return Preconditioner(_zeros_like, update)
 
 
-def running_rms(
-    *,
-    decay: float = 0.999,
-    damping: float = 1e-3,
-    per_kernel: bool = False,
-    corrects_drift: bool = False,
-    prior_precision: float = 1.0,
-) -> Preconditioner:
-    """Returns the preconditioner of RMSprop, whose V follows the gradient at all steps.
-
-    P changes with w, so without G its stationary distribution is not the posterior. G is estimated
-    by one random probe of the Hessian, which costs a second gradient per step and takes `value_fn`.
-
-    Args:
-      decay: See `frozen_rms`.
-      damping: See `frozen_rms`.
-      per_kernel: See `frozen_rms`.
-      corrects_drift: Whether to estimate G.
-      prior_precision: p of `energy_gradient`, for G.
-
-    Raises:
-      InputError: If G is to be estimated for one value of P per kernel, which needs the whole Hessian.
-    """
-    if per_kernel and corrects_drift:
-        raise InputError(
-            "running_rms(corrects_drift=True) (sgld.gamma) expects a value of P for each weight, got per_kernel=True "
-            "(sgld.constrain_norm); leave one of them out, or freeze the preconditioner."
-        )
-
-    def update(
-        grads: Params,
-        state: Params,
-        params: Params,
-        *,
-        step: Array,
-        key: Array,
-        scale: Array | float = 1.0,
-        **extra: Any,
-    ) -> tuple[Preconditioning, Params]:
-        squares = _squares(grads, per_kernel)
-        moment = jax.tree.map(lambda v, s: v + (1 - decay) * (s - v), state, squares)
-        weight = _bias_correction(decay, step)
-        matrix = _inverse_root(moment, weight, damping)
-        if not corrects_drift:
-            return Preconditioning(matrix), moment
-
-        loss_gradient = jax.grad(extra["value_fn"])
-        loss_grads = extra["grad"] if "grad" in extra else loss_gradient(params)
-        curvature = _hessian_diagonal(key, loss_gradient, params, loss_grads)
-        rate = (1 - decay) / weight
-
-        def derivative(p: Array, g: Array, h: Array) -> Array:
-            # P = 1 / (d + r) with r = sqrt(V / c) for the bias correction c, so G = dP/dw =
-            # -P^2 dr/dw with dr/dw = (1 - decay) g h / (c r) for the diagonal h of the Hessian of U.
-            root = 1 / p - damping
-            h = scale * h + prior_precision
-            is_zero = root <= 0  # V is 0, and so is g
-            return jnp.where(is_zero, 0.0, -(p**2) * rate * g * h / jnp.where(is_zero, 1.0, root))
-
-        divergence = jax.tree.map(derivative, matrix, grads, curvature)
-        return Preconditioning(matrix, divergence), moment
-
-    return Preconditioner(_zeros_like, update)
-
-
 class PreconditionerState(NamedTuple):
     """State of `scale_by_preconditioner`."""
 
@@ -175,7 +107,7 @@ def scale_by_preconditioner(
     """Returns the transformation g <- P g, for optimizers.
 
     Args:
-      preconditioner: The preconditioner, without a probe of the Hessian.
+      preconditioner: The preconditioner.
     """
 
     def init(params: Params) -> PreconditionerState:
@@ -246,19 +178,3 @@ def _bias_correction(decay: float, step: Array) -> Array:
 
 def _inverse_root(moment: Params, weight: Array, damping: float) -> Params:
     return jax.tree.map(lambda v: 1 / (damping + jnp.sqrt(v / weight)), moment)
-
-
-def _hessian_diagonal(
-    key: Array, gradient: Callable[[Params], Params], params: Params, grads: Params
-) -> Params:
-    """Estimates the diagonal of the Hessian of L by one probe of random signs b.
-
-    It is the finite difference b (g(w + h b) - g(w)) / h, because the gradients of the convolutions
-    cannot be differentiated again.
-
-    References:
-      Hutchinson, A stochastic estimator of the trace of the influence matrix, 1990.
-    """
-    probe = jax.tree.map(jnp.sign, normal_like(key, params))
-    shifted = gradient(jax.tree.map(lambda w, b: w + _PROBE_STEP * b, params, probe))
-    return jax.tree.map(lambda b, s, g: b * (s - g) / _PROBE_STEP, probe, shifted, grads)

@@ -233,6 +233,9 @@ def test_the_scale_turns_losses_into_negative_log_likelihoods():
     assert np.isclose(nll_scale(losses.poisson_gauss, prob), 20 * 30)
     waves = prob._replace(measurement=y + 0j)
     assert np.isclose(nll_scale(losses.gaussian, waves), 20 / 0.1**2)
+    # |r| of the complex density exp(-|r| / b) / (2 pi b^2) is a gamma variable of shape 2, with E r^2 = 6 b^2.
+    radii = np.random.default_rng(0).gamma(2, 1 / nll_scale(losses.laplace, waves) * 20, 100_000)
+    assert np.sqrt(np.mean(radii**2)) == pytest.approx(0.1, rel=0.02)
     half = prob._replace(weights=jnp.ones_like(y).at[:, :2].set(0))
     assert np.isclose(nll_scale(losses.gaussian, half), 10 / (2 * 0.1**2))
     margin = prob._replace(region=jnp.ones((5, 4, 1)).at[4].set(0))

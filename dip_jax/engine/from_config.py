@@ -262,19 +262,11 @@ def schedule_from_config(
 
 
 def _preconditioner(config: SgldConfig, num_steps: int) -> preconditioners.Preconditioner:
-    if config.freeze:
-        return preconditioners.frozen_rms(
-            config.phases(num_steps)[1],
-            decay=config.decay,
-            damping=config.damping,
-            per_kernel=config.constrain_norm,
-        )
-    return preconditioners.running_rms(
+    return preconditioners.frozen_rms(
+        config.phases(num_steps)[1],
         decay=config.decay,
         damping=config.damping,
         per_kernel=config.constrain_norm,
-        corrects_drift=config.gamma,
-        prior_precision=config.prior_precision,
     )
 
 

@@ -9,6 +9,7 @@ from .convergence import diagnose as diagnose
 from .moments import Moments as Moments
 from .moments import add_sample as add_sample
 from .moments import start_moments as start_moments
+from .pooling import error_of_mean as error_of_mean
 from .pooling import outliers as outliers
 from .pooling import pool_chains as pool_chains
 from .pooling import pool_seeds as pool_seeds

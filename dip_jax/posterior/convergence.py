@@ -18,6 +18,7 @@ from dip_jax.base import Array
 RHAT_LIMIT = 1.05
 ESS_PER_CHAIN = 100
 MIN_SAMPLES = 8  # per chain, which is split in halves
+_MOST_TIMES_LONGER = 10  # beyond which nobody waits
 
 
 class Diagnosis(NamedTuple):
@@ -34,9 +35,9 @@ class Diagnosis(NamedTuple):
     """Largest R-hat."""
     ess_min: float
     """Smallest effective sample size of both kinds."""
-    converged: bool
+    converged: bool | None
     """Whether `rhat_max` is at most `RHAT_LIMIT`, and `ess_min` at least `ESS_PER_CHAIN` per
-    chain."""
+    chain. None if a single chain meets both: it cannot tell whether others would agree."""
     message: str
     """The result in a sentence: the problem, where it is, and what to do."""
 
@@ -48,7 +49,8 @@ def diagnose(traces: np.ndarray, names: Sequence[str]) -> Diagnosis:
     ranks of |x - median|, both as normal scores. Each chain is split in halves of n samples; W is
     the variance within a half, and B / n the variance of the means of the halves. So one chain has
     an R-hat too; it shows whether the chain still drifts, but not whether another chain would find
-    another mode.
+    another mode. A quantity with one value in all samples of all chains, such as a saturated pixel, has an R-hat of 1, if
+    there are others.
 
     Args:
       traces: `[M, S, Q]`, S samples of Q quantities in each of M chains.
@@ -85,14 +87,20 @@ def diagnose(traces: np.ndarray, names: Sequence[str]) -> Diagnosis:
     else:
         finite = np.where(is_lost.any(axis=0), 0.0, traces)
         is_constant = ~is_lost & (np.ptp(finite, axis=1) == 0)
+        is_equal = is_constant.all(axis=0) & (np.ptp(finite, axis=(0, 1)) == 0)
+        if not is_equal.all():
+            is_constant[:, is_equal] = False
         # Only the order matters, and centered values keep it in float32.
         centered = jnp.asarray(finite - np.median(finite, axis=(0, 1)), jnp.float32)
         rhat, bulk, tail = np.array(_mixing(centered), np.float64)
+        rhat[is_equal], bulk[is_equal], tail[is_equal] = 1, *(2 * [num_chains * num_samples])
         is_bad = (is_lost | is_constant).any(axis=0) | np.isnan(rhat + bulk + tail)
         rhat[is_bad], bulk[is_bad], tail[is_bad] = np.inf, 0, 0
     ess = np.minimum(bulk, tail)
     rhat_max, ess_min = (float(rhat.max()), float(ess.min())) if num else (math.nan, math.nan)
-    converged = rhat_max <= RHAT_LIMIT and ess_min >= ESS_PER_CHAIN * num_chains
+    converged: bool | None = rhat_max <= RHAT_LIMIT and ess_min >= ESS_PER_CHAIN * num_chains
+    if converged and num_chains == 1:
+        converged = None
     message = _conclusion(rhat, ess, converged, is_lost, is_constant, names, num_samples)
     return Diagnosis(rhat, bulk, tail, rhat_max, ess_min, converged, message)
 
@@ -125,7 +133,7 @@ def _mixing(traces: Array) -> Array:
 def _conclusion(
     rhat: np.ndarray,
     ess: np.ndarray,
-    converged: bool,
+    converged: bool | None,
     is_lost: np.ndarray,
     is_constant: np.ndarray,
     names: Sequence[str],
@@ -137,22 +145,22 @@ def _conclusion(
         return "no quantity was traced, so convergence is unknown"
     if is_lost.any():
         return f"not converged: {_affected_chains(is_lost, names, 'not finite')}"
-    longer = "sample longer (--num_steps)"
     if num_samples < MIN_SAMPLES:
         return (
             f"too few samples to assess convergence: expected at least {MIN_SAMPLES} per chain, "
-            f"got {num_samples}; {longer}"
+            f"got {num_samples}; sample longer (--num_steps)"
         )
     if is_constant.any():
         return f"not converged: {_affected_chains(is_constant, names, 'constant')}"
     rhat_max, ess_min, wanted = rhat.max(), ess.min(), ESS_PER_CHAIN * num_chains
+    longer = _advice(wanted / max(ess_min, 1))
     if rhat_max > RHAT_LIMIT:
         worst = describe_quantity(names[int(np.argmax(rhat))])
         return (
             f"not converged: expected an R-hat of at most {RHAT_LIMIT}, got {rhat_max:.2f} "
             f"({worst}); {longer}"
         )
-    if not converged:
+    if converged is False:
         worst = describe_quantity(names[int(np.argmin(ess))])
         return (
             f"too short: expected an effective sample size of at least {wanted}, got {ess_min:.0f} "
@@ -165,6 +173,13 @@ def _conclusion(
     if num_chains == 1:
         message += "; a single chain cannot show whether others would agree"
     return message
+
+
+def _advice(factor: float) -> str:
+    """The advice if `factor` times as many effective samples are wanted, which takes at least as many times the steps."""
+    if factor <= _MOST_TIMES_LONGER:
+        return f"sample longer (at least {np.ceil(factor):.0f} times --num_steps)"
+    return f"it would take at least {factor:.0f} times as many steps, so take the standard deviation for a lower bound"
 
 
 def _affected_chains(marks: np.ndarray, names: Sequence[str], problem: str) -> str:

@@ -32,15 +32,19 @@ def outliers(estimates: np.ndarray) -> list[int]:
 def pool_chains(chains: Sequence[Posterior]) -> Posterior:
     """Returns the samples of several chains as one posterior.
 
-    The variance is that of all samples: within the chains and between their means. The traces are
-    cut to the length of the shortest chain.
+    The variance estimates that of the posterior even if the chains have not mixed, when the variance of all samples
+    would have only (M - 1) / M of the variance between the M chains. With n samples in a chain, the mean W of the variances
+    within the chains, and the variance B / n of their means,
+
+        var+ = W (n - 1) / n + B / n,   B / n = sum_m (mean_m - mean)^2 / (M - 1).
+
+    For a single chain it is W. The traces are cut to the length of the shortest chain.
 
     Args:
       chains: The posteriors of the chains, at least one.
 
     References:
-      Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
-        variances, 1979.
+      Gelman and Rubin, Inference from iterative simulation using multiple sequences, 1992, section 2.
 
     Example:
       >>> import numpy as np
@@ -52,8 +56,8 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
       >>> pooled = pool_chains([chain(samples[0]), chain(samples[1])])
       >>> pooled.num_samples, pooled.chain_means.shape
       (20, (2, 4, 4, 1))
-      >>> together = samples.reshape(20, 4, 4, 1)
-      >>> np.allclose(pooled.std, together.std(axis=0, ddof=1))
+      >>> within, between = samples.var(axis=1, ddof=1).mean(axis=0), pooled.chain_means.var(axis=0, ddof=1)
+      >>> np.allclose(pooled.std**2, 0.9 * within + between)
       True
     """
     counts = np.array([chain.num_samples for chain in chains], np.float64)
@@ -61,20 +65,42 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
     fractions = (counts / max(total, 1))[:, None, None, None]
     means = np.concatenate([chain.chain_means for chain in chains])
     mean = np.sum(fractions * means, axis=0)
-    within = sum(
-        max(chain.num_samples - 1, 0) * chain.std.astype(np.float64) ** 2 for chain in chains
-    )
-    between = np.sum(counts[:, None, None, None] * (means - mean) ** 2, axis=0)
+    variance = chains[0].std.astype(np.float64) ** 2
+    if len(chains) > 1:
+        within = sum(
+            max(chain.num_samples - 1, 0) * chain.std.astype(np.float64) ** 2 for chain in chains
+        )
+        between = np.sum(fractions * (means - mean) ** 2, axis=0) * len(chains) / (len(chains) - 1)
+        variance = within / max(total, 1) + between
     length = min(chain.traces.shape[1] for chain in chains)  # the guard may have rejected samples
     return Posterior(
         mean=mean.astype(np.float32),
-        std=np.sqrt((within + between) / max(total - 1, 1)).astype(np.float32),
+        std=np.sqrt(variance).astype(np.float32),
         chain_means=means,
         num_samples=total,
         traces=np.concatenate([chain.traces[:, :length] for chain in chains]),
         trace_names=chains[0].trace_names,
         samples=np.concatenate([chain.samples for chain in chains]),
     )
+
+
+def error_of_mean(posterior: Posterior) -> np.ndarray | None:
+    """Returns the Monte Carlo standard error of the mean over the chains, `[H, W, C]`.
+
+    It is (B / (n M))^(1/2), from the means of the M chains alone, so it holds however slowly a chain moves. None for a
+    single chain.
+
+    Args:
+      posterior: The pooled chains.
+
+    Example:
+      >>> chains = np.array([0.1, 0.3]).reshape(2, 1, 1, 1)
+      >>> posterior = Posterior(chains[0], chains[0], chains, 20, np.zeros((2, 0, 0)), (), chains[:0])
+      >>> float(error_of_mean(posterior)[0, 0, 0].round(3))
+      0.1
+    """
+    means = posterior.chain_means
+    return means.std(axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else None
 
 
 def pool_seeds(kept: np.ndarray, estimates: np.ndarray) -> Posterior:

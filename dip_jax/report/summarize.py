@@ -18,6 +18,7 @@ from dip_jax.engine.memory import peak_bytes
 from dip_jax.metrics import psnr, psnr_on_host, ssim
 from dip_jax.posterior.calibration import Calibration
 from dip_jax.posterior.convergence import Diagnosis
+from dip_jax.posterior.pooling import error_of_mean
 from dip_jax.posterior.prediction import PredictiveCheck
 from dip_jax.report.sheet import degraded_image
 from dip_jax.report.summary import PosteriorSummary, StopSummary, Summary
@@ -131,7 +132,7 @@ def posterior_summary(
       scaled_calibration: The same with the scaled standard deviation.
       check: Check on held-out measurements, or None if none were held out.
     """
-    plain, scaled = calibration, scaled_calibration
+    plain, scaled, error = calibration, scaled_calibration, error_of_mean(posterior)
     return {
         "num_samples": posterior.num_samples,
         "num_chains": posterior.traces.shape[0],
@@ -139,6 +140,7 @@ def posterior_summary(
         "ess_min": _finite(diagnosis.ess_min),
         "converged": diagnosis.converged,
         "std_mean": _root_mean_square(posterior.std),
+        "error_of_mean": None if error is None else _root_mean_square(error),
         "nll": _field(plain, "nll"),
         "coverage_90": _field(plain, "coverage_90"),
         "width_90": _field(plain, "width_90"),
@@ -150,6 +152,10 @@ def posterior_summary(
         "width_90_scaled": _field(scaled, "width_90"),
         "uce_scaled": _field(scaled, "uce"),
         "num_held_out": None if check is None else check.num_held_out,
+        "held_out_error": _field(check, "error"),
+        "held_out_error_low": _field(check, "error_low"),
+        "held_out_error_high": _field(check, "error_high"),
+        "held_out_predicted_error": _field(check, "predicted_error"),
         "held_out_z_rms": _field(check, "z_rms"),
         "held_out_coverage_90": _field(check, "coverage_90"),
         "held_out_nll": _field(check, "nll"),

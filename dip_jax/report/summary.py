@@ -45,10 +45,12 @@ class PosteriorSummary(TypedDict, total=False):
     """Largest R-hat of the traced quantities; None if a chain is constant, or with too few samples."""
     ess_min: float | None
     """Smallest effective sample size of the traced quantities; None with too few samples."""
-    converged: bool
-    """Whether `rhat_max` and `ess_min` meet their limits."""
+    converged: bool | None
+    """Whether `rhat_max` and `ess_min` meet their limits; None if a single chain meets them."""
     std_mean: float | None
     """Root mean square of the standard deviation over all values."""
+    error_of_mean: float | None
+    """Root mean square of the Monte Carlo error of the mean, by the means of the chains; None for one chain."""
     nll: float | None
     """Mean negative log likelihood of a true value, nats."""
     coverage_90: float | None
@@ -71,10 +73,18 @@ class PosteriorSummary(TypedDict, total=False):
     """`uce` with the scaled standard deviation."""
     num_held_out: int | None
     """Number of measured values that were held out from all chains; None if there are none."""
+    held_out_error: float | None
+    """Estimated root mean squared error of the mean on them, without their noise."""
+    held_out_error_low: float | None
+    """Lower end of its 95 % interval."""
+    held_out_error_high: float | None
+    """Upper end of that interval."""
+    held_out_predicted_error: float | None
+    """Root mean square of the predicted standard deviation on them, to compare `held_out_error` with."""
     held_out_z_rms: float | None
-    """Root mean square of residual / predicted standard deviation on them; 1 if calibrated."""
+    """Root mean square of residual / predicted standard deviation on them, the noise included: near 1 for strong noise."""
     held_out_coverage_90: float | None
-    """Fraction of them inside their 90 % interval."""
+    """Fraction of them inside their 90 % interval, the noise included."""
     held_out_nll: float | None
     """Mean negative log likelihood of one of them, nats."""
     psnr_sample: float | None

@@ -55,7 +55,7 @@ def _derive(config: TaskConfig, file: MeasurementFile, side_inputs: SideInputs) 
 
 def _read_coefficients(path: Path, pixels: np.ndarray) -> tuple[JpegFile | None, str]:
     """The coefficients of a JPEG file; otherwise None, and why its decoded image is fitted instead."""
-    instead = "its pixels are fitted instead, as by --preset=dejpeg_2018"
+    instead = "its pixels are fitted instead"
     with path.open("rb") as file:
         is_jpeg = file.read(2) == b"\xff\xd8"
     if not is_jpeg:

@@ -271,20 +271,6 @@ SAMPLERS = [
         ),
     ),
     (
-        {"step_size": 0.02, "step_decay": 0.3, "freeze": False},
-        psgld(DECAYING, preconditioners.running_rms(decay=0.9, damping=0.01)),
-    ),
-    (
-        {"step_size": 0.02, "step_decay": 0.3, "freeze": False, "gamma": True, "prior_precision": 0.7},
-        psgld(
-            DECAYING,
-            preconditioners.running_rms(
-                decay=0.9, damping=0.01, corrects_drift=True, prior_precision=0.7
-            ),
-            prior_precision=0.7,
-        ),
-    ),
-    (
         {"sampler": "csgld", "num_cycles": 2, "explore_fraction": 0.3},
         psgld(
             schedules.cyclical(

@@ -123,6 +123,26 @@ def test_a_constant_quantity_is_named_and_does_not_affect_the_others():
     np.testing.assert_array_equal(found.rhat[others], clean.rhat[others])
 
 
+def test_a_quantity_with_one_value_in_all_chains_does_not_hide_that_the_others_have_converged():
+    traces = independent()
+    traces[..., 4] = 1.0  # a saturated pixel
+    found = diagnose(traces, NAMES)
+    assert found.converged
+    assert found.rhat[4] == 1
+    assert found.ess_bulk[4] == found.ess_tail[4] == CHAINS * SAMPLES
+    traces[:] = 1.0
+    assert "constant" in diagnose(traces, NAMES).message
+
+
+def test_the_advice_states_how_much_longer_the_chains_would_take():
+    traces = autoregressive(0.7, (CHAINS, SAMPLES, NUM))
+    found = diagnose(traces, NAMES)
+    factor = math.ceil(CHAINS * ESS_PER_CHAIN / found.ess_min)
+    assert f"sample longer (at least {factor} times --num_steps)" in found.message
+    slow = diagnose(autoregressive(0.99, (CHAINS, SAMPLES, NUM)), NAMES)
+    assert "take the standard deviation for a lower bound" in slow.message
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_named_and_does_not_affect_the_others(value):
     traces = independent()
@@ -136,7 +156,7 @@ def test_a_value_that_is_not_finite_is_named_and_does_not_affect_the_others(valu
 
 def test_a_single_chain_is_compared_with_itself_with_a_warning():
     found = diagnose(independent()[:1], NAMES)
-    assert found.converged
+    assert found.converged is None
     assert found.message.endswith("a single chain cannot show whether others would agree")
     # A chain that rises steadily: its halves disagree.
     drifting = independent()[:1] + np.linspace(0, 0.1, SAMPLES)[:, np.newaxis]

@@ -10,10 +10,10 @@ from dip_jax.posterior.prediction import check_prediction
 
 
 def held_out_problem(dtype=float):
-    draw = np.random.default_rng(5)
+    draw = np.random.default_rng(6)
     shape = (80, 80, 3)
     std = draw.uniform(0.01, 0.05, shape)
-    noise_std = 0.1
+    noise_std = 0.05
     total = np.sqrt(std**2 + noise_std**2)
     mean = draw.uniform(0, 1, shape).astype(dtype)
     noise = draw.normal(size=shape)
@@ -31,18 +31,52 @@ def test_held_out_measurements_confirm_a_right_prediction(dtype):
     # About 5800 values: k = 5 standard errors of (2 n)^(-1/2), and of 0.3 n^(-1/2).
     assert found.z_rms == pytest.approx(1, abs=0.047)
     assert found.coverage_90 == pytest.approx(0.9, abs=0.02)
-    assert f"at {held_out.sum()} held-out measurements are as large as predicted;" in found.message
+    error = np.sqrt(np.mean(std[held_out] ** 2))
+    assert found.predicted_error == pytest.approx(error, rel=1e-9)
+    assert found.error_low < error < found.error_high
+    assert found.message.startswith(f"the error at {held_out.sum()} held-out measurements is 0.")
+    assert found.message.endswith(": as predicted")
 
 
 @pytest.mark.parametrize(("factor", "words"), [(3.0, "too large"), (0.3, "too small")])
-def test_held_out_measurements_show_a_wrong_prediction(factor, words):
+def test_held_out_measurements_show_a_wrong_deviation_though_the_noise_is_larger(factor, words):
     mean, std, measurement, noise_std, held_out = held_out_problem()
-    found = check_prediction(mean, factor * std, measurement, factor * noise_std, held_out)
-    assert found.z_rms == pytest.approx(1 / factor, rel=0.05)
+    right = check_prediction(mean, std, measurement, noise_std, held_out)
+    found = check_prediction(mean, factor * std, measurement, noise_std, held_out)
+    assert found.error == right.error
+    assert found.predicted_error == pytest.approx(factor * right.predicted_error)
     assert words in found.message
-    total = factor * np.sqrt(std**2 + noise_std**2)
+    total = np.sqrt((factor * std) ** 2 + noise_std**2)
     expected = -stats.norm.logpdf(measurement, mean, total)[held_out].mean()
     assert found.nll == pytest.approx(expected, rel=1e-9)
+    assert found.z_rms == pytest.approx(
+        np.sqrt(np.mean(((measurement - mean) / total)[held_out] ** 2))
+    )
+
+
+def test_a_deviation_of_zero_is_not_confirmed():
+    mean, std, measurement, noise_std, held_out = held_out_problem()
+    found = check_prediction(mean, 0 * std, measurement, noise_std, held_out)
+    assert "too small" in found.message
+
+
+def test_few_held_out_measurements_cannot_tell():
+    mean, std, measurement, noise_std, _ = held_out_problem()
+    few = np.random.default_rng(0).random((80, 80, 1)) < 0.01
+    for factor in (0.5, 1.0):
+        found = check_prediction(mean, factor * std, measurement, noise_std, few)
+        assert "too few to tell" in found.message
+
+
+def test_the_interval_of_the_error_covers_it_though_channels_share_their_error():
+    draw, error, noise_std, hits = np.random.default_rng(0), 0.03, 0.1, 0
+    for _ in range(400):
+        pixels = draw.normal(0, error, (30, 30, 1))
+        y = pixels + draw.normal(0, noise_std, (30, 30, 3))
+        found = check_prediction(np.zeros_like(y), error, y, noise_std, np.ones_like(y, bool))
+        hits += found.error_low <= error <= found.error_high
+    # 95 % of 400, and four standard errors of 1.1 %.
+    assert 0.91 < hits / 400 <= 1
 
 
 def test_without_held_out_measurements_or_a_noise_level_nothing_is_checked():
@@ -50,6 +84,7 @@ def test_without_held_out_measurements_or_a_noise_level_nothing_is_checked():
     none = check_prediction(mean, std, measurement, noise_std, np.zeros_like(held_out))
     assert none.num_held_out == 0
     assert math.isnan(none.z_rms)
+    assert math.isnan(none.error)
     assert "no measurement was held out" in none.message
     unknown = check_prediction(mean, std, measurement, math.nan, held_out[..., :1])
     assert "noise level is unknown" in unknown.message
