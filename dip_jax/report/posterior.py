@@ -13,7 +13,7 @@ from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
-from dip_jax.posterior.convergence import diagnose
+from dip_jax.posterior.convergence import Diagnosis, diagnose
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
 from dip_jax.problem import noise_variance
 from dip_jax.report.manifest import Manifest
@@ -56,8 +56,8 @@ def report_posterior(
         return {}, [f"too few {'estimates' if is_fit else 'samples'} for a standard deviation"]
     files.reserve(_file_names(posterior, template.suffix, is_fit=is_fit))
     write_array(files.path("std.npy"), posterior.std)
-    draw_std(files.path("std.png"), posterior.std)
     if is_fit:
+        draw_std(files.path("std.png"), posterior.std)
         median = np.median(posterior.chain_means, axis=0)
         write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
@@ -87,6 +87,7 @@ def _report_samples(
     interval = np.stack([posterior.mean - half_width, posterior.mean + half_width])
     write_array(files.path("interval.npy"), interval)
     diagnosis = diagnose(posterior.traces, posterior.trace_names)
+    draw_std(files.path("std.png"), posterior.std, state=_state(diagnosis))
     draw_traces(files.path("traces.png"), posterior, diagnosis)
     calibration = scaled = None
     if case.reference is not None:
@@ -100,6 +101,16 @@ def _report_samples(
     notes += [check.message] if check is not None else []
     summary = posterior_summary(posterior, diagnosis, calibration, scaled, check)
     return {**summary, **point_summary(result)}, notes
+
+
+def _state(diagnosis: Diagnosis) -> str:
+    """The state of the chains for the figure of the standard deviation; empty if they have converged."""
+    if diagnosis.converged:
+        return ""
+    if diagnosis.converged is None:
+        return "a single chain: others might differ more"
+    rhat = f" (R-hat {diagnosis.rhat_max:.2f})" if np.isfinite(diagnosis.rhat_max) else ""
+    return f"the chains have not converged{rhat}: a lower bound"
 
 
 def _check_held_out(

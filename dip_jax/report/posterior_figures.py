@@ -19,12 +19,13 @@ _MAX_SUMMARIES = 4  # traced summaries that are drawn in addition to two pixels
 _MAX_LEGEND, _LEGEND_COLUMNS = 12, 6  # chains in the legend
 
 
-def draw_std(path: AnyPath, std: np.ndarray) -> None:
+def draw_std(path: AnyPath, std: np.ndarray, *, state: str = "") -> None:
     """Draws a standard deviation, its root mean square over the channels, pixel for pixel.
 
     Args:
       path: The PNG to write.
       std: `[H, W, C]`, in [0, 1] units; the figure has gray levels of 255.
+      state: A line below the title, such as that the chains have not converged; empty for none.
     """
     levels = 255 * np.sqrt(np.mean(np.square(std, dtype=np.float64), axis=-1))
     finite = levels[np.isfinite(levels)]
@@ -34,7 +35,8 @@ def draw_std(path: AnyPath, std: np.ndarray) -> None:
     is_clipped = bool(finite.size) and float(finite.max()) > top > 0
     zoom = max(1, round(_MIN_SIDE / max(levels.shape)))
     height, width = (zoom * side for side in levels.shape)
-    edge, gap, bar_width, bar_label_width, title_height = 10, 12, 14, 64, 30  # pixels
+    edge, gap, bar_width, bar_label_width = 10, 12, 14, 64  # pixels
+    title_height = 46 if state else 30
     inner_height = max(height, 200)  # a lower color bar has no room for its label
     total_width = edge + max(width + gap + bar_width + bar_label_width, 360)
     total_height = title_height + inner_height + edge
@@ -54,6 +56,8 @@ def draw_std(path: AnyPath, std: np.ndarray) -> None:
     rms = f"{np.sqrt(np.mean(finite**2)):.1f} gray levels" if finite.size else "unknown"
     title = f"standard deviation (RMS {rms})"
     figure.text(edge / total_width, 1 - 20 / total_height, title, fontsize=9)
+    if state:
+        figure.text(edge / total_width, 1 - 37 / total_height, state, fontsize=8, color="firebrick")
     save_png(path, figure)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from dip_jax.images.read import StoredImage, read_image
+from dip_jax.posterior.convergence import diagnose
 from dip_jax.report.manifest import Manifest
-from dip_jax.report.posterior import report_posterior
+from dip_jax.report.posterior import _state, report_posterior
 
 
 @pytest.fixture
@@ -76,3 +77,15 @@ def test_one_sample_has_no_deviation(tmp_path, case, sampled, template, word):
     assert summary == {}
     assert note == f"too few {word} for a standard deviation"
     assert names(tmp_path) == set()
+
+
+def test_the_state_of_the_chains_is_a_line_unless_they_have_converged():
+    draw = np.random.default_rng(0)
+    traces = draw.normal(size=(4, 400, 2))
+    assert _state(diagnose(traces, ["x[0,0,0]", "misfit"])) == ""
+    assert "single chain" in _state(diagnose(traces[:1], ["x[0,0,0]", "misfit"]))
+    apart = traces + 5 * np.arange(4)[:, None, None]
+    assert "(R-hat 2." in _state(diagnose(apart, ["x[0,0,0]", "misfit"]))
+    assert _state(diagnose(traces[:, :3], ["x[0,0,0]", "misfit"])).endswith(
+        "converged: a lower bound"
+    )

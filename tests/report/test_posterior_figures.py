@@ -1,5 +1,7 @@
 """The figures of a standard deviation, of traces and of calibration."""
 
+import functools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,6 +62,13 @@ def test_the_deviation_has_its_root_mean_square_in_gray_levels(figure_of, shape)
     assert {"standard deviation (RMS 10.0 gray levels)", "gray levels (of 255)"} <= set(
         texts(figure)
     )
+    assert_texts_do_not_overlap(figure)
+
+
+def test_the_deviation_states_that_the_chains_have_not_converged(figure_of):
+    state = "the chains have not converged (R-hat 1.50): a lower bound"
+    figure = figure_of(functools.partial(draw_std, state=state), np.full((40, 50, 3), 10 / 255))
+    assert state in texts(figure)
     assert_texts_do_not_overlap(figure)
 
 
