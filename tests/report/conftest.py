@@ -113,12 +113,12 @@ def seeds(result, sampled) -> Result:
 def figure_of(monkeypatch, tmp_path):
     """Calls a function that draws, and returns its figure: `figure_of(draw_sheet, case, result)`."""
 
-    def call(function, *args):
+    def call(function, *args, **options):
         figures = []
         monkeypatch.setitem(
             function.__globals__, "save_png", lambda path, figure: figures.append(figure)
         )
-        function(tmp_path / "figure.png", *args)
+        function(tmp_path / "figure.png", *args, **options)
         (figure,) = figures
         return figure
 

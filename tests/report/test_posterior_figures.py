@@ -1,7 +1,5 @@
 """The figures of a standard deviation, of traces and of calibration."""
 
-import functools
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,7 +65,7 @@ def test_the_deviation_has_its_root_mean_square_in_gray_levels(figure_of, shape)
 
 def test_the_deviation_states_that_the_chains_have_not_converged(figure_of):
     state = "the chains have not converged (R-hat 1.50): a lower bound"
-    figure = figure_of(functools.partial(draw_std, state=state), np.full((40, 50, 3), 10 / 255))
+    figure = figure_of(draw_std, np.full((40, 50, 3), 10 / 255), state=state)
     assert state in texts(figure)
     assert_texts_do_not_overlap(figure)
 
