@@ -364,7 +364,7 @@ class FitConfig(Section):
     """Fitted variables: the weights of the network, its code, or both."""
     code: Literal["uniform", "normal", "meshgrid", "fourier", "image", "guided"] = "uniform"
     """Code: noise, coordinates, random waves, the guide image of task `flash`, or noise with a classical estimate as
-    guide (with `stop.rule=cross_validation` or `fixed`); see `codes`."""
+    guide (with `stop.rule=cross_validation`, or of a JPEG file); see `codes`."""
     code_scale: float = number(0.1, 0, open_low=True)
     """(uniform, normal, guided) Factor of the noise, U(0, 1) or N(0, 1)."""
     guide_scale: float = number(1.0, 0, open_low=True)
@@ -636,12 +636,14 @@ class Config:
                 f"fit.method={fit.method} with the rule {stop.rule}; use a preset of a single network, such as "
                 "denoise_single or inpaint_random_single."
             )
-        # A guide of single networks has seen all of the measurement, so no hidden part can tell when to stop.
-        if fit.code == "guided" and not is_joint and (fit.method, stop.rule) != ("fit", "fixed"):
+        # The guide of a JPEG file has seen all of it, so no hidden part can tell when to stop.
+        is_jpeg = fit.likelihood == "interval" and (fit.method, stop.rule) == ("fit", "fixed")
+        if fit.code == "guided" and not is_joint and not is_jpeg:
             raise InputError(
-                "fit.code=guided expects networks that are stopped together (stop.rule=cross_validation) or run all steps "
-                f"(fixed), got fit.method={fit.method} with the rule {stop.rule}; use a preset without guide, such as "
-                "denoise_single, inpaint_random_single, dejpeg_unguided or super_resolve_unguided."
+                "fit.code=guided expects networks that are stopped together (stop.rule=cross_validation), or JPEG files "
+                "(fit.likelihood=interval) and all steps (stop.rule=fixed), got "
+                f"fit.method={fit.method} with the rule {stop.rule} and the likelihood {fit.likelihood}; use a preset without "
+                "guide, such as denoise_single, inpaint_random_single or dejpeg_unguided."
             )
         if fit.code == "guided" and self.net.kind in ("deep_decoder", "identity"):
             raise InputError(

@@ -45,13 +45,6 @@ _ENSEMBLE = {
     "fit.filter": "nonlocal",
     "stop.rule": "cross_validation",
 }
-_GUIDED = {
-    **_FAST_NET,
-    "fit.code": "guided",
-    "fit.num_seeds": 2,
-    "fit.num_steps": 400,
-    **_ALL_STEPS,
-}
 _SGLD_2019 = {
     "fit.method": "sgld",
     "sgld.sampler": "paper",
@@ -218,7 +211,14 @@ PRESETS: dict[str, Preset] = {
         "dejpeg",
         "two narrow networks, guided by similar patches within the quantization intervals of the file",
         "docs/quality.md",
-        {"fit.likelihood": "interval", **_GUIDED},
+        {
+            **_FAST_NET,
+            "fit.likelihood": "interval",
+            "fit.code": "guided",
+            "fit.num_seeds": 2,
+            "fit.num_steps": 400,
+            **_ALL_STEPS,
+        },
     ),
     "dejpeg_unguided": Preset(
         "dejpeg",
@@ -345,11 +345,18 @@ PRESETS: dict[str, Preset] = {
     ),
     "super_resolve": Preset(
         "super_resolve",
-        "factors 2 to 4; two narrow networks, guided by similar patches",
+        "factors 2 to 4; mean of two narrow networks with the optimizer Muon",
         "docs/quality.md",
-        {**_GUIDED, "fit.optimizer": "muon", "fit.learning_rate": 0.05, "fit.num_steps": 300},
+        {
+            **_FAST_NET,
+            "fit.optimizer": "muon",
+            "fit.learning_rate": 0.05,
+            "fit.num_seeds": 2,
+            "fit.num_steps": 600,
+            **_ALL_STEPS,
+        },
     ),
-    "super_resolve_unguided": Preset(
+    "super_resolve_single": Preset(
         "super_resolve",
         "factors 2 to 4, with a running average",
         "Ulyanov et al. 2018, section 3.2, docs/tasks.md",
@@ -357,7 +364,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "super_resolve_fast": Preset(
         "super_resolve",
-        "super_resolve_unguided with the network of fast, for images up to about 128 x 128",
+        "super_resolve_single with the network of fast, for images up to about 128 x 128",
         "docs/less-work.md",
         {**_FAST_NET, "fit.num_steps": 1500, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
@@ -491,9 +498,9 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
 _SINGLE = {
     "denoise": "denoise_single",
     "dejpeg": "dejpeg_unguided",
-    "super_resolve": "super_resolve_unguided",
+    "super_resolve": "super_resolve_single",
 }
-"""Presets of single networks without guide, which take the place of a default of several networks."""
+"""Presets of single networks, which take the place of a default of several networks."""
 _JOINT = {
     "denoise": "denoise,denoise_single",
     "inpaint": "inpaint_random,inpaint_random_single",
@@ -525,10 +532,10 @@ def build_config(
     """Returns the complete config of a preset with overrides.
 
     The default of a task is the preset of its name. That of `denoise` fits several networks, which are stopped
-    together, and those of `dejpeg` and `super_resolve` have guides. If the values do not belong to them (sampling, another
+    together, those of `dejpeg` and `super_resolve` average two. If the values do not belong to them (sampling, another
     stopping rule, another noise or likelihood, another kind of network, optimizer, schedule or code, or one network in
     place of those that are stopped together), the default is `denoise_single`, `dejpeg_unguided` or
-    `super_resolve_unguided`.
+    `super_resolve_single`.
 
     Args:
       preset: A name in `PRESETS`; None for the default of the task.

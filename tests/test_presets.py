@@ -93,7 +93,7 @@ def test_presets_have_the_published_size():
         "inpaint_hole": 2_996_467,
         "inpaint_unet": 1_616_315,
         "inpaint_resnet": 158_979,
-        "super_resolve_unguided": 2_217_831,
+        "super_resolve_single": 2_217_831,
         "super_resolve_2018": 2_217_831,
         "super_resolve_narrow_code": 2_184_307,
         "flash": 2_184_307,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from dip_jax.base import Algorithm, Case, Stopper
 from dip_jax.ensemble.ensemble import Ensemble
-from dip_jax.ensemble.measurement_guide import MeasurementGuide
+from dip_jax.ensemble.jpeg_guide import JpegGuide
 from dip_jax.errors import InputError
 from dip_jax.fields import shorten
 from dip_jax.losses import Likelihood
@@ -35,8 +35,8 @@ class Estimator:
     ensemble: Ensemble | None = None
     """How the networks of an image share its measurement and are combined, with the rule `stopping.keep`; None for
     networks that stop by themselves and are averaged."""
-    guide: MeasurementGuide | None = None
-    """How a case gets a guide from all of its measurement, for the code `codes.guided`; None for none. An ensemble
+    guide: JpegGuide | None = None
+    """How the case of a JPEG file gets a guide, for the code `codes.guided`; None for none. An ensemble
     makes its own."""
     sides_per_octave: int = 0
     """Canvas sides per octave, to which the sides of images with a pixelwise operator are rounded up so that images

@@ -19,7 +19,7 @@ from dip_jax.config import (
 )
 from dip_jax.engine.estimator import Estimator
 from dip_jax.ensemble.ensemble import Ensemble
-from dip_jax.ensemble.measurement_guide import MeasurementGuide
+from dip_jax.ensemble.jpeg_guide import JpegGuide
 from dip_jax.fields import require_choice
 from dip_jax.fit import Average, ExtraArgs, Guard, build_fit
 from dip_jax.nets import ConfiguredNet
@@ -288,16 +288,15 @@ def ensemble_from_config(config: Config) -> Ensemble | None:
     )
 
 
-def guide_from_config(config: Config) -> MeasurementGuide | None:
-    """Returns how a case gets a guide from all of its measurement; None if it needs none, or an ensemble makes it.
+def guide_from_config(config: Config) -> JpegGuide | None:
+    """Returns how the case of a JPEG file gets a guide; None if it needs none, or an ensemble makes it.
 
     Args:
       config: The settings.
     """
     if config.fit.code != "guided" or config.stop.rule == "cross_validation":
         return None
-    is_interval = config.fit.likelihood == "interval"
-    return MeasurementGuide(config.net.input_depth, assumes_jpeg=is_interval)
+    return JpegGuide(config.net.input_depth)
 
 
 def stopper_from_config(

@@ -7,8 +7,8 @@ from .folds import draw_folds as draw_folds
 from .folds import hide_fold as hide_fold
 from .guide import fill as fill
 from .guide import guide_image as guide_image
-from .measurement_guide import MeasurementGuide as MeasurementGuide
-from .measurement_guide import guide_of_measurement as guide_of_measurement
+from .jpeg_guide import JpegGuide as JpegGuide
+from .jpeg_guide import guide_of_jpeg as guide_of_jpeg
 from .similar_patches import channel_basis as channel_basis
 from .similar_patches import filter_with_pilot as filter_with_pilot
 from .similar_patches import nonlocal_ridge as nonlocal_ridge
