@@ -640,10 +640,10 @@ class Config:
         is_jpeg = fit.likelihood == "interval" and (fit.method, stop.rule) == ("fit", "fixed")
         if fit.code == "guided" and not is_joint and not is_jpeg:
             raise InputError(
-                "fit.code=guided expects networks that are stopped together (stop.rule=cross_validation), or JPEG files "
-                "(fit.likelihood=interval) and all steps (stop.rule=fixed), got "
-                f"fit.method={fit.method} with the rule {stop.rule} and the likelihood {fit.likelihood}; use a preset without "
-                "guide, such as denoise_single, inpaint_random_single or dejpeg_unguided."
+                "fit.code=guided expects networks that are stopped together (stop.rule=cross_validation), or JPEG "
+                "files (fit.likelihood=interval) and all steps (stop.rule=fixed), got "
+                f"fit.method={fit.method} with the rule {stop.rule} and the likelihood {fit.likelihood}; use a preset "
+                "without guide, such as denoise_single, inpaint_random_single or dejpeg_unguided."
             )
         if fit.code == "guided" and self.net.kind in ("deep_decoder", "identity"):
             raise InputError(

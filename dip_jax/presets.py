@@ -453,10 +453,12 @@ PRESETS: dict[str, Preset] = {
 
 COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {
     "networks": {
-        # Each variant resets all fields of the network, so the preset does not matter.
+        # Each variant resets all fields of the network and its optimizer, so the preset does not matter.
         label: {
             **{f"net.{field.name}": field.default for field in dataclasses.fields(NetConfig)},
             "fit.optimize": "net",
+            "fit.optimizer": "adam",
+            "fit.num_seeds": 1,
             "fit.code": "uniform",
             "fit.learning_rate": 0.01,
             **changes,

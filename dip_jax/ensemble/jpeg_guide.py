@@ -20,7 +20,7 @@ from dip_jax.base import Case
 from dip_jax.ensemble.host_threads import one_thread_of_blas
 from dip_jax.ensemble.jpeg_error import error_of_decoded, standard_quality
 from dip_jax.ensemble.similar_patches import MIN_SIDE, nonlocal_ridge
-from dip_jax.images.jpeg_file import JpegFile
+from dip_jax.images.jpeg_file import JpegFile, to_file_orientation
 from dip_jax.operators.basic import Identity
 from dip_jax.operators.jpeg import standard_tables
 from dip_jax.operators.jpeg_intervals import project
@@ -50,8 +50,8 @@ class JpegGuide:
             return case
         if not self._is_possible(case):
             note = (
-                f"without guide, which needs a JPEG file or a decoded one, an image of at least {MIN_SIDE} x {MIN_SIDE}, and "
-                "fewer channels than the code (net.input_depth)"
+                "without guide, which needs a JPEG file, or a decoded one without noise, of at least "
+                f"{MIN_SIDE} x {MIN_SIDE}, and fewer channels than the code (net.input_depth)"
             )
             return case if note in case.notes else case._replace(notes=(*case.notes, note))
         problem = case.problem._replace(code_image=jnp.asarray(guide_of_jpeg(case)))
@@ -66,12 +66,14 @@ class JpegGuide:
         if case.problem.code_image is not None or not self._is_possible(case):
             return 0.0
         small = np.full((_PROBE_SIDE, _PROBE_SIDE, case.shape[2]), 0.5, np.float32)
-        first = _first_level(case)
+        clock = time.perf_counter()
+        first = _first_level(case)  # the search of the tables takes seconds
+        search = time.perf_counter() - clock
         clock = time.perf_counter()
         with one_thread_of_blas():
             nonlocal_ridge(small, first)
         seconds = (_ROUNDS if _file(case) else 1) * (time.perf_counter() - clock)
-        return seconds * case.shape[0] * case.shape[1] / small[..., 0].size
+        return search + seconds * case.shape[0] * case.shape[1] / small[..., 0].size
 
     def _is_possible(self, case: Case) -> bool:
         height, width, channels = case.shape
@@ -119,5 +121,6 @@ def _first_level(case: Case) -> float:
         quality, subsampling = standard_quality(decoded)
         tables = standard_tables(quality, decoded.shape[-1])
     else:
+        decoded = to_file_orientation(decoded, file.orientation)
         tables, subsampling = file.tables, file.subsampling
     return max(error_of_decoded(decoded, tables, subsampling), _LEAST_LEVEL)

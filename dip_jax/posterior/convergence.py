@@ -49,8 +49,8 @@ def diagnose(traces: np.ndarray, names: Sequence[str]) -> Diagnosis:
     ranks of |x - median|, both as normal scores. Each chain is split in halves of n samples; W is
     the variance within a half, and B / n the variance of the means of the halves. So one chain has
     an R-hat too; it shows whether the chain still drifts, but not whether another chain would find
-    another mode. A quantity with one value in all samples of all chains, such as a saturated pixel, has an R-hat of 1, if
-    there are others.
+    another mode. A quantity with one value in all samples of all chains, such as a saturated pixel, has an R-hat
+    of 1, if there are others.
 
     Args:
       traces: `[M, S, Q]`, S samples of Q quantities in each of M chains.
@@ -176,7 +176,9 @@ def _conclusion(
 
 
 def _advice(factor: float) -> str:
-    """The advice if `factor` times as many effective samples are wanted, which takes at least as many times the steps."""
+    """The advice if `factor` times as many effective samples are wanted; the steps grow at least as much."""
+    if factor <= 1:  # only the chains disagree
+        return "sample longer (--num_steps)"
     if factor <= _MOST_TIMES_LONGER:
         return f"sample longer (at least {np.ceil(factor):.0f} times --num_steps)"
     return f"it would take at least {factor:.0f} times as many steps, so take the standard deviation for a lower bound"

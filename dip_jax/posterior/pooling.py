@@ -33,8 +33,8 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
     """Returns the samples of several chains as one posterior.
 
     The variance estimates that of the posterior even if the chains have not mixed, when the variance of all samples
-    would have only (M - 1) / M of the variance between the M chains. With n samples in a chain, the mean W of the variances
-    within the chains, and the variance B / n of their means,
+    would have only (M - 1) / M of the variance between the M chains. With n samples in a chain, the mean W of the
+    variances within the chains, and the variance B / n of their means,
 
         var+ = W (n - 1) / n + B / n,   B / n = sum_m (mean_m - mean)^2 / (M - 1).
 

@@ -13,7 +13,7 @@ from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
-from dip_jax.posterior.convergence import Diagnosis, diagnose
+from dip_jax.posterior.convergence import RHAT_LIMIT, Diagnosis, diagnose
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
 from dip_jax.problem import noise_variance
 from dip_jax.report.manifest import Manifest
@@ -109,8 +109,12 @@ def _state(diagnosis: Diagnosis) -> str:
         return ""
     if diagnosis.converged is None:
         return "a single chain: others might differ more"
+    if np.isnan(diagnosis.rhat_max):
+        return "too few samples to assess convergence"
+    if diagnosis.rhat_max <= RHAT_LIMIT:
+        return f"too short (effective sample size {diagnosis.ess_min:.0f}): a lower bound"
     rhat = f" (R-hat {diagnosis.rhat_max:.2f})" if np.isfinite(diagnosis.rhat_max) else ""
-    return f"the chains have not converged{rhat}: a lower bound"
+    return f"not converged{rhat}: a lower bound"
 
 
 def _check_held_out(

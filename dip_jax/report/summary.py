@@ -82,7 +82,7 @@ class PosteriorSummary(TypedDict, total=False):
     held_out_predicted_error: float | None
     """Root mean square of the predicted standard deviation on them, to compare `held_out_error` with."""
     held_out_z_rms: float | None
-    """Root mean square of residual / predicted standard deviation on them, the noise included: near 1 for strong noise."""
+    """Root mean square of residual / predicted standard deviation on them, the noise included; near 1 if it is strong."""
     held_out_coverage_90: float | None
     """Fraction of them inside their 90 % interval, the noise included."""
     held_out_nll: float | None

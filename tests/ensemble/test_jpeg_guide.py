@@ -13,6 +13,7 @@ from dip_jax.ensemble.jpeg_error import error_of_decoded, standard_quality
 from dip_jax.ensemble.jpeg_guide import JpegGuide, guide_of_jpeg
 from dip_jax.ensemble.similar_patches import nonlocal_ridge
 from dip_jax.errors import InputError
+from dip_jax.images.jpeg_file import to_upright
 from dip_jax.operators import Identity
 from dip_jax.operators.jpeg import standard_tables
 from dip_jax.presets import build_config
@@ -127,3 +128,11 @@ def test_defaults_of_two_networks_give_way_to_single_ones(task, single):
 def test_a_guide_of_another_measurement_than_a_jpeg_file_is_refused():
     with pytest.raises(InputError, match="JPEG files"):
         build_config("super_resolve", overrides=["fit.code=guided"])
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_the_level_does_not_depend_on_the_orientation_of_the_file(jpeg_case, orientation):
+    # The same pixels and coefficients, to be shown mirrored or turned.
+    file = jpeg_case.jpeg._replace(orientation=orientation)
+    turned = jpeg_case._replace(jpeg=file, preview=to_upright(jpeg_case.preview, orientation))
+    assert module._first_level(turned) == pytest.approx(module._first_level(jpeg_case), rel=1e-5)

@@ -68,6 +68,20 @@ def test_few_held_out_measurements_cannot_tell():
         assert "too few to tell" in found.message
 
 
+def test_a_noise_level_that_is_too_high_is_named():
+    mean, std, measurement, noise_std, held_out = held_out_problem()
+    found = check_prediction(mean, std, measurement, 2 * noise_std, held_out)
+    assert found.error == found.error_high == 0
+    assert found.message.endswith("the noise level is too high")
+
+
+def test_less_than_ten_pixels_cannot_tell():
+    mean, std, measurement, noise_std, _ = held_out_problem()
+    one = np.zeros((80, 80, 1), bool)
+    one[3, 4] = True
+    assert "too few to tell" in check_prediction(mean, std, measurement, noise_std, one).message
+
+
 def test_the_interval_of_the_error_covers_it_though_channels_share_their_error():
     draw, error, noise_std, hits = np.random.default_rng(0), 0.03, 0.1, 0
     for _ in range(400):
