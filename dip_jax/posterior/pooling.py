@@ -65,12 +65,13 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
     fractions = (counts / max(total, 1))[:, None, None, None]
     means = np.concatenate([chain.chain_means for chain in chains])
     mean = np.sum(fractions * means, axis=0)
-    variance = chains[0].std.astype(np.float64) ** 2
-    if len(chains) > 1:
+    number = int((counts > 0).sum())  # an interrupted chain may have no sample
+    variance = chains[int(counts.argmax())].std.astype(np.float64) ** 2
+    if number > 1:
         within = sum(
             max(chain.num_samples - 1, 0) * chain.std.astype(np.float64) ** 2 for chain in chains
         )
-        between = np.sum(fractions * (means - mean) ** 2, axis=0) * len(chains) / (len(chains) - 1)
+        between = np.sum(fractions * (means - mean) ** 2, axis=0) * number / (number - 1)
         variance = within / max(total, 1) + between
     length = min(chain.traces.shape[1] for chain in chains)  # the guard may have rejected samples
     return Posterior(
@@ -87,8 +88,8 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
 def error_of_mean(posterior: Posterior) -> np.ndarray | None:
     """Returns the Monte Carlo standard error of the mean over the chains, `[H, W, C]`.
 
-    It is (B / (n M))^(1/2), from the means of the M chains alone, so it holds however slowly a chain moves. None for a
-    single chain.
+    It is (B / (n M))^(1/2), from the means of the M chains alone, so it holds however slowly a chain moves. None for
+    a single chain.
 
     Args:
       posterior: The pooled chains.

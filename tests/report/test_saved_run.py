@@ -21,7 +21,7 @@ HALF_A_LEVEL = 0.5 / 255 + 1e-6
 def without_figures(monkeypatch):
     """Draws nothing, which takes most of the time of a report."""
     for name in ("image.draw_curve", "image.draw_sheet", "posterior.draw_std"):
-        monkeypatch.setattr(f"dip_jax.report.{name}", lambda *args: None)
+        monkeypatch.setattr(f"dip_jax.report.{name}", lambda *args, **options: None)
     for name in ("posterior.draw_traces", "posterior.draw_calibration"):
         monkeypatch.setattr(f"dip_jax.report.{name}", lambda *args: None)
 
