@@ -66,7 +66,7 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
     means = np.concatenate([chain.chain_means for chain in chains])
     mean = np.sum(fractions * means, axis=0)
     number = int((counts > 0).sum())  # an interrupted chain may have no sample
-    variance = chains[int(counts.argmax())].std.astype(np.float64) ** 2
+    variance = chains[int(np.argmax(counts))].std.astype(np.float64) ** 2
     if number > 1:
         within = sum(
             max(chain.num_samples - 1, 0) * chain.std.astype(np.float64) ** 2 for chain in chains
