@@ -20,6 +20,7 @@ _ANSWERS = {
     "too large": "too large",
     "as predicted": "right",
     "too few": "cannot tell",
+    "noise level is too high": "noise too high",
 }
 """Answers by a part of their message."""
 

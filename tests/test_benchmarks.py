@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation, ahead, ceilings, curves, layers, step
+from benchmarks import ablation, ahead, ceilings, curves, layers, predictive_check, step
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, measure_all
 from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
@@ -309,3 +309,11 @@ def test_an_ablation_is_compared_on_the_same_images_and_averaged_over_seeds():
     # Pictures a and b lose 2 and 0.5 dB, 1.25 on average; their standard error is 1.5 / 2.
     assert cells[1] == ["less", "25.50", "-1.25", "0.75", "-2.00", "-0.50", "3"]
     assert cells[0][2] == "+0.00"
+
+
+def test_each_answer_of_the_check_of_hidden_pixels_has_a_column():
+    # So few pixels of so strong noise give every answer.
+    for factor in (0.0, 1.0, 2.0):
+        rates = predictive_check.answers(12, factor, 0.03, 0.1, repeats=200)
+        assert sum(rates.values()) == pytest.approx(1)
+        assert rates["noise too high"] > 0
