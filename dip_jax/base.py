@@ -16,6 +16,7 @@ are pure: everything that they need is an argument. Random keys come first and a
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -257,6 +258,8 @@ class Info(NamedTuple):
     """Mean of the samples so far `[H, W, C]`; `average` before the first sample. None for a fit."""
     sampled: Array | None = None
     """Whether the output of this step is a sample. None for a fit."""
+    monitors: Mapping[str, Array] | None = None
+    """Quantities that a sampler states about its last step, scalars by name; see `sgld.monitors_of`."""
 
     @property
     def estimate(self) -> Array:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from dip_jax.errors import InputError
 from dip_jax.fields import Section, number, parse, require_choice, shorten
-from dip_jax.sample_schedule import SampleSchedule, every_nth, late_in_cycles
+from dip_jax.sample_schedule import SampleSchedule, cycle_length, every_nth, late_in_cycles
 
 TASKS: tuple[str, ...] = (
     "denoise",
@@ -404,10 +404,10 @@ class SgldConfig(Section):
 
     SECTION = "sgld"
 
-    sampler: Literal["psgld", "sgld", "csgld", "paper"] = "psgld"
-    """Preconditioned, plain or cyclical Langevin dynamics, or the sampler of the 2019 code."""
+    sampler: Literal["underdamped", "psgld", "sgld", "csgld", "paper"] = "underdamped"
+    """Underdamped, preconditioned, plain or cyclical Langevin dynamics, or the sampler of the 2019 code."""
     burn_in: int | None = number(None, 0)
-    """Steps before the first sample; None for 35 % of all steps, as in 2019."""
+    """Steps before the first sample; None for 35 % of all steps, as in 2019, and in `csgld` whole cycles."""
     thin: int = number(10, 1)
     """Every `thin`-th step after the burn-in gives a sample."""
     num_chains: int = number(2, 1, 64)
@@ -417,8 +417,11 @@ class SgldConfig(Section):
     warm_up: int | None = number(None, 0)
     """First steps of the burn-in, at temperature 0; None for a fifth of the burn-in."""
     step_size: float | None = number(None, 0, open_low=True)
-    """(sgld, psgld) Step size e after the warm-up. None is `fit.learning_rate` in `psgld`, and in
-    `sgld` 1 / k, with which a step follows the gradient of the mean loss."""
+    """(underdamped, sgld, psgld) Step size after the warm-up: s in `underdamped`, e in the others. None is 0.16 in
+    `underdamped`, a quarter of `fit.learning_rate` in `psgld`, and in `sgld` 1 / k, with which a step follows the gradient of the mean
+    loss."""
+    friction: float = number(0.3, 0, open_low=True)
+    """(underdamped) Friction per unit of time."""
     step_decay: float = number(0.0, 0, 1)
     """(sgld, psgld) Exponent of the decay of the step size after the burn-in; 0 for none."""
     decay: float = number(0.999, 0, 0.999999)
@@ -429,8 +432,9 @@ class SgldConfig(Section):
     """(csgld) Number of cycles of the step size."""
     explore_fraction: float = number(0.5, 0, 1)
     """(csgld) First fraction of each cycle, which runs at temperature 0 and gives no samples."""
-    prior_precision: float = number(1.0, 0)
-    """(sgld, psgld, csgld) Precision p (1 / variance) of the normal prior of each weight."""
+    prior_precision: float | None = number(None, 0)
+    """(underdamped, sgld, psgld, csgld) Precision p (1 / variance) of the normal prior of each weight. None is a prior as wide as the
+    initial weights in `underdamped`, and 1 in the others."""
     constrain_norm: bool = False
     """(sgld, psgld, csgld) Keep the norm of kernels in front of a normalization; it has no effect
     on the image, but a step rotates a kernel of large norm less."""
@@ -443,7 +447,7 @@ class SgldConfig(Section):
     weight_decay: float = number(5e-8, 0)
     """(paper) Weight decay, relative to the mean loss."""
     perturbation: float = number(0.0, 0)
-    """(sgld, psgld, csgld) Replaces `fit.perturbation`. A perturbed code adds noise beyond the
+    """(underdamped, sgld, psgld, csgld) Replaces `fit.perturbation`. A perturbed code adds noise beyond the
     temperature."""
     held_out_fraction: float = number(0.01, 0, 0.5)
     """Fraction of the measurements that is hidden from all chains, to check their predictions
@@ -461,6 +465,9 @@ class SgldConfig(Section):
           (70, 350)
         """
         burn_in = round(0.35 * num_steps) if self.burn_in is None else self.burn_in
+        if self.burn_in is None and self.sampler == "csgld" and self.num_cycles > 1:
+            length = cycle_length(num_steps, self.num_cycles)
+            burn_in = min(-(-burn_in // length), self.num_cycles - 1) * length
         return burn_in // 5 if self.warm_up is None else self.warm_up, burn_in
 
     def samples(self, num_steps: int) -> SampleSchedule:
@@ -696,6 +703,17 @@ class Config:
             raise InputError(
                 f"sgld.warm_up expects at most the burn-in of {burn_in} steps, got {warm_up}."
             )
+        if sgld.sampler == "underdamped":
+            for name, ok, expected in (
+                ("temperature", sgld.temperature > 0, "a temperature above 0"),
+                ("constrain_norm", not sgld.constrain_norm, "False"),
+                ("step_decay", sgld.step_decay == 0, "0"),
+            ):
+                if not ok:
+                    raise InputError(
+                        f"sgld.{name} expects {expected} with sgld.sampler=underdamped, got "
+                        f"{getattr(sgld, name)}; add --set sgld.sampler=psgld."
+                    )
         if sgld.noise == "sampled" and (
             fit.likelihood != "gaussian" or fit.tv_weight or sgld.sampler == "paper"
         ):

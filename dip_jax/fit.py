@@ -46,6 +46,10 @@ class Guard(NamedTuple):
     """Accepted steps in a row after which the guard takes a snapshot."""
     limit: int = 10
     """Rollbacks to one snapshot after which the fit has diverged."""
+    num_steps: int | None = None
+    """Number of steps in which the loss is compared with its level; later ones are undone only if their loss is not
+    finite. None for all steps. A sampler must not be undone because of a large loss: it would never leave the
+    typical losses, and its samples would have another distribution."""
 
 
 class Average(NamedTuple):
@@ -170,7 +174,8 @@ def build_fit(
 
     A snapshot is taken after `guard.every` accepted steps in a row. Until the next snapshot, each
     rollback halves the updates, so that a fit without perturbation does not repeat the spike. After
-    `guard.limit` rollbacks to one snapshot the fit has diverged.
+    `guard.limit` rollbacks to one snapshot the fit has diverged. An optimizer with `extra_args` gets the factor as the
+    argument `step_factor` instead: half a step of a sampler has half the drift, but noise of half the variance.
 
     **Running average.** Over the accepted outputs x_1, x_2, ..., with d = `average.decay`,
 
@@ -287,14 +292,20 @@ def build_fit(
             image = output(eval_params(state.opt_state, state.params))
         # Inside all intervals the loss is 0. Without the floor, any later loss would be a spike.
         limit = guard.ratio * jnp.maximum(state.level, floor)
-        accepted = jnp.isfinite(value) & (value <= limit)
+        accepted = jnp.isfinite(value)
+        if guard.num_steps is None:
+            accepted &= value <= limit
+        else:
+            accepted &= (value <= limit) | (state.step >= guard.num_steps)
 
         # 2. A step of the optimizer, or a rollback.
+        factor = jnp.exp2(-state.num_retries.astype(jnp.float32))
         extra: dict[str, Any] = {}
         if extra_args is not None:
-            extra = extra_args(
+            found = extra_args(
                 problem, loss=misfit, step=state.step, key=key, shape=net.image_shape
             )
+            extra = {**found, "step_factor": factor}
 
         def advance() -> tuple[Params, Any]:
             updates, opt_state = update(
@@ -306,8 +317,8 @@ def build_fit(
                 value_fn=lambda params: loss_fn(params)[0],
                 **extra,
             )
-            factor = jnp.exp2(-state.num_retries.astype(jnp.float32))
-            updates = jax.tree.map(lambda update: factor * update, updates)
+            if extra_args is None:
+                updates = jax.tree.map(lambda update: factor * update, updates)
             return optax.apply_updates(state.params, updates), opt_state
 
         params, opt_state = lax.cond(

@@ -12,7 +12,8 @@ The noise of a step must have the covariance of its preconditioner, and a member
 updates. So a preconditioner is an argument of `langevin_step`, not a member of the chain.
 
 In addition to the arguments of optax, `update` takes `key`, a random key, and optionally `scale`, the
-factor k (1 by default), and `step`, the step of the run (by default the number of calls).
+factor k (1 by default), `step`, the step of the run (by default the number of calls), and `step_factor`, a factor of the
+step size (1 by default).
 
 References:
   Welling and Teh, Bayesian Learning via Stochastic Gradient Langevin Dynamics, 2011.
@@ -48,11 +49,23 @@ class Schedule(Protocol):
         ...
 
 
-def energy_gradient(prior_precision: float = 1.0) -> optax.GradientTransformationExtraArgs:
+class EnergyState(NamedTuple):
+    """State of `energy_gradient`."""
+
+    precision: Params
+    """Precision p of the prior, a scalar for each array of weights."""
+    noise_var: Array
+    """Noise variance of the last step, if it is sampled; otherwise NaN."""
+
+
+def energy_gradient(
+    prior_precision: float | None = 1.0,
+) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation of the gradient of L into that of U: g <- k g + p w.
 
     Args:
-      prior_precision: Precision p (1 / variance) of the normal prior of each weight.
+      prior_precision: Precision p (1 / variance) of the normal prior of each weight. None for a prior as wide as the
+        initial weights, see `prior_precisions`.
 
     Example:
       >>> transformation = energy_gradient(prior_precision=2.0)
@@ -61,22 +74,47 @@ def energy_gradient(prior_precision: float = 1.0) -> optax.GradientTransformatio
       [32.0]
     """
 
-    def init(params: Params) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
+    def init(params: Params) -> EnergyState:
+        return EnergyState(prior_precisions(params, prior_precision), jnp.float32(jnp.nan))
 
     def update(
         grads: Params,
-        state: optax.EmptyState,
+        state: EnergyState,
         params: Params,
         *,
         scale: Array | float = 1.0,
+        noise_var: Array | float = jnp.nan,
         **extra: Any,
-    ) -> tuple[Params, optax.EmptyState]:
+    ) -> tuple[Params, EnergyState]:
         del extra
-        return jax.tree.map(lambda g, w: scale * g + prior_precision * w, grads, params), state
+        energy = jax.tree.map(lambda g, p, w: scale * g + p * w, grads, state.precision, params)
+        return energy, EnergyState(state.precision, jnp.float32(noise_var))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def prior_precisions(params: Params, prior_precision: float | None) -> Params:
+    """Returns the precision p of the prior of each array of weights, scalars in the structure of the weights.
+
+    Without a given precision it is 1 / mean(w^2) of the initial values, so that the prior is that of a random network;
+    for an array of zeros it is 1.
+
+    Args:
+      params: The initial weights.
+      prior_precision: The precision of all weights; None for that of their initial values.
+
+    Example:
+      >>> prior_precisions({"kernel": jnp.array([0.5, -0.5]), "bias": jnp.zeros(2)}, None)
+      {'bias': Array(1., dtype=float32), 'kernel': Array(4., dtype=float32)}
+    """
+
+    def of_array(w: Array) -> Array:
+        if prior_precision is not None:
+            return jnp.float32(prior_precision)
+        square = jnp.mean(jnp.square(w))
+        return 1 / jnp.where(square > 0, square, 1.0)
+
+    return jax.tree.map(of_array, params)
 
 
 class LangevinState(NamedTuple):
@@ -122,11 +160,13 @@ def langevin_step(
         key: Array,
         scale: Array | float = 1.0,
         step: Array | None = None,
+        step_factor: Array | float = 1.0,
         **extra: Any,
     ) -> tuple[Params, LangevinState]:
         step = state.num_steps if step is None else step
         _, probe_key, walk_key = jax.random.split(key, 3)  # the first draws the noise variance
         step_size, temperature = schedule(step, scale)
+        step_size = step_factor * step_size
         preconditioning, inner = Preconditioning(jax.tree.map(jnp.ones_like, grads)), ()
         if preconditioner is not None:
             preconditioning, inner = preconditioner.update(
@@ -190,6 +230,8 @@ def constrain_norm(inner: optax.GradientTransformation) -> optax.GradientTransfo
 def add_kernel_noise(std: float) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation u <- u + std n of the updates of convolution kernels, n ~ N(0, 1).
 
+    With a `step_factor` c it is c u + sqrt(c) std n.
+
     Args:
       std: Standard deviation of the noise.
 
@@ -208,12 +250,16 @@ def add_kernel_noise(std: float) -> optax.GradientTransformationExtraArgs:
         params: Params | None = None,
         *,
         key: Array,
+        step_factor: Array | float = 1.0,
         **extra: Any,
     ) -> tuple[Params, optax.EmptyState]:
         del params, extra
-        noise = normal_like(key, updates)
-        added = jax.tree.map(lambda u, n: u + std * n if is_kernel(u) else u, updates, noise)
-        return added, state
+        noise_std = jnp.sqrt(jnp.asarray(step_factor)) * std
+
+        def of_array(u: Array, n: Array) -> Array:
+            return step_factor * u + (noise_std * n if is_kernel(u) else 0)
+
+        return jax.tree.map(of_array, updates, normal_like(key, updates)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -52,8 +52,22 @@ class Preconditioner(NamedTuple):
     """`update(grads, state, params, *, step, key, **extra) -> (preconditioning, state)`."""
 
 
+class RmsState(NamedTuple):
+    """State of `frozen_rms`."""
+
+    moment: Params
+    """V, not yet corrected for its bias."""
+    num_adapted: Array
+    """Number of gradients in V."""
+
+
 def frozen_rms(
-    freeze_step: int, *, decay: float = 0.999, damping: float = 1e-3, per_kernel: bool = False
+    freeze_step: int,
+    *,
+    decay: float = 0.999,
+    damping: float = 1e-3,
+    per_kernel: bool = False,
+    adapts: Callable[[Array], Array] | None = None,
 ) -> Preconditioner:
     """Returns the preconditioner of RMSprop until a step, and constant from then on.
 
@@ -66,6 +80,8 @@ def frozen_rms(
       decay: Decay of V per step.
       damping: The damping d, in units of the gradient of the energy.
       per_kernel: One value of P for each convolution kernel, as `constrain_norm` needs it.
+      adapts: `adapts(step)`, whether V follows the gradient of a step before `freeze_step`; by default of all. At
+        temperature 0 gradients vanish, so a V that follows them makes P as large as 1 / d.
 
     Example:
       >>> preconditioner = frozen_rms(1, damping=0.0)
@@ -75,21 +91,29 @@ def frozen_rms(
       >>> found.matrix.round(4).tolist()
       [0.5, 0.25]
     """
-    freeze_step = max(freeze_step, 1)  # V needs at least one gradient
+
+    def init(params: Params) -> RmsState:
+        return RmsState(jax.tree.map(jnp.zeros_like, params), jnp.int32(0))
 
     def update(
-        grads: Params, state: Params, params: Params, *, step: Array, key: Array, **extra: Any
-    ) -> tuple[Preconditioning, Params]:
+        grads: Params, state: RmsState, params: Params, *, step: Array, key: Array, **extra: Any
+    ) -> tuple[Preconditioning, RmsState]:
         del params, key, extra
         squares = _squares(grads, per_kernel)
         is_adapting = step < freeze_step
+        if adapts is not None:
+            is_adapting &= adapts(step)
+        is_adapting |= state.num_adapted == 0
         moment = jax.tree.map(
-            lambda v, s: jnp.where(is_adapting, v + (1 - decay) * (s - v), v), state, squares
+            lambda v, s: jnp.where(is_adapting, v + (1 - decay) * (s - v), v), state.moment, squares
         )
-        weight = _bias_correction(decay, jnp.minimum(step, freeze_step - 1))
-        return Preconditioning(_inverse_root(moment, weight, damping)), moment
+        num_adapted = state.num_adapted + is_adapting
+        weight = 1 - jnp.float32(decay) ** num_adapted
+        return Preconditioning(_inverse_root(moment, weight, damping)), RmsState(
+            moment, num_adapted
+        )
 
-    return Preconditioner(_zeros_like, update)
+    return Preconditioner(init, update)
 
 
 class PreconditionerState(NamedTuple):
@@ -157,10 +181,6 @@ def normal_like(key: Array, tree: Params) -> Params:
     return jax.tree.unflatten(structure, drawn)
 
 
-def _zeros_like(params: Params) -> Params:
-    return jax.tree.map(jnp.zeros_like, params)
-
-
 def _squares(grads: Params, per_kernel: bool) -> Params:
     squares = jax.tree.map(lambda g: g * g, grads)
     return jax.tree.map(_isotropic, squares) if per_kernel else squares
@@ -169,11 +189,6 @@ def _squares(grads: Params, per_kernel: bool) -> Params:
 def _isotropic(squares: Array) -> Array:
     """The mean of the squares for a kernel: on a sphere, P must be equal in all directions."""
     return jnp.full_like(squares, jnp.mean(squares)) if is_kernel(squares) else squares
-
-
-def _bias_correction(decay: float, step: Array) -> Array:
-    """The sum of the weights of the squares of `step` + 1 steps in V."""
-    return 1 - jnp.float32(decay) ** (step + 1)
 
 
 def _inverse_root(moment: Params, weight: Array, damping: float) -> Params:

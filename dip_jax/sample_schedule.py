@@ -78,8 +78,22 @@ def cycle_phase(step: Any, num_steps: int, num_cycles: int) -> Any:
       >>> [cycle_phase(step, 8, 2) for step in (0, 2, 4)]
       [0.0, 0.5, 0.0]
     """
-    length = -(-num_steps // num_cycles)
+    length = cycle_length(num_steps, num_cycles)
     return (step % length) / length
+
+
+def cycle_length(num_steps: int, num_cycles: int) -> int:
+    """Returns the steps of a cycle; the last cycle may be shorter.
+
+    Args:
+      num_steps: Steps in total.
+      num_cycles: Number of cycles.
+
+    Example:
+      >>> cycle_length(9, 2)
+      5
+    """
+    return -(-num_steps // num_cycles)
 
 
 def _counted(is_sample: Callable[[Any], Any], thin: int, num_steps: int) -> SampleSchedule:

@@ -30,6 +30,7 @@ from dip_jax.errors import InputError
 from dip_jax.fit import ExtraArgs
 from dip_jax.keys import sampler_key
 from dip_jax.langevin import (
+    EnergyState,
     Schedule,
     add_kernel_noise,
     energy_gradient,
@@ -39,6 +40,8 @@ from dip_jax.losses import gaussian, nll_scale
 from dip_jax.posterior.moments import Moments, add_sample, start_moments
 from dip_jax.preconditioners import Preconditioner
 from dip_jax.problem import assumed_variance, informative_mask, num_measurements
+from dip_jax.underdamped import DEFAULT_STEP_SIZE, UnderdampedState, underdamped_step
+from dip_jax.warm_up import after_warm_up
 
 
 class SgldState(NamedTuple):
@@ -90,7 +93,7 @@ class NoisePrior(NamedTuple):
 
 
 def sgld(
-    schedule: Schedule, *, prior_precision: float = 1.0
+    schedule: Schedule, *, prior_precision: float | None = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """Returns stochastic gradient Langevin dynamics: w <- w - e g + sqrt(2 e T) n.
 
@@ -107,7 +110,7 @@ def sgld(
 
 
 def psgld(
-    schedule: Schedule, preconditioner: Preconditioner, *, prior_precision: float = 1.0
+    schedule: Schedule, preconditioner: Preconditioner, *, prior_precision: float | None = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """Returns preconditioned Langevin dynamics: w <- w - e (P g - T G) + sqrt(2 e T P) n.
 
@@ -132,6 +135,57 @@ def psgld(
     """
     return optax.chain(
         energy_gradient(prior_precision), langevin_step(schedule, preconditioner=preconditioner)
+    )
+
+
+def underdamped(
+    step_size: float = DEFAULT_STEP_SIZE,
+    *,
+    warm_up: int,
+    burn_in: int,
+    friction: float = 0.3,
+    temperature: float = 1.0,
+    prior_precision: float | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns underdamped Langevin dynamics (BAOAB) with the Fisher mass, after a warm-up by an optimizer.
+
+    See `underdamped.underdamped_step` for the step and `warm_up.after_warm_up` for the change between the two.
+
+    Args:
+      step_size: The step size s; its unit is the inverse root of the mean curvature.
+      warm_up: Number of steps of the optimizer.
+      burn_in: Number of steps, those of the warm-up included, after which the mass and the length of a step are constant.
+      friction: Friction per unit of time.
+      temperature: Temperature T, above 0.
+      prior_precision: Precision p of the prior of each weight; None for a prior as wide as the initial weights.
+      optimizer: The optimizer; by default `optax.adam(0.01)`.
+
+    References:
+      Leimkuhler and Matthews, Robust and efficient configurational molecular sampling via Langevin dynamics, 2013.
+
+    Example:
+      >>> sampler = underdamped(0.1, warm_up=10, burn_in=100)
+      >>> w, grads = jnp.ones(2), jnp.ones(2)
+      >>> updates, state = sampler.update(grads, sampler.init(w), w, key=jax.random.key(0))
+      >>> updates.shape
+      (2,)
+    """
+    dynamics = optax.chain(
+        energy_gradient(prior_precision),
+        underdamped_step(
+            step_size,
+            num_adapt=max(burn_in - warm_up, 1),
+            friction=friction,
+            temperature=temperature,
+            prior_precision=prior_precision,
+        ),
+    )
+    return after_warm_up(
+        optax.adam(0.01) if optimizer is None else optimizer,
+        dynamics,
+        num_steps=warm_up,
+        prior_precision=prior_precision,
     )
 
 
@@ -161,8 +215,8 @@ def paper(
 def sampler_args(loss: Loss, *, noise_prior: NoisePrior | None = None) -> ExtraArgs:
     """Returns the arguments of a sampler's `update`, for `build_fit(..., extra_args=...)`.
 
-    They are `key`, a random key, `step`, the step of the run, and `scale`, the factor k of the
-    likelihood. With a prior of the noise variance v, each step draws v given the outputs from the
+    They are `key`, a random key, `step`, the step of the run, `scale`, the factor k of the
+    likelihood, and `num_measurements`, the number n of measurements. With a prior of the noise variance v, each step draws v given the outputs from the
     inverse gamma distribution of shape a + n / 2 and rate b + |A x - y|^2 / 2, and k is that of v.
     The draw is also returned, as `noise_var`.
 
@@ -194,12 +248,19 @@ def sampler_args(loss: Loss, *, noise_prior: NoisePrior | None = None) -> ExtraA
     ) -> dict[str, Any]:
         key = sampler_key(key)
         scale = nll_scale(likelihood, problem)
+        n = num_measurements(problem)
         if noise_prior is None:
-            return {"key": key, "step": step, "scale": scale}
+            return {"key": key, "step": step, "scale": scale, "num_measurements": n}
         draw_key, *_ = jax.random.split(key, 3)  # `langevin_step` uses the others
         noise_var = _draw_noise_var(draw_key, noise_prior, problem, loss, shape)
         scale = scale * assumed_variance(problem) / noise_var
-        return {"key": key, "step": step, "scale": scale, "noise_var": noise_var}
+        return {
+            "key": key,
+            "step": step,
+            "scale": scale,
+            "num_measurements": n,
+            "noise_var": noise_var,
+        }
 
     return build
 
@@ -251,9 +312,30 @@ def build_sgld(
             lambda: state.moments,
         )
         mean = jnp.where(moments.num_samples > 0, moments.mean, info.average)
-        return SgldState(fit, moments), info._replace(mean=mean, sampled=sampled)
+        monitors = monitors_of(getattr(fit, "opt_state", None))
+        return SgldState(fit, moments), info._replace(mean=mean, sampled=sampled, monitors=monitors)
 
     return algorithm._replace(init=init, step=step, samples=samples)
+
+
+def monitors_of(opt_state: Any) -> dict[str, Array]:
+    """Returns the quantities that a sampler states about its last step, scalars by name.
+
+    `noise_std` is the sampled noise level, and NaN if it is not sampled. Underdamped dynamics also has the kinetic
+    `temperature`, the `virial` and the `step_size`.
+
+    Args:
+      opt_state: The state of a sampler, i.e. of a chain of transformations.
+    """
+    monitors: dict[str, Array] = {}
+    kinds = (EnergyState, UnderdampedState)
+    for state in jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kinds)):
+        if isinstance(state, EnergyState):
+            monitors["noise_std"] = jnp.sqrt(state.noise_var)
+        elif isinstance(state, UnderdampedState):
+            for name in ("temperature", "virial", "step_size"):
+                monitors[name] = getattr(state, name)
+    return monitors
 
 
 def _draw_noise_var(

@@ -44,6 +44,7 @@ def test_the_gradient_of_the_energy_is_that_of_the_likelihood_and_of_the_prior()
         return 7 * jnp.sum(jnp.cos(w)) + 0.3 / 2 * jnp.sum(w**2)
 
     loss_gradient = jax.grad(lambda w: jnp.sum(jnp.cos(w)))(w["bias"])
+    state = transformation.init(w["bias"])
     found, _ = transformation.update(loss_gradient, state, w["bias"], scale=7.0)
     np.testing.assert_allclose(found, jax.grad(energy)(w["bias"]), rtol=1e-5)
 

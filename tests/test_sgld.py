@@ -17,7 +17,15 @@ from dip_jax.posterior.moments import num_kept, trace_names, trace_values
 from dip_jax.preconditioners import frozen_rms
 from dip_jax.sample_schedule import every_nth
 from dip_jax.schedules import constant, cyclical
-from dip_jax.sgld import NoisePrior, build_sgld, paper, psgld, sampler_args, sgld
+from dip_jax.sgld import (
+    NoisePrior,
+    build_sgld,
+    paper,
+    psgld,
+    sampler_args,
+    sgld,
+    underdamped,
+)
 from tests.chains import assert_moments, run_chain
 
 flat_sgld = functools.partial(sgld, prior_precision=0.0)
@@ -65,7 +73,7 @@ def test_psgld_has_the_stationary_distribution_of_its_frozen_preconditioner():
     sampler = psgld(constant(e), rms, prior_precision=0.0)
     path, (_, state) = run_chain(sampler, lambda w: h * w, 1 / jnp.sqrt(h), num_steps=steps)
     weight = 1 - 0.99**burn_in
-    precondition = 1 / (1e-6 + np.sqrt(np.asarray(state.preconditioner) / weight))
+    precondition = 1 / (1e-6 + np.sqrt(np.asarray(state.preconditioner.moment) / weight))
     correlation = 1 - e * precondition * np.asarray(h)
     variance = 2 * e * precondition / (1 - correlation**2)
     z = path[-1] / np.sqrt(variance)
@@ -216,7 +224,7 @@ def test_missing_pixels_carry_no_information_about_the_noise():
     np.testing.assert_allclose(found["scale"], 30 / found["noise_var"], rtol=1e-5)
 
 
-def test_the_arguments_of_a_sampler_are_a_key_of_its_own_the_step_and_the_scale():
+def test_the_arguments_of_a_sampler_are_a_key_of_its_own_the_step_the_scale_and_the_number_of_measurements():
     shape = (6, 5, 1)
     key = jax.random.key(4)
     found = sampler_args(losses.laplace)(
@@ -226,7 +234,8 @@ def test_the_arguments_of_a_sampler_are_a_key_of_its_own_the_step_and_the_scale(
         key=key,
         shape=shape,
     )
-    assert set(found) == {"key", "step", "scale"}
+    assert set(found) == {"key", "step", "scale", "num_measurements"}
+    assert float(found["num_measurements"]) == 30
     assert int(found["step"]) == 7
     assert np.isclose(found["scale"], 30 * np.sqrt(2) / 0.1)
     assert not np.array_equal(jax.random.key_data(found["key"]), jax.random.key_data(key))
@@ -347,7 +356,7 @@ def test_traces_are_pixels_of_the_image_and_not_of_its_margin():
     np.testing.assert_allclose(found, plain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sgld", "psgld"])
+@pytest.mark.parametrize("name", ["sgld", "psgld", "underdamped"])
 def test_ninety_percent_intervals_cover_ninety_percent(name):
     # an image drawn from the prior and measured with noise; the weights are its pixels
     precision, noise_std, side = 4.0, 0.3, 48
@@ -360,13 +369,16 @@ def test_ninety_percent_intervals_cover_ninety_percent(name):
     samplers = {
         "sgld": sgld(constant(0.01), prior_precision=precision),
         "psgld": psgld(constant(0.05), frozen_rms(burn_in, decay=0.99), prior_precision=precision),
+        "underdamped": underdamped(
+            0.3, warm_up=50, burn_in=burn_in, prior_precision=precision, optimizer=optax.sgd(0.1)
+        ),
     }
     fit = build_fit(
         pixels,
         optimizer=samplers[name],
         extra_args=sampler_args(losses.gaussian),
         perturbation=0.0,
-        guard=Guard(ratio=1e6),
+        guard=Guard(num_steps=50),
     )
     algorithm = build_sgld(fit, samples=every_nth(2, burn_in=burn_in, num_steps=num_steps))
     problem = Problem(Identity(), jnp.asarray(y), jnp.float32(noise_std))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import optax
 
 from dip_jax import codes, langevin, losses, preconditioners, schedules
-from dip_jax.base import Algorithm, CodeBuilder, Loss, NetBuilder, Stopper
+from dip_jax.base import Algorithm, Array, CodeBuilder, Loss, NetBuilder, Stopper
 from dip_jax.config import (
     DEFAULT_LEARNING_RATE,
     Config,
@@ -25,7 +25,7 @@ from dip_jax.fit import Average, ExtraArgs, Guard, build_fit
 from dip_jax.nets import ConfiguredNet
 from dip_jax.optimizers import Optimizer, build_optimizer
 from dip_jax.regularizers import tv
-from dip_jax.sgld import NoisePrior, build_sgld, paper, psgld, sampler_args, sgld
+from dip_jax.sgld import NoisePrior, build_sgld, paper, psgld, sampler_args, sgld, underdamped
 from dip_jax.stopping.compare import compare_rules
 from dip_jax.stopping.discrepancy import discrepancy
 from dip_jax.stopping.emv import emv
@@ -35,6 +35,7 @@ from dip_jax.stopping.keep import keep
 from dip_jax.stopping.sure import sure
 from dip_jax.stopping.wmv import wmv
 from dip_jax.tasks.noise_level import resolve_noise
+from dip_jax.underdamped import DEFAULT_STEP_SIZE
 
 
 def estimator_from_config(config: Config) -> Estimator:
@@ -108,6 +109,7 @@ def algorithm_from_config(config: Config, net: NetBuilder) -> Algorithm:
             settings, fit.learning_rate or DEFAULT_LEARNING_RATE, num_steps
         ),
         extra_args=sampler_args(loss_from_config(fit), noise_prior=prior),
+        guarded_steps=None if settings.sampler == "paper" else settings.phases(num_steps)[0],
     )
     samples = settings.samples(num_steps)
     return build_sgld(inner, samples=samples, keep_samples=settings.keep_samples)
@@ -119,6 +121,7 @@ def fit_from_config(
     *,
     optimizer: optax.GradientTransformation | None = None,
     extra_args: ExtraArgs | None = None,
+    guarded_steps: int | None = None,
 ) -> Algorithm:
     """Returns the fit of a config.
 
@@ -127,6 +130,7 @@ def fit_from_config(
       net: The network.
       optimizer: Replaces the optimizer of the config.
       extra_args: See `build_fit`.
+      guarded_steps: See `Guard.num_steps`.
     """
     chosen = Optimizer(optimizer, None) if optimizer else optimizer_from_config(config)
     decay = 0.0 if config.average == "none" else config.average_decay
@@ -142,7 +146,9 @@ def fit_from_config(
         fits_code=config.optimize != "net",
         perturbation=config.perturbation,
         average=Average(decay, is_corrected=config.average == "corrected"),
-        guard=Guard(config.guard_ratio, config.guard_every, config.guard_limit),
+        guard=Guard(
+            config.guard_ratio, config.guard_every, config.guard_limit, num_steps=guarded_steps
+        ),
     )
 
 
@@ -213,14 +219,26 @@ def sampler_from_config(
         return paper(
             learning_rate, temperature=config.temperature, weight_decay=config.weight_decay
         )
+    if config.sampler == "underdamped":
+        warm_up, burn_in = config.phases(num_steps)
+        return underdamped(
+            config.step_size or DEFAULT_STEP_SIZE,
+            warm_up=warm_up,
+            burn_in=burn_in,
+            friction=config.friction,
+            temperature=config.temperature,
+            prior_precision=config.prior_precision,
+            optimizer=optax.flatten(optax.adam(learning_rate)),
+        )
     schedule = schedule_from_config(config, learning_rate, num_steps)
+    prior_precision = 1.0 if config.prior_precision is None else config.prior_precision
     sampler = (
-        sgld(schedule, prior_precision=config.prior_precision)
+        sgld(schedule, prior_precision=prior_precision)
         if config.sampler == "sgld"
         else psgld(
             schedule,
-            _preconditioner(config, num_steps),
-            prior_precision=config.prior_precision,
+            _preconditioner(config, schedule, num_steps),
+            prior_precision=prior_precision,
         )
     )
     return langevin.constrain_norm(sampler) if config.constrain_norm else sampler
@@ -231,7 +249,7 @@ def schedule_from_config(
 ) -> langevin.Schedule:
     """Returns step size and temperature of a sampler.
 
-    `psgld` has the step size `learning_rate` in the warm-up, and by default also afterwards; `sgld`
+    `psgld` has the step size `learning_rate` in the warm-up, and by default a quarter of it afterwards; `sgld`
     has 1 / k by default, at all steps.
 
     Args:
@@ -250,7 +268,11 @@ def schedule_from_config(
             temperature=config.temperature,
         )
     is_plain = config.sampler == "sgld"
-    step_size = learning_rate if config.step_size is None and not is_plain else config.step_size
+    step_size = config.step_size
+    if step_size is None and not is_plain:
+        step_size = (
+            learning_rate / 4
+        )  # at `learning_rate` itself, samples are 10 % too far from the measurement
     return schedules.decaying(
         step_size,
         burn_in=burn_in,
@@ -261,12 +283,21 @@ def schedule_from_config(
     )
 
 
-def _preconditioner(config: SgldConfig, num_steps: int) -> preconditioners.Preconditioner:
+def _preconditioner(
+    config: SgldConfig, schedule: langevin.Schedule, num_steps: int
+) -> preconditioners.Preconditioner:
+    warm_up, burn_in = config.phases(num_steps)
+
+    def is_sampling(step: Array) -> Array:
+        """Whether the gradients of a step are those of the posterior, or of the warm-up, before there are any."""
+        return (step < warm_up) | (schedule(step, 1.0)[1] > 0)
+
     return preconditioners.frozen_rms(
-        config.phases(num_steps)[1],
+        burn_in,
         decay=config.decay,
         damping=config.damping,
         per_kernel=config.constrain_norm,
+        adapts=is_sampling if config.sampler == "csgld" else None,
     )
 
 

@@ -210,6 +210,7 @@ def _log(loop: StepLoop, step: Array, info: Info, stop: Any, inputs: Input) -> L
         images["psnr_mean"] = info.estimate
         values["sampled"] = info.sampled.astype(jnp.float32)
         values["trace"] = trace_values(info, region=inputs.problem.region)
+    values |= info.monitors or {}
     for name, image in images.items():
         values[name] = jnp.float32(jnp.nan)
         if inputs.reference is not None:

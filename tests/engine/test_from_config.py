@@ -1,5 +1,6 @@
 """Names and settings become the objects that they describe."""
 
+import functools
 import json
 
 import jax
@@ -27,7 +28,7 @@ from dip_jax.fit import Average, Guard, build_fit
 from dip_jax.operators.basic import Identity
 from dip_jax.presets import build_config
 from dip_jax.regularizers import tv
-from dip_jax.sgld import paper, psgld, sgld
+from dip_jax.sgld import paper, psgld, sgld, underdamped
 from dip_jax.stopping import discrepancy, emv, fixed, held_out, sure, wmv
 from tests.chains import run_chain
 from tests.conftest import TINY
@@ -68,7 +69,12 @@ def differ(a, b):
 
 def test_the_defaults_of_guard_and_average_are_those_of_the_config():
     config = FitConfig()
-    assert Guard() == (config.guard_ratio, config.guard_every, config.guard_limit)
+    assert Guard() == (
+        config.guard_ratio,
+        config.guard_every,
+        config.guard_limit,
+        None,
+    )
     assert Average() == (config.average_decay, config.average == "corrected")
 
 
@@ -228,13 +234,14 @@ def test_step_sizes_of_csgld_fall_in_cycles():
 
 
 def test_step_sizes_of_psgld_fall_as_a_power_after_the_burn_in():
-    config = SgldConfig(burn_in=100, warm_up=40, step_size=0.01, step_decay=0.5)
+    psgld = functools.partial(SgldConfig, sampler="psgld")
+    config = psgld(burn_in=100, warm_up=40, step_size=0.01, step_decay=0.5)
     steps = jnp.array([0, 39, 40, 100, 400])
     size, temperature = schedule_from_config(config, 0.1, 1000)(steps, 7.0)
     np.testing.assert_allclose(size, [0.1, 0.1, 0.01, 0.01, 0.005], rtol=1e-6)
     assert temperature.tolist() == [0, 0, 1, 1, 1]
-    size, _ = schedule_from_config(SgldConfig(), 0.1, 1000)(steps, 7.0)
-    np.testing.assert_allclose(size, 5 * [0.1], rtol=1e-6)
+    size, _ = schedule_from_config(psgld(burn_in=100, warm_up=40), 0.1, 1000)(steps, 7.0)
+    np.testing.assert_allclose(size, [0.1, 0.1, 0.025, 0.025, 0.025], rtol=1e-6)
 
 
 def test_plain_sgld_follows_the_gradient_of_the_mean_loss_unless_a_step_size_is_set():
@@ -261,11 +268,11 @@ SAMPLERS = [
         ),
     ),
     (
-        {"step_size": 0.02, "step_decay": 0.3, "prior_precision": 0.7},
+        {"sampler": "psgld", "step_size": 0.02, "step_decay": 0.3, "prior_precision": 0.7},
         psgld(DECAYING, FROZEN, prior_precision=0.7),
     ),
     (
-        {"step_size": 0.02, "step_decay": 0.3, "constrain_norm": True},
+        {"sampler": "psgld", "step_size": 0.02, "step_decay": 0.3, "constrain_norm": True},
         langevin.constrain_norm(
             psgld(DECAYING, preconditioners.frozen_rms(4, decay=0.9, damping=0.01, per_kernel=True))
         ),
@@ -282,6 +289,18 @@ SAMPLERS = [
                 temperature=0.5,
             ),
             FROZEN,
+        ),
+    ),
+    (
+        {"step_size": 0.02, "friction": 0.7, "prior_precision": 0.7},
+        underdamped(
+            0.02,
+            warm_up=2,
+            burn_in=4,
+            friction=0.7,
+            temperature=0.5,
+            prior_precision=0.7,
+            optimizer=optax.adam(0.05),
         ),
     ),
     (

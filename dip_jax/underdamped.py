@@ -1,0 +1,223 @@
+"""Underdamped Langevin dynamics: weights w with a momentum, which mix faster than weights that only diffuse.
+
+For the energy U(w), the temperature T, the friction c and a diagonal mass M, the dynamics
+
+    dw = M^(-1/2) r dt,   dr = -M^(-1/2) grad U(w) dt - c r dt + sqrt(2 c T) dB
+
+has the stationary density exp(-U(w) / T) exp(-|r|^2 / (2 T)). A step of length h is the splitting BAOAB, with one gradient:
+
+    B  r <- r - (h / 2) M^(-1/2) grad U(w)
+    A  w <- w + (h / 2) M^(-1/2) r
+    O  r <- exp(-c h) r + sqrt(T (1 - exp(-2 c h))) n,   n ~ N(0, 1)
+    A, B  as above
+
+For a normal density it samples w without any error of the step, as long as h^2 times the largest eigenvalue of M^(-1/2) H
+M^(-1/2) is below 4, for the Hessian H of U. There r has the variance T at O. So the mean of r^2 / T at O is a thermometer:
+a value above 1 shows a step that is too long.
+
+**The mass** is the Fisher information. In the posterior, E[grad U grad U^T] = T E[H], so the mean V of the squared
+gradients over the burn-in is the diagonal of the mean Hessian. With the precision p of the prior, M = V / T + p.
+
+**The step size.** A network has many more weights than there are measurements. The n measurements determine at most n directions of the
+weights, which then share the curvature: the mean eigenvalue of M^(-1/2) H M^(-1/2) in these directions is
+
+    l = sum_i V_i / (T M_i) / n,   at least 1.
+
+The step is h = s / sqrt(l) for a given s. The misfit of the samples grows with h^2 l whatever the size of the network; with the default s it is unchanged
+when s is halved (docs/sampling.md has the measurements).
+
+References:
+  Leimkuhler and Matthews, Robust and efficient configurational molecular sampling via Langevin dynamics, 2013 (BAOAB).
+  Robert and Stramer, Langevin diffusions and Metropolis-Hastings algorithms, 2002 (preconditioning).
+  Girolami and Calderhead, Riemann manifold Langevin and Hamiltonian Monte Carlo methods, 2011 (the Fisher mass).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from dip_jax import fast_random
+from dip_jax.base import Array, Params
+from dip_jax.langevin import prior_precisions
+
+DEFAULT_STEP_SIZE = 0.16
+"""With half of it, the misfit of the samples is the same within its own spread; see docs/sampling.md."""
+
+_PRIOR_STEPS = 50
+"""Weight of the first gradient in the mean of the squares, in steps."""
+_MEMORY = 500
+"""Number of steps that this mean reaches back."""
+_WINDOW = 100
+"""Steps between two decisions on the step size."""
+_HOT = 1.05
+"""Kinetic temperature, as a multiple of T, above which the step is too long."""
+
+
+class UnderdampedState(NamedTuple):
+    """State of `underdamped_step`. All weights form one vector of the length D, so that a step has few operations."""
+
+    num_steps: Array
+    """Number of calls."""
+    step_size: Array
+    """Length h of the last step."""
+    scale: Array
+    """The step size s: the given one, or a half, a quarter ... of it."""
+    momentum: Array
+    """r `[D]`."""
+    mass: Array
+    """Mean of the squared gradients of U `[D]`."""
+    precision: Array
+    """Precision p of the prior `[D]`."""
+    temperature: Array
+    """Mean of r^2 at O over the weights that move, in the last step: the kinetic temperature."""
+    heat: Array
+    """Mean of `temperature` over the steps since the last decision on h."""
+    virial: Array
+    """Mean of w grad U over these weights, in the last step; T on average, by integration by parts."""
+    mean_temperature: Array
+    """r^2 at O, averaged over the steps after the adaptation, `[D]`; NaN for weights that do not move."""
+    mean_virial: Array
+    """The same mean of w grad U. Until the chain has mixed, it shows which weights still grow or shrink."""
+
+
+def underdamped_step(
+    step_size: float = DEFAULT_STEP_SIZE,
+    *,
+    num_adapt: int,
+    friction: float = 0.3,
+    temperature: float = 1.0,
+    prior_precision: float | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the step of underdamped Langevin dynamics with the Fisher mass.
+
+    It takes the gradient of the energy; see `langevin.energy_gradient`. During the adaptation, the mass follows the
+    squared gradients and h the mass, and s is halved when the kinetic temperature exceeds T by 5 %. Afterwards all are
+    constant.
+
+    Its `update` needs `key`, a random key, and takes `num_measurements`, the number n of measurements (by default that of
+    the weights), `moves`, a tree that broadcasts to the weights with 0 for those that are kept constant, and `step_factor`, a factor of h.
+
+    Args:
+      step_size: The step size s. Its unit is the inverse root of the mean curvature.
+      num_adapt: Number of steps of the adaptation. Only the steps after it sample from a known density.
+      friction: Friction c. About 1 / (c h) steps keep their direction.
+      temperature: Temperature T, above 0.
+      prior_precision: See `langevin.energy_gradient`. It is added to the mass.
+
+    Example:
+      >>> step = underdamped_step(0.1, num_adapt=100)
+      >>> w, g = jnp.ones(2), jnp.ones(2)
+      >>> updates, state = step.update(g, step.init(w), w, key=jax.random.key(0))
+      >>> updates.shape, float(state.virial)
+      ((2,), 1.0)
+    """
+
+    def init(params: Params) -> UnderdampedState:
+        zeros = jnp.zeros_like(_vector(params))
+        start = jnp.float32(temperature)
+        return UnderdampedState(
+            num_steps=jnp.int32(0),
+            step_size=jnp.float32(step_size),
+            scale=jnp.float32(step_size),
+            momentum=zeros,
+            mass=jnp.copy(zeros),
+            precision=_vector(_filled(prior_precisions(params, prior_precision), params)),
+            temperature=start,
+            heat=jnp.copy(start),
+            virial=jnp.copy(start),
+            mean_temperature=jnp.copy(zeros),
+            mean_virial=jnp.copy(zeros),
+        )
+
+    def update(
+        grads: Params,
+        state: UnderdampedState,
+        params: Params,
+        *,
+        key: Array,
+        num_measurements: Array | float | None = None,
+        moves: Params | None = None,
+        step_factor: Array | float = 1.0,
+        **extra: Any,
+    ) -> tuple[Params, UnderdampedState]:
+        del extra
+        g, w = _vector(grads), _vector(params)
+        on = jnp.ones_like(g) if moves is None else _vector(_filled(moves, params))
+        count, num_moving = state.num_steps, jnp.maximum(jnp.sum(on), 1)
+        start_key, noise_key = jax.random.split(key)
+
+        is_adapting = count < num_adapt
+        rate = jnp.maximum(1 / (count + _PRIOR_STEPS), 1 / _MEMORY)
+        mass = lax.cond(
+            count == 0, lambda: _vector(_filled(_mean_squares(grads), params)), lambda: state.mass
+        )
+        mass = jnp.where(is_adapting, mass + rate * (g * g - mass), mass)
+        mass_matrix = mass / temperature + state.precision
+        speed = on / jnp.sqrt(mass_matrix)
+        n = num_moving if num_measurements is None else num_measurements
+        curvature = jnp.maximum(jnp.sum(on * mass / (temperature * mass_matrix)) / n, 1)
+        step = jnp.where(is_adapting, state.scale / jnp.sqrt(curvature), state.step_size)
+
+        root, h = jnp.sqrt(temperature), step * step_factor
+        r = lax.cond(
+            count == 0,
+            lambda: root * fast_random.normal(start_key, g.shape),
+            lambda: state.momentum,
+        )
+        r = r - h * speed * g  # B of the last step and B of this one, which have the same gradient
+        kept = jnp.exp(-friction * h)
+        noise = fast_random.normal(noise_key, g.shape)
+        after = kept * r + root * jnp.sqrt(1 - kept**2) * noise
+        move = h / 2 * speed * (r + after)
+
+        squares, products = r * r, w * g
+        now = jnp.sum(on * squares) / num_moving
+        place = count % _WINDOW
+        heat = jnp.where(place == 0, now, state.heat + (now - state.heat) / (place + 1))
+        is_hot = is_adapting & (place == _WINDOW - 1) & (heat > _HOT * temperature)
+        weight = jnp.where(is_adapting, 0.0, 1 / jnp.maximum(count - num_adapt + 1, 1))
+        weight = jnp.where(on > 0, weight, jnp.nan)
+        return _tree(move, params), UnderdampedState(
+            num_steps=count + 1,
+            step_size=step,
+            scale=jnp.where(is_hot, 0.5, 1.0) * state.scale,
+            momentum=after,
+            mass=mass,
+            precision=state.precision,
+            temperature=now,
+            heat=heat,
+            virial=jnp.sum(on * products) / num_moving,
+            mean_temperature=state.mean_temperature + weight * (squares - state.mean_temperature),
+            mean_virial=state.mean_virial + weight * (products - state.mean_virial),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _vector(tree: Params) -> Array:
+    """All leaves of a tree as one vector."""
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def _tree(vector: Array, like: Params) -> Params:
+    """A vector as a tree of arrays that have the shapes of another tree."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    parts = [
+        vector[end - leaf.size : end].reshape(leaf.shape)
+        for end, leaf in zip(ends, leaves, strict=True)
+    ]
+    return structure.unflatten(parts)
+
+
+def _filled(values: Params, like: Params) -> Params:
+    """Values that broadcast to the arrays of another tree, broadcast."""
+    return jax.tree.map(lambda x, leaf: jnp.broadcast_to(x, leaf.shape), values, like)
+
+
+def _mean_squares(tree: Params) -> Params:
+    return jax.tree.map(lambda x: jnp.mean(x * x), tree)
