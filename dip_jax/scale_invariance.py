@@ -9,8 +9,10 @@ jumps: where the scale changes its sign, the normalized channel does too.
 
 The weights are found from their gradients, so any network will do. The groups that are tried are
 
-* each filter, i.e. the weights of one output channel of an array with two or more axes, the last of which is the output;
-* each channel of a pair of arrays `scale` and `bias` of one module.
+* the filters of an array with two or more axes, the last of which is the output;
+* the channels of a pair of arrays `scale` and `bias` of one module.
+
+All groups of an array are alike in this, so they are judged together. A single one may have gradients too small to tell.
 """
 
 from typing import Any, NamedTuple
@@ -28,9 +30,9 @@ class RadialSums(NamedTuple):
     """Sums over steps that tell in which groups of weights the gradient is orthogonal to the weights."""
 
     radial: tuple[Array, ...]
-    """For each array or pair of arrays the sum of |w . grad L|, `[groups]`."""
+    """For each array or pair of arrays the sum of |w . grad L| over its groups, a scalar."""
     total: tuple[Array, ...]
-    """The sum of |w| |grad L|, `[groups]`."""
+    """The same sum of |w| |grad L|."""
 
 
 def start_sums(params: Params) -> RadialSums:
@@ -39,7 +41,7 @@ def start_sums(params: Params) -> RadialSums:
     Args:
       params: The weights.
     """
-    zeros = tuple(jnp.zeros_like(x) for x in _products(params, params, params))
+    zeros = tuple(jnp.float32(0) for _ in _groups(params))
     return RadialSums(zeros, zeros)
 
 
@@ -54,18 +56,18 @@ def add_gradient(sums: RadialSums, params: Params, grads: Params) -> RadialSums:
     products = _products(params, params, grads)
     squares = zip(_products(params, params, params), _products(params, grads, grads), strict=True)
     return RadialSums(
-        tuple(s + jnp.abs(x) for s, x in zip(sums.radial, products, strict=True)),
-        tuple(s + jnp.sqrt(w * g) for s, (w, g) in zip(sums.total, squares, strict=True)),
+        tuple(s + jnp.sum(jnp.abs(x)) for s, x in zip(sums.radial, products, strict=True)),
+        tuple(s + jnp.sum(jnp.sqrt(w * g)) for s, (w, g) in zip(sums.total, squares, strict=True)),
     )
 
 
 class Invariance(NamedTuple):
-    """The weights whose length has no effect; trees in the structure of the weights, which broadcast to them."""
+    """The weights whose length has no effect; trees in the structure of the weights, a boolean scalar for each array."""
 
     is_filter: Params
-    """True for filters."""
+    """True for arrays of filters."""
     is_pair: Params
-    """True for pairs (scale, bias)."""
+    """True for both arrays of pairs (scale, bias)."""
 
 
 def find_invariance(sums: RadialSums, params: Params) -> Invariance:
@@ -76,15 +78,15 @@ def find_invariance(sums: RadialSums, params: Params) -> Invariance:
       params: The weights.
 
     Example:
-      The first filter is divided by its length, the second is not:
+      The filters of the first array are divided by their lengths, those of the second are not:
 
       >>> def loss(w):
-      ...     length = jnp.linalg.norm(w["kernel"][:, 0])
-      ...     return jnp.sum((w["kernel"] / jnp.array([[length, 1.0]]) - 0.3) ** 2)
-      >>> w = {"kernel": jnp.array([[1.0, 1.0], [2.0, 2.0]])}
+      ...     normalized = w["first"] / jnp.linalg.norm(w["first"], axis=0, keepdims=True)
+      ...     return jnp.sum((normalized + w["second"] - 0.3) ** 2)
+      >>> w = {"first": jnp.array([[1.0, 1.0], [2.0, 3.0]]), "second": jnp.ones((2, 2))}
       >>> sums = add_gradient(start_sums(w), w, jax.grad(loss)(w))
-      >>> find_invariance(sums, w).is_filter["kernel"].tolist()
-      [True, False]
+      >>> find_invariance(sums, w).is_filter
+      {'first': Array(True, dtype=bool), 'second': Array(False, dtype=bool)}
     """
     leaves, structure = jax.tree.flatten(params)
     is_filter: list[Array] = [jnp.bool_(False) for _ in leaves]

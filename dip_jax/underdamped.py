@@ -179,6 +179,9 @@ def underdamped_step(
         place = count % _WINDOW
         heat = jnp.where(place == 0, now, state.heat + (now - state.heat) / (place + 1))
         is_hot = is_adapting & (place == _WINDOW - 1) & (heat > _HOT * temperature)
+        after = jnp.where(
+            is_hot, root * noise, after
+        )  # by itself, it would cool in 1 / (c h) steps
         weight = jnp.where(is_adapting, 0.0, 1 / jnp.maximum(count - num_adapt + 1, 1))
         weight = jnp.where(on > 0, weight, jnp.nan)
         return _tree(move, params), UnderdampedState(

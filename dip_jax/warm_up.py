@@ -53,7 +53,7 @@ def after_warm_up(
     """Returns the transformation that is an optimizer for some steps, and then a sampler.
 
     The first step after the optimizer is the change of the lengths. The sampler's `update` gets the argument `moves`, a tree
-    that broadcasts to the weights: 0 for those that are kept constant, and 1 for the others.
+    of a scalar for each array: 0 for those that are kept constant, and 1 for the others.
 
     Args:
       optimizer: A transformation of the gradient of L.

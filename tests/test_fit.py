@@ -192,6 +192,40 @@ def test_a_spike_restores_params_and_optimizer_from_the_snapshot(size):
     assert np.isfinite(states[-1].average).all()
 
 
+@pytest.mark.parametrize(("size", "undone"), [(50.0, [5]), (np.inf, [5, 27])])
+def test_a_guard_for_some_steps_later_undoes_only_what_is_not_finite(size, undone):
+    _, infos = CountedFit([5, 27], size, every=2, num_steps=20).run(30)
+    assert [t for t, info in enumerate(infos) if not info.accepted] == undone
+
+
+def test_an_optimizer_with_arguments_of_its_own_gets_the_factor_of_the_step_after_a_rollback():
+    seen = []
+
+    def update(grads, state, params, *, step_factor, **extra):
+        jax.debug.callback(lambda factor: seen.append(float(factor)), step_factor, ordered=True)
+        return jax.tree.map(lambda g: jnp.full_like(g, 2**-10), grads), state
+
+    optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    algorithm = fit(
+        spiky([3], np.nan),
+        optimizer=optimizer,
+        extra_args=lambda problem, **known: {},
+        guard=Guard(every=2),
+    )
+    state = algorithm.init(jax.random.key(0), problem(), SHAPE)
+    moved = []
+    for t in range(6):
+        net = {**state.params["net"], "t": jnp.full((1, 1, 1), float(t))}
+        state = state._replace(params={"net": net})
+        new, info = jax.jit(algorithm.step)(problem(), state)
+        if info.accepted:
+            moved.append(float((new.params["net"]["t"] - net["t"])[0, 0, 0]))
+        state = new
+    jax.effects_barrier()
+    assert seen == [1.0, 1.0, 1.0, 0.5, 0.5]
+    assert moved == 5 * [2**-10]  # the updates themselves are not multiplied
+
+
 def test_a_spike_without_randomness_is_overcome_by_smaller_steps():
     # The loss has a cliff at w = 0.6. The same step would cross it again.
     def apply(params, code):

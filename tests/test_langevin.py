@@ -176,3 +176,41 @@ def test_noise_is_added_to_the_updates_of_kernels_alone():
     assert abs(noise.mean()) < 5 * 0.1 / np.sqrt(noise.size)
     assert abs(noise.std() / 0.1 - 1) < 5 / np.sqrt(2 * noise.size)
     assert abs(np.corrcoef(noise, other)[0, 1]) < 5 / np.sqrt(noise.size)
+
+
+def test_half_a_step_has_half_of_the_drift_and_half_of_the_variance():
+    zeros, grads = jnp.zeros(5), jnp.arange(5.0)
+    for build in (lambda e: langevin_step(constant(e)), lambda e: _drift_and_kernel_noise(e)):
+        step = build(0.2)
+        still, _ = step.update(zeros, step.init(zeros), zeros, key=KEY)
+        halved_noise, _ = step.update(zeros, step.init(zeros), zeros, key=KEY, step_factor=0.5)
+        np.testing.assert_allclose(halved_noise, np.sqrt(0.5) * still, rtol=1e-6)
+        moved, _ = step.update(grads, step.init(zeros), zeros, key=KEY)
+        halved, _ = step.update(grads, step.init(zeros), zeros, key=KEY, step_factor=0.5)
+        np.testing.assert_allclose(
+            halved - halved_noise, 0.5 * (moved - still), rtol=1e-5, atol=1e-6
+        )
+
+
+def _drift_and_kernel_noise(e):
+    """Gradient descent and kernel noise, for a vector."""
+    noise = add_kernel_noise(0.1)
+
+    def update(g, state, params, **extra):
+        kernels = [x.reshape(1, 1, 1, -1) for x in (g, params)]
+        updates, state = noise.update(-e * kernels[0], state, kernels[1], **extra)
+        return updates.ravel(), state
+
+    return optax.GradientTransformationExtraArgs(noise.init, update)
+
+
+def test_the_prior_is_as_wide_as_the_initial_weights_unless_it_is_given():
+    w = {"kernel": draw(3, 3, 2, 4), "scale": np.ones(4, "f"), "bias": np.zeros(4, "f")}
+    transformation = energy_gradient(None)
+    zeros = jax.tree.map(jnp.zeros_like, w)
+    found, _ = transformation.update(zeros, transformation.init(w), w)
+    np.testing.assert_allclose(found["kernel"], w["kernel"] / np.mean(w["kernel"] ** 2), rtol=1e-5)
+    np.testing.assert_array_equal(found["scale"], w["scale"])
+    ones = jax.tree.map(jnp.ones_like, w)
+    found, _ = transformation.update(zeros, transformation.init(w), ones)
+    np.testing.assert_array_equal(found["bias"], 1)

@@ -20,6 +20,7 @@ from dip_jax.schedules import constant, cyclical
 from dip_jax.sgld import (
     NoisePrior,
     build_sgld,
+    monitors_of,
     paper,
     psgld,
     sampler_args,
@@ -309,6 +310,22 @@ def test_an_algorithm_that_samples_has_its_schedule_and_the_rest_of_the_fit():
     assert algorithm.samples is schedule
     assert algorithm.lag == inner.lag == 5
     assert inner.samples is None
+
+
+def test_a_sampler_states_its_temperature_its_virial_its_step_and_the_noise_level():
+    w, grads = jnp.float32([1.0, 2.0]), jnp.float32([3.0, 4.0])
+    sampler = underdamped(0.1, warm_up=0, burn_in=10, prior_precision=1.0)
+    state = sampler.init(w)
+    for key in jax.random.split(jax.random.key(0), 2):  # the first step sets the lengths
+        _, state = sampler.update(grads, state, w, key=key, scale=2.0, noise_var=jnp.float32(0.09))
+    found = monitors_of({"state": (state, 3)})
+    assert set(found) == {"noise_std", "temperature", "virial", "step_size"}
+    assert np.isclose(found["noise_std"], 0.3)
+    assert np.isclose(found["virial"], (1 * (2 * 3 + 1) + 2 * (2 * 4 + 2)) / 2)
+    assert found["step_size"] <= 0.1
+    plain = sgld(constant(0.1))
+    assert np.isnan(monitors_of(plain.init(w))["noise_std"])
+    assert monitors_of(optax.adam(0.1).init(w)) == {}
 
 
 def test_fewer_than_two_samples_are_refused():

@@ -326,6 +326,29 @@ def test_each_sampler_is_that_of_its_settings(fields, sampler):
     assert np.isfinite(paths[0]).all()
 
 
+def test_cyclical_dynamics_has_the_variance_of_a_normal_density_however_long_it_runs():
+    # At temperature 0 the gradients vanish. A preconditioner that followed them made the steps of long runs unstable.
+    num_steps = 60_000
+    # Here the burn-in ends at temperature 0, in the first half of the second cycle.
+    config = SgldConfig(sampler="csgld", prior_precision=0.0, burn_in=21_000)
+    sampler = sampler_from_config(config, 0.01, num_steps)
+    curvature = jnp.asarray(np.repeat(np.float32([0.3, 3.0, 30.0]), 200))
+
+    def step(carry, key):
+        w, state, _ = carry
+        updates, state = sampler.update(curvature * w, state, w, key=key)
+        return (optax.apply_updates(w, updates), state, jnp.max(jnp.abs(w))), None
+
+    keys = jax.random.split(jax.random.key(0), num_steps)
+    start = 1 / jnp.sqrt(curvature)
+    carry = (start, sampler.init(start), jnp.float32(0))
+    (last, _, largest), _ = jax.jit(lambda c: jax.lax.scan(step, c, keys))(carry)
+    assert np.isfinite(largest)
+    z = (np.asarray(last) * np.sqrt(np.asarray(curvature))).reshape(3, 200)
+    # the last step of a cycle is the shortest, so its error is the smallest
+    assert np.all(np.abs(z.var(axis=1) - 1) < 5 * np.sqrt(2 / 200))
+
+
 SETTINGS = StopConfig(
     window=10,
     patience=0.2,
