@@ -10,9 +10,12 @@ from . import optimizers as optimizers
 from . import posterior as posterior
 from . import preconditioners as preconditioners
 from . import regularizers as regularizers
+from . import scale_invariance as scale_invariance
 from . import schedules as schedules
 from . import sgld as sgld
 from . import stopping as stopping
+from . import underdamped as underdamped
+from . import warm_up as warm_up
 from ._version import __version__ as __version__
 from .base import Algorithm as Algorithm
 from .base import Case as Case

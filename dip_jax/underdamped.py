@@ -54,7 +54,7 @@ _MEMORY = 500
 _WINDOW = 100
 """Steps between two decisions on the step size."""
 _HOT = 1.05
-"""Kinetic temperature, as a multiple of T, above which the step is too long."""
+"""Kinetic temperature above which the step is too long."""
 
 
 class UnderdampedState(NamedTuple):
@@ -73,15 +73,15 @@ class UnderdampedState(NamedTuple):
     precision: Array
     """Precision p of the prior `[D]`."""
     temperature: Array
-    """Mean of r^2 at O over the weights that move, in the last step: the kinetic temperature."""
+    """Mean of r^2 / T at O over the weights that move, in the last step: the kinetic temperature, 1 if the step is right."""
     heat: Array
     """Mean of `temperature` over the steps since the last decision on h."""
     virial: Array
-    """Mean of w grad U over these weights, in the last step; T on average, by integration by parts."""
+    """Mean of w grad U / T over these weights, in the last step; 1 on average, by integration by parts."""
     mean_temperature: Array
-    """r^2 at O, averaged over the steps after the adaptation, `[D]`; NaN for weights that do not move."""
+    """r^2 / T at O, averaged over the steps after the adaptation, `[D]`; NaN for weights that do not move."""
     mean_virial: Array
-    """The same mean of w grad U. Until the chain has mixed, it shows which weights still grow or shrink."""
+    """The same mean of w grad U / T. Until the chain has mixed, it shows which weights still grow or shrink."""
 
 
 def underdamped_step(
@@ -118,7 +118,7 @@ def underdamped_step(
 
     def init(params: Params) -> UnderdampedState:
         zeros = jnp.zeros_like(_vector(params))
-        start = jnp.float32(temperature)
+        one = jnp.float32(1)
         return UnderdampedState(
             num_steps=jnp.int32(0),
             step_size=jnp.float32(step_size),
@@ -126,9 +126,9 @@ def underdamped_step(
             momentum=zeros,
             mass=jnp.copy(zeros),
             precision=_vector(_filled(prior_precisions(params, prior_precision), params)),
-            temperature=start,
-            heat=jnp.copy(start),
-            virial=jnp.copy(start),
+            temperature=one,
+            heat=jnp.copy(one),
+            virial=jnp.copy(one),
             mean_temperature=jnp.copy(zeros),
             mean_virial=jnp.copy(zeros),
         )
@@ -174,11 +174,11 @@ def underdamped_step(
         after = kept * r + root * jnp.sqrt(1 - kept**2) * noise
         move = h / 2 * speed * (r + after)
 
-        squares, products = r * r, w * g
+        squares, products = r * r / temperature, w * g / temperature
         now = jnp.sum(on * squares) / num_moving
         place = count % _WINDOW
         heat = jnp.where(place == 0, now, state.heat + (now - state.heat) / (place + 1))
-        is_hot = is_adapting & (place == _WINDOW - 1) & (heat > _HOT * temperature)
+        is_hot = is_adapting & (place == _WINDOW - 1) & (heat > _HOT)
         after = jnp.where(
             is_hot, root * noise, after
         )  # by itself, it would cool in 1 / (c h) steps

@@ -164,6 +164,8 @@ class ActiveNetwork:
         height, width, _ = case.shape
         estimate = slots.estimate(index)[:height, :width]
         curve, moments, kept = self._curve(), slots.moments(index), slots.kept(index)
+        if np.isnan(curve.get("noise_std", 0.0)).all():  # the noise level is not sampled
+            curve.pop("noise_std", None)
         traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
         image, notes = finish_image(case, estimate)
         return Result(

@@ -6,6 +6,8 @@ from .calibration import calibrate_scaled as calibrate_scaled
 from .calibration import fit_scale as fit_scale
 from .convergence import Diagnosis as Diagnosis
 from .convergence import diagnose as diagnose
+from .law import Law as Law
+from .law import law_of as law_of
 from .moments import Moments as Moments
 from .moments import add_sample as add_sample
 from .moments import start_moments as start_moments

@@ -14,6 +14,7 @@ from dip_jax.images.write import write_image
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import RHAT_LIMIT, Diagnosis, diagnose
+from dip_jax.posterior.law import Law, law_of
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
 from dip_jax.problem import noise_variance
 from dip_jax.report.manifest import Manifest
@@ -96,10 +97,12 @@ def _report_samples(
         draw_calibration(files.path("calibration.png"), calibration, scaled)
     for number, sample in enumerate(posterior.samples, start=1):
         write_image(files.path(_sample_name(number, template.suffix)), sample, template)
-    check = _check_held_out(case, result, posterior, likelihood)
+    law = law_of(result.network_curves or (result.curve,))
+    check = _check_held_out(case, result, posterior, likelihood, law)
     notes = [] if diagnosis.converged else [diagnosis.message]
+    notes += [law.message] if law.message else []
     notes += [check.message] if check is not None else []
-    summary = posterior_summary(posterior, diagnosis, calibration, scaled, check)
+    summary = posterior_summary(posterior, diagnosis, calibration, scaled, check, law)
     return {**summary, **point_summary(result)}, notes
 
 
@@ -118,7 +121,7 @@ def _state(diagnosis: Diagnosis) -> str:
 
 
 def _check_held_out(
-    case: Case, result: Result, posterior: Posterior, likelihood: str | None
+    case: Case, result: Result, posterior: Posterior, likelihood: str | None, law: Law
 ) -> PredictiveCheck | None:
     """The check on held-out measurements; None if their distribution is not known."""
     problem, held_out = case.problem, result.held_out
@@ -131,6 +134,8 @@ def _check_held_out(
     std = measured_std(problem.operator, image, jnp.asarray(posterior.std))
     if std is None:
         return None
+    if np.isfinite(law.noise_std):
+        problem = problem._replace(noise_std=jnp.float32(law.noise_std))
     noise_std = np.sqrt(np.asarray(noise_variance(problem, mean)))
     return check_prediction(
         np.asarray(mean), np.asarray(std), np.asarray(problem.measurement), noise_std, held_out

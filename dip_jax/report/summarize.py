@@ -18,6 +18,7 @@ from dip_jax.engine.memory import peak_bytes
 from dip_jax.metrics import psnr, psnr_on_host, ssim
 from dip_jax.posterior.calibration import Calibration
 from dip_jax.posterior.convergence import Diagnosis
+from dip_jax.posterior.law import Law
 from dip_jax.posterior.pooling import error_of_mean
 from dip_jax.posterior.prediction import PredictiveCheck
 from dip_jax.report.sheet import degraded_image
@@ -122,6 +123,7 @@ def posterior_summary(
     calibration: Calibration | None,
     scaled_calibration: Calibration | None,
     check: PredictiveCheck | None,
+    law: Law,
 ) -> PosteriorSummary:
     """The keys of a sampled posterior.
 
@@ -131,6 +133,7 @@ def posterior_summary(
       calibration: Calibration against the reference, or None without one.
       scaled_calibration: The same with the scaled standard deviation.
       check: Check on held-out measurements, or None if none were held out.
+      law: What the sampler states about its steps.
     """
     plain, scaled, error = calibration, scaled_calibration, error_of_mean(posterior)
     return {
@@ -139,6 +142,10 @@ def posterior_summary(
         "rhat_max": _finite(diagnosis.rhat_max),
         "ess_min": _finite(diagnosis.ess_min),
         "converged": diagnosis.converged,
+        "temperature": _finite(law.temperature),
+        "virial": _finite(law.virial),
+        "step_size": _finite(law.step_size),
+        "sampled_noise_std": _finite(law.noise_std),
         "std_mean": _root_mean_square(posterior.std),
         "error_of_mean": None if error is None else _root_mean_square(error),
         "nll": _field(plain, "nll"),

@@ -47,6 +47,14 @@ class PosteriorSummary(TypedDict, total=False):
     """Smallest effective sample size of the traced quantities; None with too few samples."""
     converged: bool | None
     """Whether `rhat_max` and `ess_min` meet their limits; None if a single chain meets them."""
+    temperature: float | None
+    """Kinetic temperature of the samples, 1 if the steps are short enough; None if the sampler has no momentum."""
+    virial: float | None
+    """Mean of w grad U over the weights, 1 if their lengths have settled; None if the sampler does not state it."""
+    step_size: float | None
+    """Length of a step of the sampler; None if it does not state it."""
+    sampled_noise_std: float | None
+    """Mean of the sampled noise levels, in [0, 1] units; None if the level is not sampled."""
     std_mean: float | None
     """Root mean square of the standard deviation over all values."""
     error_of_mean: float | None

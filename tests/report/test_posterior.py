@@ -88,3 +88,34 @@ def test_the_state_of_the_chains_is_a_line_unless_they_have_converged():
     assert "(R-hat 2." in _state(diagnose(apart, ["x[0,0,0]", "misfit"]))
     assert "too few samples" in _state(diagnose(traces[:, :3], ["x[0,0,0]", "misfit"]))
     assert "too short" in _state(diagnose(traces[:, :60], ["x[0,0,0]", "misfit"]))
+
+
+def with_monitors(result, **values):
+    """The result, with quantities that the sampler states in each step."""
+    curves = tuple(
+        {**curve, **{name: np.full(len(curve["step"]), value) for name, value in values.items()}}
+        for curve in result.network_curves
+    )
+    return result._replace(curve=curves[0], network_curves=curves)
+
+
+def test_samples_that_are_too_hot_are_reported(tmp_path, case, sampled, template):
+    files = Manifest(tmp_path)
+    for temperature, num in ((1.01, 2), (1.1, 3)):
+        hot = with_monitors(sampled, temperature=temperature)
+        summary, notes = report_posterior(files, case, hot, template, likelihood="gaussian")
+        assert summary["temperature"] == pytest.approx(temperature)
+        assert len(notes) == num
+    assert "too hot: expected a kinetic temperature of 1, got 1.10" in notes[1]
+
+
+def test_held_out_measurements_are_checked_with_the_sampled_noise_level(
+    tmp_path, case, sampled, template
+):
+    files = Manifest(tmp_path)
+    stated, _ = report_posterior(files, case, sampled, template, likelihood="gaussian")
+    level = 3 * float(case.problem.noise_std) + 0.1
+    told = with_monitors(sampled, noise_std=level)
+    summary, _ = report_posterior(files, case, told, template, likelihood="gaussian")
+    assert summary["sampled_noise_std"] == pytest.approx(level)
+    assert summary["held_out_z_rms"] < stated["held_out_z_rms"]

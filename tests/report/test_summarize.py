@@ -11,6 +11,7 @@ from dip_jax.base import Status
 from dip_jax.metrics import psnr_on_host
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import diagnose
+from dip_jax.posterior.law import law_of
 from dip_jax.posterior.prediction import check_prediction
 from dip_jax.presets import build_config
 from dip_jax.report.summarize import (
@@ -138,6 +139,7 @@ def parts_of(case, result):
         calibrate(posterior.mean, 0.5 * posterior.std, reference),
         calibrate_scaled(posterior.mean, 0.5 * posterior.std, reference),
         check_prediction(posterior.mean, posterior.std, reference, 0.0, result.held_out),
+        law_of(result.network_curves),
     )
 
 
@@ -155,8 +157,8 @@ def test_the_keys_of_samples_and_of_seeds_are_those_of_the_schema(case, sampled,
 
 
 def test_the_summary_of_samples_has_the_numbers_of_each_part(case, sampled):
-    posterior, diagnosis, plain, scaled, check = parts_of(case, sampled)
-    summary = posterior_summary(posterior, diagnosis, plain, scaled, check)
+    posterior, diagnosis, plain, scaled, check, law = parts_of(case, sampled)
+    summary = posterior_summary(posterior, diagnosis, plain, scaled, check, law)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["num_samples"] == 20
     assert summary["num_chains"] == 2
@@ -166,12 +168,17 @@ def test_the_summary_of_samples_has_the_numbers_of_each_part(case, sampled):
     assert summary["std_mean"] == pytest.approx(0.05, rel=0.05)
     traces = np.random.default_rng(0).normal(0.5, 0.01, (4, 300, 12))
     mixed = diagnose(traces, [str(i) for i in range(12)])
-    assert posterior_summary(posterior, mixed, None, None, None)["converged"] is True
+    assert posterior_summary(posterior, mixed, None, None, None, law)["converged"] is True
     assert summary["nll_scaled"] == scaled.nll
     assert summary["std_scale"] == scaled.applied_scale
     assert summary["coverage_90"] == plain.coverage_90
     assert summary["num_held_out"] == sampled.held_out.sum()
     assert summary["held_out_z_rms"] == check.z_rms
+    assert summary["temperature"] is summary["sampled_noise_std"] is None
+    stated = law._replace(temperature=1.5, virial=0.9, step_size=0.1, noise_std=0.2)
+    summary = posterior_summary(posterior, diagnosis, plain, scaled, check, stated)
+    assert [summary[key] for key in ("temperature", "virial", "step_size")] == [1.5, 0.9, 0.1]
+    assert summary["sampled_noise_std"] == 0.2
 
 
 def test_a_posterior_without_a_reference_has_the_same_keys_without_values(case, sampled):
@@ -180,7 +187,8 @@ def test_a_posterior_without_a_reference_has_the_same_keys_without_values(case, 
     traces = posterior.traces.copy()
     traces[0] = traces[0, :1]
     still = diagnose(traces, posterior.trace_names)
-    summary = posterior_summary(posterior._replace(traces=traces), still, None, None, None)
+    unknown = (None, None, None, law_of([]))
+    summary = posterior_summary(posterior._replace(traces=traces), still, *unknown)
     json.dumps(summary, allow_nan=False)
     assert list(summary) == list(whole)
     assert summary["rhat_max"] is None
