@@ -3,9 +3,9 @@
 Weights w are drawn from the prior, and a measurement y from the likelihood of w. Then w is one draw of the posterior of y,
 as are the samples of a chain. So the true value of any function of (w, y) has a uniform rank among those of independent
 samples, if the sampler has the right law (simulation-based calibration). The same holds for its rank in the order of the
-distances from a reference point that depends on y alone (TARP). There is no other source of truth than the prior.
+distances from a random point whose law depends on y alone (TARP).
 
-The network has one hidden layer and 16 weights. Its posterior is far from normal, and the chains mix within seconds.
+The network has one hidden layer and 16 weights. Its posterior is not normal, and 300 steps separate independent samples.
 
 References:
   Talts, Betancourt, Simpson, Vehtari and Gelman, Validating Bayesian Inference Algorithms with Simulation-Based
@@ -45,7 +45,7 @@ MISSING = [3, 4, 8, 11]
 KNOWN = np.delete(np.arange(12), MISSING)
 PIXELS = {"known": 2, "missing inside": 4, "missing at the edge": 11}
 NOISE_STD = 0.5
-"""0.3 of the spread of the pixels, 1.7. Less noise only makes the chains mix more slowly."""
+"""0.3 of the spread of the pixels, 1.7. With less noise, chains need more steps between independent samples."""
 NUM_SAMPLES, NUM_BINS = 63, 16
 """With 63 samples there are 64 ranks, four in each bin."""
 NUM_REPLICATES, BATCH = 512, 64
@@ -58,17 +58,16 @@ class Case(NamedTuple):
     sampler: str
     step_size: float
     thin: int = 300
-    """Steps between samples. The autocorrelation of all ranked values is then below 0.1."""
-    is_adapted: bool = False
-    """Whether underdamped dynamics may halve its step size in the burn-in."""
+    """Steps between samples; a divisor of the burn-in."""
+    is_halving: bool = False
+    """Whether underdamped dynamics halves its step size when the kinetic temperature is too high."""
 
 
-WARM_UP = 200
-BURN_IN = 3000
+WARM_UP, BURN_IN = 200, 3000
 
 DEFAULT = Case("underdamped", DEFAULT_STEP_SIZE)
 HALF = Case("underdamped", DEFAULT_STEP_SIZE / 2, thin=600)
-ADAPTED = Case("underdamped", DEFAULT_STEP_SIZE, is_adapted=True)
+HALVING = Case("underdamped", DEFAULT_STEP_SIZE, is_halving=True)
 PSGLD = Case("psgld", 0.01 / 4, thin=1000)
 """The step size that `psgld` has by default after a warm-up at 0.01; see `engine.from_config`."""
 SGLD = Case("sgld", 1e-3, thin=1000)
@@ -147,9 +146,9 @@ def run_chains(case):
         mean = state.moments.mean.ravel()
         return Chains(values(weights), samples, y.ravel()), mean, state.moments.num_samples
 
-    # The program is traced here, so the patch holds for all of its steps.
+    # Tracing reads the threshold, so the patch holds for all steps of the program.
     halving = contextlib.nullcontext()
-    if not case.is_adapted:
+    if not case.is_halving:
         halving = mock.patch.object(underdamped_module, "_HOT", np.inf)
     with halving:
         run = jax.jit(lambda keys: jax.lax.map(run_replicate, keys, batch_size=BATCH))
@@ -198,12 +197,20 @@ def coverage_test(chains, images):
     return stats.kstest(fractions, "uniform").pvalue
 
 
+frozen = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="s is halved above a kinetic temperature of 1.05, which the mean over 16 weights and 100 steps exceeds by chance; "
+    "the shorter step makes the mean scatter more. Median s 3e-6 after the burn-in, p < 1e-200, coverage 0.35",
+)
+
+
 @pytest.mark.parametrize(
     "case",
     [
         pytest.param(DEFAULT, id="underdamped"),
         pytest.param(HALF, id="half"),
-        pytest.param(ADAPTED, id="adapted"),
+        pytest.param(HALVING, id="halving", marks=frozen),
         pytest.param(PSGLD, id="psgld"),
         pytest.param(SGLD, id="sgld"),
     ],
