@@ -44,7 +44,7 @@ Lowering = Literal["auto", "winograd", "patches", "xla"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Batching = Literal["auto", "grouped", "separate", "product"]
 
-Likelihood = Literal["gaussian", "poisson", "poisson_gauss", "laplace", "interval"]
+Likelihood = Literal["gaussian", "tobit", "poisson", "poisson_gauss", "laplace", "interval"]
 LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
 Variation = Literal["isotropic", "smooth"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
@@ -112,7 +112,7 @@ class TaskConfig(Section):
     """(salt_and_pepper) Fraction of the pixels that a simulation turns black or white."""
     clipping: Literal["auto", "ignored"] = "auto"
     """Noise that was clipped at 0 and 1: `auto` corrects the estimate for it if the measurement has such values (pixels
-    with Gaussian noise, no sampling), `ignored` never."""
+    with Gaussian noise, no sampling; not for `fit.likelihood=tobit`, which needs no correction), `ignored` never."""
     saturation: float | None = number(None, 0, open_low=True)
     """Measured values of at least this are saturated and get weight 0; None for no limit."""
     known_fraction: float = number(0.5, 0, 1, open_low=True)
@@ -682,6 +682,11 @@ class Config:
             )
 
     def _check_likelihood(self) -> None:
+        if self.fit.likelihood == "tobit" and self.task.noise != "gaussian":
+            raise InputError(
+                "fit.likelihood=tobit expects Gaussian noise that was clipped, got "
+                f"task.noise={self.task.noise}; add --set task.noise=gaussian, or use another likelihood."
+            )
         if self.fit.likelihood == "poisson_gauss" and "poisson" not in self.task.noise:
             raise InputError(
                 "fit.likelihood=poisson_gauss expects a noise of photons, got "

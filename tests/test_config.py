@@ -25,6 +25,7 @@ from dip_jax.config import (
 )
 from dip_jax.errors import InputError
 from dip_jax.presets import PRESETS, build_config
+from dip_jax.tasks.settings import check_settings
 
 SECTIONS = {
     section.__name__: section
@@ -242,3 +243,23 @@ def test_the_default_of_denoising_is_an_ensemble_unless_the_values_need_a_single
         build_config(changes={"stop.keep_every": 400})
     with pytest.raises(InputError, match="a single network, such as denoise_single"):
         build_config("denoise", changes={"stop.rule": "wmv"})
+
+
+def test_the_tobit_likelihood_belongs_to_clipped_gaussian_noise():
+    values = {"fit.likelihood": "tobit"}
+    config = build_config(changes=values)
+    assert from_json(to_json(config)) == config
+    assert config == build_config("denoise_single", changes=values)
+    for others, message in (
+        ({"task.noise": "poisson"}, "Gaussian noise that was clipped"),
+        ({"task.noise": "salt_and_pepper"}, "Gaussian noise that was clipped"),
+        ({"fit.method": "sgld", "sgld.noise": "sampled"}, r"fit\.likelihood=gaussian"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build_config("denoise_single", changes={**values, **others})
+    with pytest.raises(InputError, match=r"fit\.likelihood=gaussian"):
+        build_config("denoise", changes=values)
+    for task in ("ct", "compressed_sensing", "dejpeg"):
+        with pytest.raises(InputError, match="expects a measurement of pixels"):
+            check_settings(build_config(task=task, changes=values))
+    check_settings(build_config(task="dejpeg", changes={**values, "task.jpeg": "decoded"}))

@@ -15,6 +15,7 @@ from dip_jax.operators.basic import Identity
 LIKELIHOODS = {
     "gaussian": losses.gaussian,
     "poisson": losses.poisson,
+    "tobit": losses.tobit,
     "laplace": losses.laplace,
     "interval": losses.interval(pull=0.0),
     "poisson_gauss": losses.poisson_gauss,
@@ -217,7 +218,7 @@ def test_a_likelihood_is_its_misfit():
 def test_the_floor_is_the_loss_of_an_error_of_a_quarter_of_a_gray_level():
     error = 0.25 / 255
     assert loss_floor(lambda p, problem: p) == pytest.approx(error**2)
-    for name in ("gaussian", "laplace", "interval"):
+    for name in ("gaussian", "tobit", "laplace", "interval"):
         found = loss_floor(LIKELIHOODS[name])
         np.testing.assert_allclose(found, loss(name, [0.5], [0.5 + error]), rtol=1e-3)
 
@@ -227,6 +228,7 @@ def test_the_scale_turns_losses_into_negative_log_likelihoods():
     prob = Problem(Identity(), y, 0.1, peak=30.0)
     # the log density of a normal variable: -r^2 / (2 s^2); of a Laplace one: -|r| sqrt(2) / s
     assert np.isclose(nll_scale(losses.gaussian, prob), 20 / (2 * 0.1**2))
+    assert np.isclose(nll_scale(losses.tobit, prob._replace(peak=None)), 20 / (2 * 0.1**2))
     assert np.isclose(nll_scale(losses.interval(), prob), 20 / (2 * 0.1**2))
     assert np.isclose(nll_scale(losses.laplace, prob), 20 * np.sqrt(2) / 0.1)
     assert np.isclose(nll_scale(losses.poisson, prob), 20 * 30)
@@ -248,3 +250,77 @@ def test_the_scale_of_a_plain_function_and_of_photons_without_a_peak_are_refused
     for photons in (losses.poisson, losses.poisson_gauss):
         with pytest.raises(InputError, match="peak"):
             nll_scale(photons, problem([0.5]))
+
+
+def tobit_nll(y, p, std):
+    """The negative log likelihood of each value, without log(s sqrt(2 pi)) of those between the limits."""
+    prob = Problem(Identity(), jnp.asarray(y, jnp.float32), jnp.float32(std))
+    p = jnp.broadcast_to(jnp.asarray(p, jnp.float32), prob.measurement.shape)
+    return losses.tobit(p, prob) * nll_scale(losses.tobit, prob) / np.size(y)
+
+
+@pytest.mark.parametrize("p", [-0.3, 0.0, 0.4, 0.95, 1.2])
+@pytest.mark.parametrize("std", [0.05, 0.2, 0.5])
+def test_the_tobit_likelihood_is_a_density_between_two_probabilities(p, std):
+    y = np.linspace(0, 1, 20_001)
+    density = np.exp(-np.float64(tobit_nll(y[1:-1], p, std))) / (std * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(density, stats.norm.pdf(y[1:-1], p, std), rtol=1e-3, atol=1e-30)
+    at_black, at_white = np.exp(-np.float64(tobit_nll([0.0, 1.0], p, std)))
+    np.testing.assert_allclose(at_black, stats.norm.cdf(0, p, std), rtol=1e-4, atol=1e-30)
+    np.testing.assert_allclose(at_white, stats.norm.sf(1, p, std), rtol=1e-4, atol=1e-30)
+    # The ends of the trapezoids, where the likelihood is a probability, have the next density.
+    inside = np.trapezoid(np.concatenate([density[:1], density, density[-1:]]), y)
+    assert at_black + inside + at_white == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("std", [0.0, 1 / 255, 0.1, 1.0])
+@pytest.mark.parametrize("z", [-5000.0, -50.0, -3.0, 0.0, 3.0, 9.9, 10.1, 50.0, 5000.0])
+def test_the_tobit_misfit_and_its_gradient_are_those_of_scipy_far_outside_too(std, z):
+    s = max(std, 1 / 255)
+    misfit = -2 * s**2 * stats.norm.logcdf(-z)
+    slope = 2 * s * np.exp(stats.norm.logpdf(z) - stats.norm.logcdf(-z))
+    for y, sign in ((0.0, 1), (-0.2, 1), (1.0, -1), (1.3, -1)):
+        prob = problem([y])._replace(noise_std=jnp.float32(std))
+        limit = min(max(y, 0.0), 1.0)
+        p = jnp.asarray([limit + sign * z * s], jnp.float32)
+        value, found = jax.value_and_grad(lambda q, b=prob: losses.tobit(q, b).sum())(p)
+        assert value >= 0
+        rounding = 1e-6 / s  # of p, in noise levels
+        tolerance = 1e-4 + 8 * rounding
+        np.testing.assert_allclose(value, misfit, rtol=tolerance, atol=1e-9)
+        np.testing.assert_allclose(found, [sign * slope], rtol=tolerance, atol=1e-9)
+
+
+def test_the_mean_of_many_clipped_values_maximizes_the_tobit_likelihood_only():
+    mean, std, num = 0.95, 0.2, 20_000
+    y = np.clip(np.random.default_rng(0).normal(mean, std, num), 0, 1)
+    prob = problem(y)._replace(noise_std=jnp.float32(std))
+
+    def fitted(likelihood):
+        def total(q):
+            p = jnp.full(num, q, jnp.float32)
+            return float(mean_loss(likelihood, p, prob))
+
+        return optimize.minimize_scalar(total, bounds=(0, 2), method="bounded").x
+
+    # Fisher information of one value, of the part between the limits and of both probabilities.
+    a, b = -mean / std, (1 - mean) / std
+    density, below, above = stats.norm.pdf([a, b]), stats.norm.cdf(a), stats.norm.sf(b)
+    inside = 1 - below - above + a * density[0] - b * density[1]
+    information = (inside + density[0] ** 2 / below + density[1] ** 2 / above) / std**2
+    error = 1 / np.sqrt(num * information)
+    assert error < 0.002
+    assert abs(fitted(losses.tobit) - mean) < 2.5 * error
+    assert fitted(losses.gaussian) < mean - 20 * error
+
+
+def test_without_a_noise_level_values_at_a_limit_have_a_misfit_on_one_side():
+    prob = problem([0.0, 0.0, 1.0, 1.0, 0.5])._replace(noise_std=jnp.float32(np.nan))
+    found = losses.tobit(jnp.asarray([-0.4, 0.4, 0.6, 1.4, 0.3]), prob)
+    np.testing.assert_allclose(found, [0, 0.4**2, 0.4**2, 0, 0.2**2], atol=4e-4)
+
+
+def test_the_tobit_likelihood_of_complex_values_is_refused():
+    prob = problem(0.0)._replace(measurement=jnp.asarray([1 + 2j], jnp.complex64))
+    with pytest.raises(InputError, match="complex measurement"):
+        losses.tobit(jnp.asarray([1j], jnp.complex64), prob)

@@ -93,7 +93,7 @@ class Estimator:
           case: The case.
 
         Raises:
-          InputError: If a sampler needs a noise level that is neither known nor can be estimated.
+          InputError: If a sampler or a likelihood needs a noise level that is neither known nor can be estimated.
         """
         if self.prepare is not None:
             case = self.prepare(case)
@@ -104,8 +104,11 @@ class Estimator:
         if self.prepare is not None:
             return case
         loss = self.algorithm.loss
-        needs_noise_std = isinstance(loss, Likelihood) and loss.needs_noise_std
-        return require_noise_std(case) if self.is_sampler and needs_noise_std else case
+        if not isinstance(loss, Likelihood):
+            return case
+        if loss.models_clipping:
+            return require_noise_std(case, before_clipping=True)
+        return require_noise_std(case) if self.is_sampler and loss.needs_noise_std else case
 
     def seconds_on_host(self, case: Case) -> float:
         """Forecasts the seconds that the host takes for an image beside its fits: guides and filters.

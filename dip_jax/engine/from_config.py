@@ -181,6 +181,7 @@ def loss_from_config(config: FitConfig) -> Loss:
         return losses.interval(pull=config.interval_pull)
     return {
         "gaussian": losses.gaussian,
+        "tobit": losses.tobit,
         "laplace": losses.laplace,
         "poisson": losses.poisson,
         "poisson_gauss": losses.poisson_gauss,

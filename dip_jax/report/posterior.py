@@ -24,6 +24,8 @@ from dip_jax.report.summary import PosteriorSummary
 from dip_jax.storage.atomic import write_array
 
 _LEVEL = 0.9  # of interval.npy
+_UNCHECKED = ("tobit", "laplace", "interval")
+"""Likelihoods whose residuals have another variance than the noise level says."""
 
 
 def report_posterior(
@@ -125,7 +127,7 @@ def _check_held_out(
 ) -> PredictiveCheck | None:
     """The check on held-out measurements; None if their distribution is not known."""
     problem, held_out = case.problem, result.held_out
-    if held_out is None or not held_out.any() or likelihood in ("laplace", "interval"):
+    if held_out is None or not held_out.any() or likelihood in _UNCHECKED:
         return None
     if not is_pixelwise(problem.operator):
         return None

@@ -196,8 +196,8 @@ def _with_shared_noise(case: Case, config: Config) -> Case:
 def resolve_noise(case: Case, config: Config) -> Case:
     """Adds the noise level that the settings need to a case, and notes about the consequences.
 
-    Sampling and the stopping rules `discrepancy` and `sure` need the noise level. If it is unknown, it is estimated. A
-    resolved case is returned unchanged.
+    Sampling, the stopping rules `discrepancy` and `sure`, and the likelihood `tobit` need the noise level. If it is
+    unknown, it is estimated; for `tobit`, it is that before clipping. A resolved case is returned unchanged.
 
     Args:
       case: The case.
@@ -207,10 +207,12 @@ def resolve_noise(case: Case, config: Config) -> Case:
       The case; unchanged if the settings need no noise level.
 
     Raises:
-      InputError: If the settings do not fit the task (`check_settings`), or sampling needs a noise level that is
-        neither known nor can be estimated.
+      InputError: If the settings do not fit the task (`check_settings`), or sampling or `tobit` needs a noise level that
+        is neither known nor can be estimated.
     """
     check_settings(config)  # each case passes here before its fit, also from Python
+    if config.fit.likelihood == "tobit":
+        case = require_noise_std(case, before_clipping=True)
     if config.fit.method == "sgld":
         counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
         return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
@@ -228,11 +230,12 @@ def _uses_patches(config: Config) -> bool:
     return is_gaussian and (config.fit.filter == "nonlocal" or config.fit.code == "guided")
 
 
-def require_noise_std(case: Case) -> Case:
-    """Adds the noise level that a sampler needs to a case, and a note if it is very low.
+def require_noise_std(case: Case, *, before_clipping: bool = False) -> Case:
+    """Adds the noise level that a sampler or `losses.tobit` needs to a case, and a note if it is very low.
 
     Args:
       case: The case.
+      before_clipping: The level is that before clipping, which `losses.tobit` needs; see `estimate_noise_std`.
 
     Returns:
       The case; unchanged if its noise level is known, or for photons.
@@ -240,16 +243,18 @@ def require_noise_std(case: Case) -> Case:
     Raises:
       InputError: If the noise level is neither known nor can be estimated.
     """
-    case = with_noise_std(case)
+    case = with_noise_std(case, before_clipping=before_clipping)
     noise_std, has_photons = float(case.problem.noise_std), case.problem.peak is not None
     if np.isnan(noise_std) and not has_photons:
+        subject = "The likelihood of clipped noise" if before_clipping else "Sampling"
         raise InputError(
-            "Sampling needs the noise level, and it cannot be estimated from this measurement; set "
+            f"{subject} needs the noise level, and it cannot be estimated from this measurement; set "
             "Problem.noise_std in [0, 1], or --noise_std=... of 255."
         )
     if noise_std < MIN_NOISE_STD and not has_photons:
+        verb = "fitted" if before_clipping else "sampled"
         return _with_note(
-            case, f"sampled with a noise level of {255 * MIN_NOISE_STD:.2g} gray levels"
+            case, f"{verb} with a noise level of {255 * MIN_NOISE_STD:.2g} gray levels"
         )
     return case
 

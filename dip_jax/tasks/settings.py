@@ -36,6 +36,11 @@ def check_settings(config: Config) -> None:
             f"{task.name} does not count photons: expected task.noise and fit.likelihood other than "
             f"poisson, got {settings.noise} and {likelihood}."
         )
+    if likelihood == "tobit" and (task.measurement == "array" or _measures_coefficients(config)):
+        raise InputError(
+            "fit.likelihood=tobit expects a measurement of pixels, which were clipped to [0, 1], got "
+            f"task {task.name}; use gaussian, or for a JPEG file --set task.jpeg=decoded."
+        )
     if task.measurement != "array":
         return
     if config.fit.method == "fit" and config.stop.rule == "cross_validation":
@@ -48,3 +53,8 @@ def check_settings(config: Config) -> None:
         raise InputError(
             f"task.noise=salt_and_pepper expects a measurement of pixels, got task {task.name}."
         )
+
+
+def _measures_coefficients(config: Config) -> bool:
+    """Whether the measurement may be the coefficients of a JPEG file."""
+    return "jpeg" in task_of(config.task).settings and config.task.jpeg == "intervals"

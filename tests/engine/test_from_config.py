@@ -194,6 +194,7 @@ def test_each_likelihood_has_its_loss(name):
 
     expected = {
         "gaussian": (p - y) ** 2,
+        "tobit": (p - y) ** 2,
         "laplace": p - y,
         "poisson": deviance(p, y),
         "poisson_gauss": deviance(p + shift, y + shift),

@@ -49,10 +49,12 @@ def test_without_a_reference_samples_are_not_calibrated(tmp_path, case, sampled,
     assert len(notes) == 1
 
 
-def test_laplace_noise_is_not_checked_against_a_normal_prediction(
-    tmp_path, case, sampled, template
+@pytest.mark.parametrize("likelihood", ["laplace", "tobit"])
+def test_noise_of_another_distribution_is_not_checked_against_a_normal_prediction(
+    tmp_path, case, sampled, template, likelihood
 ):
-    summary, _ = report_posterior(Manifest(tmp_path), case, sampled, template, likelihood="laplace")
+    files = Manifest(tmp_path)
+    summary, _ = report_posterior(files, case, sampled, template, likelihood=likelihood)
     assert summary["num_held_out"] is None
 
 

@@ -4,11 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dip_jax import losses, nets
 from dip_jax.base import Case, Problem
 from dip_jax.clipping import Limits, mean_of_clipped
+from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.restore import restore
+from dip_jax.errors import InputError
+from dip_jax.fit import build_fit
 from dip_jax.operators import Blur, Identity, Mask
 from dip_jax.presets import build_config
+from dip_jax.stopping.fixed import fixed
 from dip_jax.tasks.cases import build_case
 from dip_jax.tasks.clipped_noise import correct_clipping, limits_of
 from dip_jax.tasks.noise_level import estimate_noise_std, resolve_noise
@@ -101,6 +106,7 @@ def test_the_noise_level_before_clipping_is_estimated():
         (("task.noise_std=0",), False),
         (("fit.method=sgld",), False),
         (("fit.likelihood=laplace",), False),
+        (("fit.likelihood=tobit",), False),
     ],
 )
 def test_settings_decide_about_the_correction(overrides, expected):
@@ -123,3 +129,22 @@ def test_a_fit_returns_the_corrected_estimate():
     np.testing.assert_array_equal(result.image, expected)
     assert set(notes) <= set(result.notes)
     assert (result.image != result.raw).any()
+
+
+@pytest.mark.parametrize("method", ["fit", "sgld"])
+def test_the_tobit_likelihood_gets_the_noise_level_before_clipping(method):
+    rng = np.random.default_rng(0)
+    image = np.linspace(-0.1, 1.1, 128 * 128 * 3).reshape(128, 128, 3).clip(0, 1)
+    y = np.clip(image + NOISE * rng.standard_normal(image.shape), 0, 1).astype(np.float32)
+    config = build_config(overrides=[f"fit.method={method}", "fit.likelihood=tobit"])
+    case = Case("a", Problem(Identity(), jnp.asarray(y), np.nan), y.shape)
+    resolved = resolve_noise(case, config)
+    assert abs(float(resolved.problem.noise_std) / NOISE - 1) < 0.05
+    assert resolved.limits == Limits()
+    assert resolve_noise(resolved, config) is resolved
+    fit = build_fit(nets.deep_decoder(depth=2, width=8), loss=losses.tobit)
+    prepared = Estimator(fit, fixed(), num_steps=2).prepared(case)
+    assert prepared.problem.noise_std == resolved.problem.noise_std
+    strange = case._replace(problem=case.problem._replace(measurement=jnp.asarray(y[::2, ::3])))
+    with pytest.raises(InputError, match="likelihood of clipped noise needs the noise level"):
+        resolve_noise(strange, config)
