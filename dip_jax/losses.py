@@ -124,7 +124,7 @@ def tobit_misfit(prediction: Array, problem: Problem) -> Array:
       >>> problem = Problem(Identity(), jnp.array([0.0, 0.0, 0.5, 1.0]), noise_std=0.1)
       >>> misfit = tobit_misfit(jnp.array([-1.0, 0.5, 0.0, 1.0]), problem)
       >>> [f"{value:.4f}" for value in misfit]
-      ['0.0000', '0.3006', '0.2500', '0.0139']
+      ['0.0000', '0.3013', '0.2500', '0.0139']
 
     References:
       Tobin, Estimation of relationships for limited dependent variables, 1958.
