@@ -1,4 +1,4 @@
-"""Statistics of posterior samples, on arrays: moments, convergence, calibration, pooling."""
+"""The posterior: statistics of samples on arrays, and approximations that need no Markov chain."""
 
 import lazy_loader
 

@@ -8,6 +8,9 @@ from .convergence import Diagnosis as Diagnosis
 from .convergence import diagnose as diagnose
 from .law import Law as Law
 from .law import law_of as law_of
+from .linearized import LinearizedPosterior as LinearizedPosterior
+from .linearized import jacobian_product as jacobian_product
+from .linearized import linearized_posterior as linearized_posterior
 from .moments import Moments as Moments
 from .moments import add_sample as add_sample
 from .moments import start_moments as start_moments
