@@ -115,7 +115,7 @@ def linearized_posterior(
 
     def gram(u: np.ndarray) -> np.ndarray:
         """B P^-1 B^T u."""
-        return np.asarray(push(pull(jnp.asarray(u, jnp.float32)))[1], np.float64)
+        return np.asarray(push(pull(jnp.asarray(u)))[1], np.float64)
 
     def solve(scale: float, right: np.ndarray) -> np.ndarray:
         """K^-1 of the right side."""
@@ -124,16 +124,12 @@ def linearized_posterior(
         )
         return cg(matrix, right, rtol=tolerance, maxiter=iterations)[0]
 
-    # The values of d and e for s = 1; those of another s follow, because the model is linear.
-    is_used = np.asarray(_whiten(problem, jnp.ones_like(problem.measurement)) != 0)
+    # J d, B d and e for s = 1; those of another s follow, because the model is linear.
     draws = []
     for one in jax.random.split(draw_key, num_samples):
-        weights_key, noise_key = jax.random.split(one)
-        noise = jax.random.normal(noise_key, is_used.shape)
-        normal = normal_like(weights_key, params)
-        d = jax.tree.map(lambda n, p: n / jnp.sqrt(p), normal, precision)
+        d, noise = _draw(one, params, problem, precision)
         image, values = push(d)
-        draws.append((np.asarray(image), np.float64(values), np.float64(noise) * is_used))
+        draws.append((np.asarray(image), np.float64(values), np.float64(noise)))
 
     def right_side(scale: float, values: np.ndarray, noise: np.ndarray) -> np.ndarray:
         return np.sqrt(scale) * values + noise
@@ -155,7 +151,7 @@ def linearized_posterior(
     for image, values, noise in draws:
         b = right_side(scale, values, noise)
         u = solve(scale, b)
-        correction, fitted = push(pull(jnp.asarray(u, jnp.float32)))
+        correction, fitted = push(pull(jnp.asarray(u)))
         samples.append(np.sqrt(scale) * image - scale * np.asarray(correction))
         dimensions.append(np.sum((u - noise) ** 2))
         misfit = b - u - scale * np.float64(fitted)
@@ -216,6 +212,7 @@ def _push(
     apply: NetApply, params: Params, code: Array, problem: Problem, direction: Params
 ) -> tuple[Array, Array]:
     """J d `[H, W, C]` and B d `[n]` for a direction d of the weights."""
+    direction = jax.tree.map(lambda d, w: d.astype(w.dtype), direction, params)
     return jacobian_product(functools.partial(_model, apply, code, problem), params, direction)
 
 
@@ -224,5 +221,16 @@ def _pull(
     apply: NetApply, params: Params, code: Array, problem: Problem, precision: Params, u: Array
 ) -> Params:
     """P^-1 B^T u for values u `[n]`."""
-    _, transpose = jax.vjp(lambda w: _model(apply, code, problem, w)[1], params)
-    return jax.tree.map(lambda g, p: g / p, transpose(u)[0], precision)
+    values, transpose = jax.vjp(lambda w: _model(apply, code, problem, w)[1], params)
+    return jax.tree.map(lambda g, p: g / p, transpose(u.astype(values.dtype))[0], precision)
+
+
+@jax.jit
+def _draw(key: Array, params: Params, problem: Problem, precision: Params) -> tuple[Params, Array]:
+    """Weights d ~ N(0, P^-1) and noise e `[n]`, which is 0 for values of weight 0."""
+    weights_key, noise_key = jax.random.split(key)
+    normal = normal_like(weights_key, params)
+    one = 1 + 1j if jnp.iscomplexobj(problem.measurement) else 1
+    is_used = _whiten(problem, jnp.full_like(problem.measurement, one)) != 0
+    noise = jax.random.normal(noise_key, is_used.shape) * is_used
+    return jax.tree.map(lambda n, p: n / jnp.sqrt(p), normal, precision), noise

@@ -41,7 +41,7 @@ def check(found, std, dimension, num_samples):
     assert found.residual < 1e-4
     # Five standard errors, the last of a mean of squares of about `dimension` values.
     np.testing.assert_allclose(found.std, std, rtol=5 / np.sqrt(2 * num_samples))
-    assert np.mean(found.std**2) == pytest.approx(np.mean(std**2), rel=0.05)
+    assert np.mean(found.std**2) == pytest.approx(np.mean(std**2), rel=0.12)
     error = 5 * np.sqrt(2 * dimension / num_samples)
     assert found.effective_dimension == pytest.approx(dimension, abs=error)
 
@@ -60,12 +60,12 @@ def test_samples_of_a_linear_network_have_the_posterior_covariance(num_weights, 
         measurement,
         problem,
         key=jax.random.key(0),
-        num_samples=1500,
+        num_samples=400,
         prior_scale=2.5,
         tolerance=1e-6,
     )
-    assert found.samples.shape == (1500, *SHAPE)
-    check(found, *expected, 1500)
+    assert found.samples.shape == (400, *SHAPE)
+    check(found, *expected, 400)
 
 
 def test_a_nonlinear_operator_with_complex_values_is_linearized_at_the_output(double):
@@ -89,11 +89,11 @@ def test_a_nonlinear_operator_with_complex_values_is_linearized_at_the_output(do
         jnp.zeros(SHAPE),
         problem,
         key=jax.random.key(0),
-        num_samples=1500,
+        num_samples=400,
         prior_scale=1.0,
         tolerance=1e-6,
     )
-    check(found, std, dimension, 1500)
+    check(found, std, dimension, 400)
 
 
 def test_the_scale_of_the_prior_has_the_largest_evidence(double):
