@@ -129,7 +129,9 @@ def linearized_posterior(
     for one in jax.random.split(draw_key, num_samples):
         d, noise = _draw(one, params, problem, precision)
         image, values = push(d)
-        draws.append((np.asarray(image), np.float64(values), np.float64(noise)))
+        draws.append(
+            (np.asarray(image), np.asarray(values, np.float64), np.asarray(noise, np.float64))
+        )
 
     def right_side(scale: float, values: np.ndarray, noise: np.ndarray) -> np.ndarray:
         return np.sqrt(scale) * values + noise
@@ -154,7 +156,7 @@ def linearized_posterior(
         correction, fitted = push(pull(jnp.asarray(u)))
         samples.append(np.sqrt(scale) * image - scale * np.asarray(correction))
         dimensions.append(np.sum((u - noise) ** 2))
-        misfit = b - u - scale * np.float64(fitted)
+        misfit = b - u - scale * np.asarray(fitted, np.float64)
         residuals.append(np.linalg.norm(misfit) / np.linalg.norm(b))
     images = np.stack(samples).astype(np.float32)
     return LinearizedPosterior(
