@@ -55,6 +55,8 @@ _WINDOW = 100
 """Steps between two decisions on the step size."""
 _HOT = 1.05
 """Kinetic temperature above which the step is too long."""
+_NUM_ERRORS = 5
+"""Standard errors that its mean over a window must be above it: with few weights it scatters."""
 
 
 class UnderdampedState(NamedTuple):
@@ -178,7 +180,10 @@ def underdamped_step(
         now = jnp.sum(on * squares) / num_moving
         place = count % _WINDOW
         heat = jnp.where(place == 0, now, state.heat + (now - state.heat) / (place + 1))
-        is_hot = is_adapting & (place == _WINDOW - 1) & (heat > _HOT)
+        # The mean over the window scatters, as if it had one value for each time 1 / (2 c h).
+        values = num_moving * jnp.maximum(friction * h * _WINDOW, 1)
+        limit = _HOT + _NUM_ERRORS * jnp.sqrt(2 / values)
+        is_hot = is_adapting & (place == _WINDOW - 1) & (heat > limit)
         after = jnp.where(
             is_hot, root * noise, after
         )  # by itself, it would cool in 1 / (c h) steps

@@ -133,3 +133,9 @@ def test_a_factor_of_the_step_has_noise_of_its_own():
     found, _ = halved.update(zeros, halved.init(zeros), zeros, key=KEY, step_factor=0.5)
     expected, _ = short.update(zeros, short.init(zeros), zeros, key=KEY)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_step_of_a_few_weights_is_not_halved_by_chance():
+    step = underdamped_step(0.1, num_adapt=3000, prior_precision=WEAK)
+    _, state = run_chain(step, lambda w: w, jnp.ones(4), num_steps=3000)
+    assert float(state.scale) == np.float32(0.1)
