@@ -96,8 +96,9 @@ def find_invariance(sums: RadialSums, params: Params) -> Invariance:
         found = radial <= _TOLERANCE * total
         for index in indices:
             (is_filter if len(indices) == 1 else is_pair)[index] = found
-    unflatten = structure.unflatten
-    return Invariance(unflatten(is_filter), unflatten(is_pair))
+    return Invariance(
+        jax.tree.unflatten(structure, is_filter), jax.tree.unflatten(structure, is_pair)
+    )
 
 
 def rescale_filters(params: Params, is_filter: Params, scales: Params) -> Params:

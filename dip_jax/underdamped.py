@@ -219,7 +219,7 @@ def _tree(vector: Array, like: Params) -> Params:
         vector[end - leaf.size : end].reshape(leaf.shape)
         for end, leaf in zip(ends, leaves, strict=True)
     ]
-    return structure.unflatten(parts)
+    return jax.tree.unflatten(structure, parts)
 
 
 def _filled(values: Params, like: Params) -> Params:
