@@ -52,7 +52,8 @@ class LinearizedPosterior(NamedTuple):
     effective_dimension: float
     """Number g = tr(B H^-1 B^T) of directions that the measurement determines."""
     residual: float
-    """Largest |K u - b| / |b| of the systems K u = b that were solved for the samples."""
+    """Largest |K u - b| / |b| of the systems K u = b that were solved for the samples. If it is not small, `std` is too
+    large; raise `iterations`."""
 
 
 def linearized_posterior(
@@ -66,7 +67,7 @@ def linearized_posterior(
     prior_precision: float | None = None,
     prior_scale: float | None = None,
     num_updates: int = 5,
-    iterations: int = 100,
+    iterations: int = 1000,
     tolerance: float = 1e-2,
 ) -> LinearizedPosterior:
     """Samples the posterior of the image under a network that is linearized around a fit.
@@ -89,7 +90,8 @@ def linearized_posterior(
         weights, see `langevin.prior_precisions`.
       prior_scale: Factor s on the variances of the prior; None for that of largest evidence.
       num_updates: Updates of s, from s = 1; they have no effect if `prior_scale` is given.
-      iterations: Most iterations of conjugate gradients for each system.
+      iterations: Most iterations of conjugate gradients for each system. If they do not suffice, `std` is far too large:
+        the residual of a system is an error of its sample, in units of the noise. Check `residual`.
       tolerance: Relative residual at which they end.
 
     Raises:
