@@ -52,7 +52,8 @@ def after_warm_up(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation that is an optimizer for some steps, and then a sampler.
 
-    The first step after the optimizer is the change of the lengths. The sampler's `update` gets the argument `moves`, a tree
+    The first step after the optimizer is the change of the lengths. A `step_factor`
+    multiplies the updates of the optimizer and is passed to the sampler. The sampler's `update` also gets `moves`, a tree
     of a scalar for each array: 0 for those that are kept constant, and 1 for the others.
 
     Args:
@@ -88,7 +89,12 @@ def after_warm_up(
         )
 
     def update(
-        grads: Params, state: WarmUpState, params: Params, **extra: Any
+        grads: Params,
+        state: WarmUpState,
+        params: Params,
+        *,
+        step_factor: Array | float = 1.0,
+        **extra: Any,
     ) -> tuple[Params, WarmUpState]:
         step = state.num_steps
         sums = lax.cond(
@@ -98,7 +104,7 @@ def after_warm_up(
 
         def of_optimizer() -> tuple[Params, Any, Any]:
             updates, new = optimize(grads, state.optimizer, params, **extra)
-            return updates, new, state.sampler
+            return jax.tree.map(lambda u: step_factor * u, updates), new, state.sampler
 
         def of_lengths() -> tuple[Params, Any, Any]:
             scales = jax.tree.map(lambda p: 1 / jnp.sqrt(p), state.precision)
@@ -107,7 +113,9 @@ def after_warm_up(
 
         def of_sampler() -> tuple[Params, Any, Any]:
             moves = jax.tree.map(lambda pair: 1 - pair.astype(jnp.float32), is_pair)
-            updates, new = sample(grads, state.sampler, params, moves=moves, **extra)
+            updates, new = sample(
+                grads, state.sampler, params, moves=moves, step_factor=step_factor, **extra
+            )
             return updates, state.optimizer, new
 
         phase = (step >= num_steps).astype(jnp.int32) + (step > num_steps)

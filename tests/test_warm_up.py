@@ -91,3 +91,22 @@ def test_without_a_warm_up_one_gradient_finds_the_lengths():
     moved = (longer["first"] + updates["first"]).ravel()
     np.testing.assert_allclose(moved, np.array([0.6, 0.8]) * rms * np.sqrt(2), rtol=1e-5)
     assert int(state.num_steps) == 1
+
+
+def test_a_factor_of_the_step_multiplies_the_optimizer_and_is_passed_to_the_sampler():
+    seen = []
+
+    def sample(grads, state, params, *, step_factor, **extra):
+        seen.append(float(step_factor))
+        return grads, state
+
+    sampler = optax.GradientTransformationExtraArgs(lambda params: (), sample)
+    both = after_warm_up(optax.sgd(1.0), sampler, num_steps=1)
+    w = jnp.ones(2)
+    state = both.init(w)
+    with jax.disable_jit():
+        updates, state = both.update(w, state, w, step_factor=0.25)
+        np.testing.assert_array_equal(updates, -0.25)
+        _, state = both.update(w, state, w, step_factor=0.25)
+        both.update(w, state, w, step_factor=0.25)
+    assert seen == [0.25]
