@@ -23,8 +23,8 @@ weights, which then share the curvature: the mean eigenvalue of M^(-1/2) H M^(-1
 
     l = sum_i V_i / (T M_i) / n,   at least 1.
 
-The step is h = s / sqrt(l) for a given s. The misfit of the samples grows with h^2 l whatever the size of the network; with the default s it is unchanged
-when s is halved (docs/sampling.md has the measurements).
+The step is h = s / sqrt(l) for a given s. The misfit of the samples grows with h^2 l, whatever the size of the network;
+docs/sampling.md has the measurements.
 
 References:
   Leimkuhler and Matthews, Robust and efficient configurational molecular sampling via Langevin dynamics, 2013 (BAOAB).
@@ -45,7 +45,7 @@ from dip_jax.base import Array, Params
 from dip_jax.langevin import prior_precisions
 
 DEFAULT_STEP_SIZE = 0.16
-"""With half of it, the misfit of the samples is the same within its own spread; see docs/sampling.md."""
+"""With half of it, the misfit of the samples is 1 to 3 % smaller; see docs/sampling.md."""
 
 _PRIOR_STEPS = 50
 """Weight of the first gradient in the mean of the squares, in steps."""

@@ -11,7 +11,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 import dip_jax
-from dip_jax import losses, nets, posterior, preconditioners, schedules, sgld
+from dip_jax import losses, nets, posterior, sgld
 
 clean = (data.astronaut()[46:110, 186:250] / 255).astype(np.float32)
 rng = np.random.default_rng(0)
@@ -24,16 +24,13 @@ case = dip_jax.case_from_operator(
 # %% [markdown]
 # ## The sampler
 #
-# Preconditioned Langevin dynamics is a chain of transformations of optax, so it takes the place of the optimizer. The
-# preconditioner is frozen at the end of the burn-in: with a constant one, the stationary distribution is the
-# posterior. The code is not perturbed, because that would add noise beyond the temperature.
+# Underdamped Langevin dynamics is a transformation of optax, so it takes the place of the optimizer. Adam brings the
+# weights near the posterior in the warm-up. The mass and the length of a step follow the gradients until the end of the
+# burn-in and are then constant. The code is not perturbed, because that would add noise beyond the temperature.
 
 # %%
 steps, burn_in = 2600, 900
-sampler = sgld.psgld(
-    schedules.decaying(0.01, burn_in=burn_in, warm_up=180, warm_up_step_size=0.01),
-    preconditioners.frozen_rms(burn_in),
-)
+sampler = sgld.underdamped(warm_up=180, burn_in=burn_in)
 fit = dip_jax.build_fit(
     nets.skip(channels_down=(32, 32, 32)),
     optimizer=sampler,
