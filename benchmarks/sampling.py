@@ -1,6 +1,6 @@
 """The quality of posterior means and standard deviations, where a point estimate overfits.
 
-    python -m benchmarks.sampling --samplers=psgld,paper,csgld,sgld
+    python -m benchmarks.sampling --samplers=underdamped,psgld,paper
     python -m benchmarks.sampling --reference=F16.png --crop=96
 
 A fit of `--num_steps` steps finds the best step of the point estimate. Each sampler then makes five
@@ -38,7 +38,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", "denoise_single", "The preset.")
 flags.DEFINE_string("reference", None, "Path of a clean image.")
 flags.DEFINE_integer("crop", 96, "Height and width of its center crop.")
-flags.DEFINE_list("samplers", ["psgld", "paper", "csgld", "sgld"], "Samplers, in this order.")
+flags.DEFINE_list(
+    "samplers", ["underdamped", "psgld", "paper", "csgld", "sgld"], "Samplers, in this order."
+)
 flags.DEFINE_integer("num_steps", 3000, "Steps of the point estimate.")
 flags.DEFINE_integer("chains", 2, "Number of chains of each sampler.")
 flags.DEFINE_integer("seed", 0, "Seed of noise, code, weights and chains.")

@@ -413,9 +413,9 @@ class SgldConfig(Section):
     num_chains: int = number(2, 1, 64)
     """Number of chains, each with its own network."""
     temperature: float = number(1.0, 0)
-    """Temperature T: 1 samples the posterior, 0 optimizes."""
+    """Temperature T: 1 samples the posterior, 0 optimizes (not in `underdamped`)."""
     warm_up: int | None = number(None, 0)
-    """First steps of the burn-in, at temperature 0; None for a fifth of the burn-in."""
+    """First steps of the burn-in, at temperature 0 (in `underdamped` of Adam); None for a fifth of the burn-in."""
     step_size: float | None = number(None, 0, open_low=True)
     """(underdamped, sgld, psgld) Step size after the warm-up: s in `underdamped`, e in the others. None is 0.16 in
     `underdamped`, a quarter of `fit.learning_rate` in `psgld`, and in `sgld` 1 / k, with which a step follows the gradient of the mean
@@ -711,6 +711,7 @@ class Config:
         if sgld.sampler == "underdamped":
             for name, ok, expected in (
                 ("temperature", sgld.temperature > 0, "a temperature above 0"),
+                ("prior_precision", sgld.prior_precision != 0, "none or a precision above 0"),
                 ("constrain_norm", not sgld.constrain_norm, "False"),
                 ("step_decay", sgld.step_decay == 0, "0"),
             ):

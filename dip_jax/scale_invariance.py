@@ -1,10 +1,10 @@
-"""Weights whose length has no effect on the image.
+"""Weights whose norm has no effect on the image.
 
-A normalization divides each channel by its standard deviation, so the length of the filter in front of it has no effect,
+A normalization divides each channel by its standard deviation, so the norm of the filter in front of it has no effect,
 nor has that of the pair (scale, bias) of an earlier normalization if nothing but an activation, which is positively
 homogeneous, lies between. For such weights w, the loss L is homogeneous of degree 0, and w . grad L(w) = 0 (Euler).
 
-The length still matters to a sampler. A step rotates a long filter less than a short one. For a pair, the angle has two
+The norm still matters to a sampler. A step rotates a filter of large norm less than one of small norm. For a pair, the angle has two
 jumps: where the scale changes its sign, the normalized channel does too.
 
 The weights are found from their gradients, so any network will do. The groups that are tried are
@@ -41,8 +41,9 @@ def start_sums(params: Params) -> RadialSums:
     Args:
       params: The weights.
     """
-    zeros = tuple(jnp.float32(0) for _ in _groups(params))
-    return RadialSums(zeros, zeros)
+    # A buffer of its own for each sum, because the state is donated.
+    radial, total = (tuple(jnp.float32(0) for _ in _groups(params)) for _ in range(2))
+    return RadialSums(radial, total)
 
 
 def add_gradient(sums: RadialSums, params: Params, grads: Params) -> RadialSums:
@@ -62,7 +63,7 @@ def add_gradient(sums: RadialSums, params: Params, grads: Params) -> RadialSums:
 
 
 class Invariance(NamedTuple):
-    """The weights whose length has no effect; trees in the structure of the weights, a boolean scalar for each array."""
+    """The weights whose norm has no effect; trees in the structure of the weights, a boolean scalar for each array."""
 
     is_filter: Params
     """True for arrays of filters."""
@@ -71,14 +72,14 @@ class Invariance(NamedTuple):
 
 
 def find_invariance(sums: RadialSums, params: Params) -> Invariance:
-    """Returns the weights whose length had no effect in any of the added gradients.
+    """Returns the weights whose norm had no effect in any of the added gradients.
 
     Args:
       sums: The sums over at least one gradient.
       params: The weights.
 
     Example:
-      The filters of the first array are divided by their lengths, those of the second are not:
+      The filters of the first array are divided by their norms, those of the second are not:
 
       >>> def loss(w):
       ...     normalized = w["first"] / jnp.linalg.norm(w["first"], axis=0, keepdims=True)

@@ -161,6 +161,9 @@ def underdamped(
       prior_precision: Precision p of the prior of each weight; None for a prior as wide as the initial weights.
       optimizer: The optimizer; by default `optax.adam(0.01)`.
 
+    Raises:
+      InputError: If the precision or the temperature is 0.
+
     References:
       Leimkuhler and Matthews, Robust and efficient configurational molecular sampling via Langevin dynamics, 2013.
 
@@ -171,11 +174,16 @@ def underdamped(
       >>> updates.shape
       (2,)
     """
+    if prior_precision == 0 or temperature <= 0:
+        raise InputError(
+            "Underdamped dynamics expects a prior_precision and a temperature above 0, got "
+            f"{prior_precision} and {temperature}; use psgld."
+        )
     dynamics = optax.chain(
         energy_gradient(prior_precision),
         underdamped_step(
             step_size,
-            num_adapt=max(burn_in - warm_up, 1),
+            num_adapt=burn_in,
             friction=friction,
             temperature=temperature,
             prior_precision=prior_precision,
@@ -216,7 +224,7 @@ def sampler_args(loss: Loss, *, noise_prior: NoisePrior | None = None) -> ExtraA
     """Returns the arguments of a sampler's `update`, for `build_fit(..., extra_args=...)`.
 
     They are `key`, a random key, `step`, the step of the run, `scale`, the factor k of the
-    likelihood, and `num_measurements`, the number n of measurements. With a prior of the noise variance v, each step draws v given the outputs from the
+    likelihood, and `num_measurements`, the number of measured real values. With a prior of the noise variance v, each step draws v given the outputs from the
     inverse gamma distribution of shape a + n / 2 and rate b + |A x - y|^2 / 2, and k is that of v.
     The draw is also returned, as `noise_var`.
 
@@ -249,6 +257,8 @@ def sampler_args(loss: Loss, *, noise_prior: NoisePrior | None = None) -> ExtraA
         key = sampler_key(key)
         scale = nll_scale(likelihood, problem)
         n = num_measurements(problem)
+        if jnp.iscomplexobj(problem.measurement):
+            n = 2 * n  # real numbers
         if noise_prior is None:
             return {"key": key, "step": step, "scale": scale, "num_measurements": n}
         draw_key, *_ = jax.random.split(key, 3)  # `langevin_step` uses the others

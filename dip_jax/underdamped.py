@@ -16,7 +16,7 @@ M^(-1/2) is below 4, for the Hessian H of U. There r has the variance T at O. So
 a value above 1 shows a step that is too long.
 
 **The mass** is the Fisher information. In the posterior, E[grad U grad U^T] = T E[H], so the mean V of the squared
-gradients over the burn-in is the diagonal of the mean Hessian. With the precision p of the prior, M = V / T + p.
+gradients over the burn-in is the diagonal of the mean Hessian. M = V / T + p, with the precision p of the prior, which keeps it away from 0.
 
 **The step size.** A network has many more weights than there are measurements. The n measurements determine at most n directions of the
 weights, which then share the curvature: the mean eigenvalue of M^(-1/2) H M^(-1/2) in these directions is
@@ -45,7 +45,7 @@ from dip_jax.base import Array, Params
 from dip_jax.langevin import prior_precisions
 
 DEFAULT_STEP_SIZE = 0.16
-"""With half of it, the misfit of the samples is 1 to 3 % smaller; see docs/sampling.md."""
+"""Half of it changes the misfit of the samples by 1 to 3 %; see docs/sampling.md."""
 
 _PRIOR_STEPS = 50
 """Weight of the first gradient in the mean of the squares, in steps."""
@@ -55,6 +55,9 @@ _WINDOW = 100
 """Steps between two decisions on the step size."""
 _HOT = 1.05
 """Kinetic temperature above which the step is too long."""
+_CUT_OFF = 10
+"""Largest component of M^(-1/2) grad U, in standard deviations T^(1/2). At a jump of the network, a single gradient could
+otherwise heat all weights."""
 _NUM_ERRORS = 5
 """Standard errors that its mean over a window must be above it: with few weights it scatters."""
 
@@ -68,6 +71,8 @@ class UnderdampedState(NamedTuple):
     """Length h of the last step."""
     scale: Array
     """The step size s: the given one, or a half, a quarter ... of it."""
+    num_settled: Array
+    """Number of steps after the adaptation."""
     momentum: Array
     """r `[D]`."""
     mass: Array
@@ -101,11 +106,12 @@ def underdamped_step(
     constant.
 
     Its `update` needs `key`, a random key, and takes `num_measurements`, the number n of measurements (by default that of
-    the weights), `moves`, a tree that broadcasts to the weights with 0 for those that are kept constant, and `step_factor`, a factor of h.
+    the weights), `moves`, a tree that broadcasts to the weights with 0 for those that are kept constant, `step`, the step of the run (by
+    default the number of calls), and `step_factor`, a factor of h.
 
     Args:
       step_size: The step size s. Its unit is the inverse root of the mean curvature.
-      num_adapt: Number of steps of the adaptation. Only the steps after it sample from a known density.
+      num_adapt: Step of the run at which the adaptation ends. Only the steps from then on sample from a known density.
       friction: Friction c. About 1 / (c h) steps keep their direction.
       temperature: Temperature T, above 0.
       prior_precision: See `langevin.energy_gradient`. It is added to the mass.
@@ -125,6 +131,7 @@ def underdamped_step(
             num_steps=jnp.int32(0),
             step_size=jnp.float32(step_size),
             scale=jnp.float32(step_size),
+            num_settled=jnp.int32(0),
             momentum=zeros,
             mass=jnp.copy(zeros),
             precision=_vector(_filled(prior_precisions(params, prior_precision), params)),
@@ -143,6 +150,7 @@ def underdamped_step(
         key: Array,
         num_measurements: Array | float | None = None,
         moves: Params | None = None,
+        step: Array | None = None,
         step_factor: Array | float = 1.0,
         **extra: Any,
     ) -> tuple[Params, UnderdampedState]:
@@ -150,9 +158,9 @@ def underdamped_step(
         g, w = _vector(grads), _vector(params)
         on = jnp.ones_like(g) if moves is None else _vector(_filled(moves, params))
         count, num_moving = state.num_steps, jnp.maximum(jnp.sum(on), 1)
-        start_key, noise_key = jax.random.split(key)
+        _, start_key, noise_key = jax.random.split(key, 3)  # the first draws the noise variance
 
-        is_adapting = count < num_adapt
+        is_adapting = ((count if step is None else step) < num_adapt) | (count == 0)
         rate = jnp.maximum(1 / (count + _PRIOR_STEPS), 1 / _MEMORY)
         mass = lax.cond(
             count == 0, lambda: _vector(_filled(_mean_squares(grads), params)), lambda: state.mass
@@ -162,15 +170,16 @@ def underdamped_step(
         speed = on / jnp.sqrt(mass_matrix)
         n = num_moving if num_measurements is None else num_measurements
         curvature = jnp.maximum(jnp.sum(on * mass / (temperature * mass_matrix)) / n, 1)
-        step = jnp.where(is_adapting, state.scale / jnp.sqrt(curvature), state.step_size)
+        length = jnp.where(is_adapting, state.scale / jnp.sqrt(curvature), state.step_size)
 
-        root, h = jnp.sqrt(temperature), step * step_factor
+        root, h = jnp.sqrt(temperature), length * step_factor
         r = lax.cond(
             count == 0,
             lambda: root * fast_random.normal(start_key, g.shape),
             lambda: state.momentum,
         )
-        r = r - h * speed * g  # B of the last step and B of this one, which have the same gradient
+        # B of the last step and B of this one, which have the same gradient.
+        r = r - h * root * jnp.clip(speed * g / root, -_CUT_OFF, _CUT_OFF)
         kept = jnp.exp(-friction * h)
         noise = fast_random.normal(noise_key, g.shape)
         after = kept * r + root * jnp.sqrt(1 - kept**2) * noise
@@ -180,19 +189,21 @@ def underdamped_step(
         now = jnp.sum(on * squares) / num_moving
         place = count % _WINDOW
         heat = jnp.where(place == 0, now, state.heat + (now - state.heat) / (place + 1))
-        # The mean over the window scatters, as if it had one value for each time 1 / (2 c h).
+        # The mean over the window scatters, as if it had one value for each 1 / (c h) steps.
         values = num_moving * jnp.maximum(friction * h * _WINDOW, 1)
         limit = _HOT + _NUM_ERRORS * jnp.sqrt(2 / values)
         is_hot = is_adapting & (place == _WINDOW - 1) & (heat > limit)
         after = jnp.where(
             is_hot, root * noise, after
         )  # by itself, it would cool in 1 / (c h) steps
-        weight = jnp.where(is_adapting, 0.0, 1 / jnp.maximum(count - num_adapt + 1, 1))
+        num_settled = state.num_settled + ~is_adapting
+        weight = jnp.where(is_adapting, 0.0, 1 / jnp.maximum(num_settled, 1))
         weight = jnp.where(on > 0, weight, jnp.nan)
         return _tree(move, params), UnderdampedState(
             num_steps=count + 1,
-            step_size=step,
+            step_size=jnp.where(is_hot, 0.5, 1.0) * length,
             scale=jnp.where(is_hot, 0.5, 1.0) * state.scale,
+            num_settled=num_settled,
             momentum=after,
             mass=mass,
             precision=state.precision,
@@ -204,6 +215,32 @@ def underdamped_step(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def block_means(state: UnderdampedState, params: Params) -> dict[str, tuple[float, float]]:
+    """Returns the kinetic temperature and the virial of each array of weights, by its name.
+
+    Both are means over the steps after the adaptation, and NaN for an array that does not move. In the posterior they are
+    1. A virial below 1 shows weights that still grow, one above 1 those that still shrink.
+
+    Args:
+      state: The state after the last step.
+      params: The weights, of which only the structure matters.
+
+    Example:
+      >>> step = underdamped_step(0.1, num_adapt=0)
+      >>> w = {"bias": jnp.zeros(2), "kernel": jnp.ones((2, 2))}
+      >>> updates, state = step.update(w, step.init(w), w, key=jax.random.key(0))
+      >>> sorted(block_means(state, w))
+      ['bias', 'kernel']
+    """
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
+    temperatures, virials = (
+        [float(jnp.mean(leaf)) for leaf in jax.tree.leaves(_tree(vector, params))]
+        for vector in (state.mean_temperature, state.mean_virial)
+    )
+    return dict(zip(names, zip(temperatures, virials, strict=True), strict=True))
 
 
 def _vector(tree: Params) -> Array:

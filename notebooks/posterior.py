@@ -34,6 +34,7 @@ sampler = sgld.underdamped(warm_up=180, burn_in=burn_in)
 fit = dip_jax.build_fit(
     nets.skip(channels_down=(32, 32, 32)),
     optimizer=sampler,
+    guard=dip_jax.Guard(num_steps=180),  # it must not undo the steps of a sampler
     extra_args=dip_jax.sampler_args(losses.gaussian),
     perturbation=0.0,
 )

@@ -100,6 +100,16 @@ def test_a_section_checks_its_values_however_it_is_created(build, words):
 
 
 @pytest.mark.parametrize(
+    "field", ["temperature=0", "prior_precision=0", "constrain_norm=True", "step_decay=0.3"]
+)
+def test_a_setting_that_underdamped_dynamics_does_not_have_is_refused(field):
+    overrides = ["fit.method=sgld", f"sgld.{field}"]
+    with pytest.raises(InputError, match=f"sgld.{field.split('=')[0]} expects"):
+        build_config("denoise_single", overrides=overrides)
+    build_config("denoise_single", overrides=[*overrides, "sgld.sampler=psgld"])
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("fit.lerning_rate=1", "fit.learning_rate"),

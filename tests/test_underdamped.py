@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dip_jax import fast_random
-from dip_jax.underdamped import underdamped_step
+from dip_jax.underdamped import block_means, underdamped_step
 from tests.chains import run_chain
 
 KEY = jax.random.key(0)
@@ -70,7 +70,7 @@ def test_a_step_is_the_recursion_in_numpy():
     for count, (g, key) in enumerate(zip(gradients, keys, strict=True)):
         tree = {"a": jnp.asarray(g[:3]), "b": jnp.asarray(g[3:])}
         updates, state = step.update(tree, state, params, key=key, num_measurements=n)
-        start_key, noise_key = jax.random.split(key)
+        _, start_key, noise_key = jax.random.split(key, 3)
         if count == 0:
             r = np.sqrt(temperature) * np.asarray(fast_random.normal(start_key, (4,)))
             mass = np.append(np.full(3, np.mean(g[:3] ** 2)), g[3] ** 2)
@@ -139,3 +139,41 @@ def test_the_step_of_a_few_weights_is_not_halved_by_chance():
     step = underdamped_step(0.1, num_adapt=3000, prior_precision=WEAK)
     _, state = run_chain(step, lambda w: w, jnp.ones(4), num_steps=3000)
     assert float(state.scale) == np.float32(0.1)
+
+
+def test_the_adaptation_ends_at_a_step_of_the_run_also_after_a_rollback():
+    w, g = jnp.ones(3), jnp.float32([1.0, 2.0, 3.0])
+    step = underdamped_step(0.1, num_adapt=10)
+    state = step.init(w)
+    for run_step in (8, 9, 10, 11):
+        before = state
+        _, state = step.update((1 + run_step) * g, state, w, key=KEY, step=jnp.int32(run_step))
+        is_constant = np.array_equal(state.mass, before.mass)
+        assert is_constant == (run_step >= 10)
+    assert int(state.num_settled) == 2
+
+
+def test_a_gradient_at_a_jump_does_not_heat_all_weights():
+    w, calm = jnp.ones(100), jnp.ones(100)
+    step = underdamped_step(0.1, num_adapt=1, prior_precision=WEAK)
+    _, state = step.update(calm, step.init(w), w, key=KEY)
+    _, state = step.update(1e6 * calm, state, w, key=KEY)
+    assert float(state.temperature) < 4  # a kick of ten times h = 0.1
+
+
+def test_each_array_has_its_temperature_and_its_virial():
+    w = {"fixed": jnp.ones(2), "module": {"kernel": jnp.full((2, 2), 3.0)}}
+    grads = {"fixed": jnp.ones(2), "module": {"kernel": jnp.full((2, 2), 5.0)}}
+    moves = {"fixed": jnp.float32(0), "module": {"kernel": jnp.float32(1)}}
+    step = underdamped_step(0.1, num_adapt=0)
+    state = step.init(w)
+    temperatures = []
+    for key in jax.random.split(KEY, 4):
+        _, state = step.update(grads, state, w, key=key, moves=moves)
+        temperatures.append(float(state.temperature))
+    found = block_means(state, w)
+    assert set(found) == {"fixed", "module/kernel"}
+    assert np.isnan(found["fixed"]).all()
+    temperature, virial = found["module/kernel"]
+    assert np.isclose(temperature, np.mean(temperatures[1:]), rtol=1e-5)
+    assert np.isclose(virial, 15)

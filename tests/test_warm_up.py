@@ -93,6 +93,27 @@ def test_without_a_warm_up_one_gradient_finds_the_lengths():
     assert int(state.num_steps) == 1
 
 
+def test_a_rollback_does_not_shift_the_end_of_the_warm_up():
+    seen = []
+
+    def sample(grads, state, params, *, step, **extra):
+        seen.append(int(step))
+        return grads, state
+
+    sampler = optax.GradientTransformationExtraArgs(lambda params: (), sample)
+    both = after_warm_up(optax.sgd(1.0), sampler, num_steps=5)
+    w = jnp.ones(2)
+    start = both.init(w)
+    with jax.disable_jit():
+        updates, _ = both.update(w, start, w, step=jnp.int32(4))
+        np.testing.assert_array_equal(updates, -1)
+        # The state is that of the snapshot again, but the run goes on.
+        updates, state = both.update(w, start, w, step=jnp.int32(5))
+        np.testing.assert_array_equal(updates, 0)
+        both.update(w, state, w, step=jnp.int32(6))
+    assert seen == [6]
+
+
 def test_a_factor_of_the_step_multiplies_the_optimizer_and_is_passed_to_the_sampler():
     seen = []
 

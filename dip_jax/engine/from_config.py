@@ -212,8 +212,8 @@ def sampler_from_config(
 
     Args:
       config: The settings.
-      learning_rate: `fit.learning_rate`, which is e in `psgld` and `csgld`, and the learning rate
-        of Adam in `paper`.
+      learning_rate: `fit.learning_rate`, which is e in the warm-up of `psgld` and in `csgld`, and the learning rate
+        of Adam in `paper` and in the warm-up of `underdamped`.
       num_steps: Steps in total, for the schedules.
     """
     if config.sampler == "paper":
@@ -273,7 +273,7 @@ def schedule_from_config(
     if step_size is None and not is_plain:
         step_size = (
             learning_rate / 4
-        )  # at `learning_rate` itself, samples are 10 % too far from the measurement
+        )  # at `learning_rate` itself, the misfit of samples is several percent too large
     return schedules.decaying(
         step_size,
         burn_in=burn_in,

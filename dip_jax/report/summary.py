@@ -50,7 +50,7 @@ class PosteriorSummary(TypedDict, total=False):
     temperature: float | None
     """Kinetic temperature of the samples, 1 if the steps are short enough; None if the sampler has no momentum."""
     virial: float | None
-    """Mean of w grad U over the weights, 1 if their lengths have settled; None if the sampler does not state it."""
+    """Mean of w grad U over the weights, 1 if their norms have settled; None if the sampler does not state it."""
     step_size: float | None
     """Length of a step of the sampler; None if it does not state it."""
     sampled_noise_std: float | None

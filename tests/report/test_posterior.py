@@ -103,7 +103,7 @@ def with_monitors(result, **values):
 
 def test_samples_that_are_too_hot_are_reported(tmp_path, case, sampled, template):
     files = Manifest(tmp_path)
-    for temperature, num in ((1.01, 2), (1.1, 3)):
+    for temperature, num in ((1.04, 2), (1.1, 3)):
         hot = with_monitors(sampled, temperature=temperature)
         summary, notes = report_posterior(files, case, hot, template, likelihood="gaussian")
         assert summary["temperature"] == pytest.approx(temperature)
