@@ -117,6 +117,8 @@ class ActiveNetwork:
         self.num_steps = int(status.num_steps[self.index])
         is_made = logs["step"][self.index] >= 0
         log = {name: values[self.index][is_made] for name, values in logs.items()}
+        if log["step"].size and np.isnan(log.get("noise_std", 0.0)).all():
+            log.pop("noise_std", None)  # the noise level is not sampled
         if "trace" in log:  # the other steps repeat the trace of the last sample
             log["trace"] = log["trace"][log["sampled"] > 0]
         self._logs.append(log)
@@ -164,8 +166,6 @@ class ActiveNetwork:
         height, width, _ = case.shape
         estimate = slots.estimate(index)[:height, :width]
         curve, moments, kept = self._curve(), slots.moments(index), slots.kept(index)
-        if np.isnan(curve.get("noise_std", 0.0)).all():  # the noise level is not sampled
-            curve.pop("noise_std", None)
         traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
         image, notes = finish_image(case, estimate)
         return Result(

@@ -173,6 +173,7 @@ def test_the_jacobian_of_a_network_of_this_package_is_that_of_differences(double
     assert error < 1e-6
 
 
+@pytest.mark.slow
 def test_conjugate_gradients_solve_the_systems_of_a_network():
     net, params, code = tiny_skip()
     reference = net.apply(params, code)
