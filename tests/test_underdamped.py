@@ -95,20 +95,19 @@ def test_a_step_is_the_recursion_in_numpy():
 
 
 def test_a_step_that_is_too_long_is_halved_until_the_kinetic_temperature_is_right():
-    # All weights move one stiff direction together: their curvature is 1 each, and 400 in common.
-    size = 400
-    step = underdamped_step(0.5, num_adapt=1500, friction=1.0, prior_precision=WEAK)
+    # In each of 500 groups, eight weights move one direction together: their curvature is 1 each, and 8 in common.
+    shape = (500, 8)
+    step = underdamped_step(1.0, num_adapt=3000, friction=1.0, prior_precision=WEAK)
+    start = fast_random.normal(KEY, shape) / 8
     path, state = run_chain(
         step,
-        lambda w: jnp.full_like(w, jnp.sum(w)),
-        fast_random.normal(KEY, (size,)),
-        num_steps=4000,
+        lambda w: jnp.broadcast_to(jnp.sum(w, axis=1, keepdims=True), shape),
+        start,
+        num_steps=3500,
     )
-    assert float(state.scale) < 0.5
-    assert np.square(state.step_size) * np.sum(1 / (np.asarray(state.mass) + WEAK)) < 4
-    total = path[1500:].sum(axis=1)
-    assert abs(total.var() - 1) < 0.35  # about 250 independent values
-    assert abs(np.mean(np.asarray(state.mean_temperature)) - 1) < 0.05
+    assert float(state.scale) in (0.5, 0.25)
+    assert_unit_variance(path[-1].sum(axis=1))
+    assert abs(np.mean(np.asarray(state.mean_temperature)) - 1) < 0.02
 
 
 def test_weights_that_do_not_move_are_constant_and_without_a_temperature():
