@@ -16,10 +16,11 @@ M^(-1/2) is below 4, for the Hessian H of U. There r has the variance T at O. So
 a value above 1 shows a step that is too long.
 
 **The mass** is the Fisher information. In the posterior, E[grad U grad U^T] = T E[H], so the mean V of the squared
-gradients over the burn-in is the diagonal of the mean Hessian. M = V / T + p, with the precision p of the prior, which keeps it away from 0.
+gradients over the burn-in is the diagonal of the mean Hessian. M = V / T + p, with the precision p of the prior, which
+keeps it away from 0.
 
-**The step size.** A network has many more weights than there are measurements. The n measurements determine at most n directions of the
-weights, which then share the curvature: the mean eigenvalue of M^(-1/2) H M^(-1/2) in these directions is
+**The step size.** A network has many more weights than there are measurements. The n measurements determine at most n
+directions of the weights, which then share the curvature: the mean eigenvalue of M^(-1/2) H M^(-1/2) in them is
 
     l = sum_i V_i / (T M_i) / n,   at least 1.
 
@@ -106,8 +107,8 @@ def underdamped_step(
     constant.
 
     Its `update` needs `key`, a random key, and takes `num_measurements`, the number n of measurements (by default that of
-    the weights), `moves`, a tree that broadcasts to the weights with 0 for those that are kept constant, `step`, the step of the run (by
-    default the number of calls), and `step_factor`, a factor of h.
+    the weights), `moves`, a tree that broadcasts to the weights with 0 for those that are kept constant, `step`, the step
+    of the run (by default the number of calls), and `step_factor`, a factor of h.
 
     Args:
       step_size: The step size s. Its unit is the inverse root of the mean curvature.
@@ -193,9 +194,8 @@ def underdamped_step(
         values = num_moving * jnp.maximum(friction * h * _WINDOW, 1)
         limit = _HOT + _NUM_ERRORS * jnp.sqrt(2 / values)
         is_hot = is_adapting & (place == _WINDOW - 1) & (heat > limit)
-        after = jnp.where(
-            is_hot, root * noise, after
-        )  # by itself, it would cool in 1 / (c h) steps
+        # By itself, the momentum would cool in 1 / (c h) steps.
+        after = jnp.where(is_hot, root * noise, after)
         num_settled = state.num_settled + ~is_adapting
         weight = jnp.where(is_adapting, 0.0, 1 / jnp.maximum(num_settled, 1))
         weight = jnp.where(on > 0, weight, jnp.nan)

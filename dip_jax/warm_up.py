@@ -54,9 +54,9 @@ def after_warm_up(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation that is an optimizer for some steps, and then a sampler.
 
-    The first step after the optimizer is the change of the norms. A `step_factor`
-    multiplies the updates of the optimizer and is passed to the sampler. The sampler's `update` also gets `moves`, a tree
-    of a scalar for each array: 0 for those that are kept constant, and 1 for the others.
+    The first step after the optimizer is the change of the norms. A `step_factor` multiplies the updates of the
+    optimizer and is passed to the sampler. The sampler's `update` also gets `moves`, a tree of a scalar for each array: 0
+    for those that are kept constant, and 1 for the others.
 
     Args:
       optimizer: A transformation of the gradient of L.
@@ -100,9 +100,8 @@ def after_warm_up(
         step_factor: Array | float = 1.0,
         **extra: Any,
     ) -> tuple[Params, WarmUpState]:
-        step = (
-            state.num_steps if step is None else step
-        )  # a rollback does not set back that of the run
+        # A rollback sets back the number of calls, but not the step of the run.
+        step = state.num_steps if step is None else step
         phase = (step >= num_steps).astype(jnp.int32) * (1 + state.has_norms)
         sums = lax.cond(
             phase < 2, lambda: add_gradient(state.sums, params, grads), lambda: state.sums
