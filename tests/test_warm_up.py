@@ -93,14 +93,19 @@ def test_without_a_warm_up_one_gradient_finds_the_lengths():
     assert int(state.num_steps) == 1
 
 
-def test_a_rollback_does_not_shift_the_end_of_the_warm_up():
+def recording(name):
+    """A sampler that changes nothing, and the list of the values that an argument of its `update` has had."""
     seen = []
 
-    def sample(grads, state, params, *, step, **extra):
-        seen.append(int(step))
+    def sample(grads, state, params, **extra):
+        seen.append(float(extra[name]))
         return grads, state
 
-    sampler = optax.GradientTransformationExtraArgs(lambda params: (), sample)
+    return optax.GradientTransformationExtraArgs(lambda params: (), sample), seen
+
+
+def test_a_rollback_does_not_shift_the_end_of_the_warm_up():
+    sampler, seen = recording("step")
     both = after_warm_up(optax.sgd(1.0), sampler, num_steps=5)
     w = jnp.ones(2)
     start = both.init(w)
@@ -115,13 +120,7 @@ def test_a_rollback_does_not_shift_the_end_of_the_warm_up():
 
 
 def test_a_factor_of_the_step_multiplies_the_optimizer_and_is_passed_to_the_sampler():
-    seen = []
-
-    def sample(grads, state, params, *, step_factor, **extra):
-        seen.append(float(step_factor))
-        return grads, state
-
-    sampler = optax.GradientTransformationExtraArgs(lambda params: (), sample)
+    sampler, seen = recording("step_factor")
     both = after_warm_up(optax.sgd(1.0), sampler, num_steps=1)
     w = jnp.ones(2)
     state = both.init(w)

@@ -1,5 +1,7 @@
 """The linearized posterior agrees with the formulas of linear models in NumPy, and its products with differences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,10 +182,13 @@ def test_conjugate_gradients_solve_the_systems_of_a_network():
     noise = 0.1 * jax.random.normal(jax.random.key(3), reference.shape)
     hidden = jnp.zeros(reference.shape).at[:, 20:].set(1.0)
     problem = Problem(Identity(), reference + noise, 0.1, weights=1 - hidden)
-    found = linearized_posterior(
-        net, params, code, problem, key=jax.random.key(4), num_samples=2, num_updates=1
+    build = functools.partial(
+        linearized_posterior, net, params, code, problem, key=jax.random.key(4), num_samples=2
     )
+    found = build(num_updates=1)
     assert found.residual < 1.5e-2
+    unsolved = build(prior_scale=found.prior_scale, iterations=2)
+    assert unsolved.residual > 10 * found.residual
     assert found.prior_scale > 0
     assert 1 < found.effective_dimension < 33 * 20 * 3
     assert np.isfinite(found.std).all()
