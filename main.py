@@ -89,6 +89,12 @@ flags.DEFINE_integer("num_chains", None, "sgld: number of chains per image, one 
 flags.DEFINE_integer(
     "num_seeds", None, "fit: number of networks per image, whose outputs are combined."
 )
+flags.DEFINE_string(
+    "intervals",
+    None,
+    "fit: error of each pixel by bootstrap (fits to images whose truth is known) or linearized (the network, linearized "
+    "in its weights).",
+)
 flags.DEFINE_integer("num_steps", None, "Maximum number of optimization steps.")
 flags.DEFINE_integer("seed", None, "Seed of all random numbers.")
 flags.DEFINE_string("output", "out", "Output folder; each image gets a folder in it.")
@@ -134,6 +140,7 @@ _FIELDS = {
     "stop": "stop.rule",
     "method": "fit.method",
     "num_seeds": "fit.num_seeds",
+    "intervals": "fit.intervals",
     "num_chains": "sgld.num_chains",
     "num_steps": "fit.num_steps",
     "precision": "net.precision",
@@ -378,6 +385,10 @@ def validate(request: Request) -> None:
         (
             "num_seeds" in given and "fit" not in methods,
             "--num_seeds belongs to a fit; for sampling use --num_chains.",
+        ),
+        (
+            "intervals" in given and "fit" not in methods,
+            "--intervals belongs to a fit; samples have intervals anyway.",
         ),
         (
             "stop" in given and "fit" not in methods,

@@ -55,8 +55,38 @@ HALVES: dict[str, dict[str, Picture]] = {
 }
 
 
+def _bundled(name: str) -> Callable[[], np.ndarray]:
+    """A picture of scikit-image, with an axis of channels."""
+
+    def read() -> np.ndarray:
+        pixels = np.asarray(getattr(data, name)())
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    return read
+
+
+INTERVALS: dict[str, Picture] = {
+    **HALVES["test"],
+    "ihc2": Picture(data.immunohistochemistry, 300, 300),
+    "china2": Picture(lambda: load_sample_image("china.jpg"), 220, 400),
+    "flower2": Picture(lambda: load_sample_image("flower.jpg"), 200, 400),
+    "hopper2": Picture(_hopper, 330, 250),
+    "camera": Picture(_bundled("camera"), 80, 180),
+    "brick": Picture(_bundled("brick"), 100, 100),
+    "grass": Picture(_bundled("grass"), 100, 100),
+    "gravel": Picture(_bundled("gravel"), 100, 100),
+    "coins": Picture(_bundled("coins"), 80, 100),
+    "moon": Picture(_bundled("moon"), 150, 150),
+    "page": Picture(_bundled("page"), 50, 100),
+    "clock": Picture(_bundled("clock"), 100, 130),
+    "cell": Picture(_bundled("cell"), 280, 200),
+    "text": Picture(_bundled("text"), 20, 100),
+}
+"""Twenty crops for intervals, ten of them gray. No setting was chosen on them."""
+
+
 def clean_crop(picture: Picture, side: int) -> np.ndarray:
-    """Returns a crop `[side, side, 3]` in [0, 1].
+    """Returns a crop `[side, side, C]` in [0, 1].
 
     The crop has twice the side and is halved, which removes the traces of JPEG, if the image is large enough. Its
     corner moves if the crop would not fit.
@@ -72,7 +102,7 @@ def clean_crop(picture: Picture, side: int) -> np.ndarray:
         for first, n in zip((picture.top, picture.left), pixels.shape[:2], strict=True)
     )
     crop = pixels[top : top + factor * side, left : left + factor * side]
-    return crop.reshape(side, factor, side, factor, 3).mean(axis=(1, 3))
+    return crop.reshape(side, factor, side, factor, -1).mean(axis=(1, 3))
 
 
 def noisy_image(

@@ -397,8 +397,21 @@ class Stopper(NamedTuple):
     """Whether the rule must watch the fit from its first step, so it cannot be started later."""
 
 
+class PosteriorKind(enum.StrEnum):
+    """Origin of the estimates whose spread a `Posterior` states. A member equals its string, as in JSON."""
+
+    SAMPLES = "samples"
+    """Samples of Markov chains."""
+    SEEDS = "seeds"
+    """Fits of several networks to the same measurement."""
+    BOOTSTRAP = "bootstrap"
+    """Restored replicates of the case; `std` is their distance from the estimate."""
+    LINEARIZED = "linearized"
+    """Samples of the linearized network, around the estimate."""
+
+
 class Posterior(NamedTuple):
-    """Samples of the posterior of one image, or the spread of several seeds, as NumPy arrays."""
+    """Samples of the posterior of one image, or other estimates whose spread states its error, as NumPy arrays."""
 
     mean: np.ndarray
     """Mean of the samples of all chains `[H, W, C]`."""
@@ -414,6 +427,8 @@ class Posterior(NamedTuple):
     """Names of the Q traced quantities: pixels `x[row,column,channel]`, then summaries."""
     samples: np.ndarray
     """Stored samples `[K, H, W, C]`; K = 0 by default."""
+    kind: PosteriorKind = PosteriorKind.SAMPLES
+    """Origin of the estimates."""
 
 
 class Status(enum.StrEnum):
@@ -492,7 +507,7 @@ class Result(NamedTuple):
     @property
     def samples_posterior(self) -> bool:
         """Whether the result is of a sampler."""
-        return self.posterior is not None and bool(self.posterior.trace_names)
+        return self.posterior is not None and self.posterior.kind == PosteriorKind.SAMPLES
 
     @property
     def params(self) -> Params | None:

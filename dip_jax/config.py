@@ -344,6 +344,11 @@ class FitConfig(Section):
     """A point estimate (`dip_jax.fit`), or samples of the posterior (`dip_jax.sgld`)."""
     num_seeds: int = number(1, 1, 64)
     """(fit) Networks for each image; their estimates are averaged."""
+    intervals: Literal["none", "bootstrap", "linearized"] = "none"
+    """(fit) Estimate the error of each pixel: by fits to `fit.num_replicates` images whose truth is known, each as long
+    as the fit itself, or by as many samples of the network linearized in its weights; see `docs/sampling.md`."""
+    num_replicates: int = number(16, 2, 1000)
+    """(bootstrap, linearized) Number of replicates, or of samples."""
     num_steps: int = number(3000, 1, 10_000_000)
     """Maximum number of steps; a stopping rule may end a fit earlier."""
     optimizer: str = "adam"
@@ -589,6 +594,12 @@ class Config:
     def num_networks(self) -> int:
         """Networks of each image: chains of a sampler, or seeds of a fit."""
         return self.sgld.num_chains if self.fit.method == "sgld" else self.fit.num_seeds
+
+    @property
+    def num_fits(self) -> int:
+        """Networks that are fitted for each image, those of its replicates included."""
+        has_replicates = self.fit.method == "fit" and self.fit.intervals == "bootstrap"
+        return self.num_networks * (1 + self.fit.num_replicates * has_replicates)
 
     def __post_init__(self) -> None:
         """Checks the sections together; `dip_jax.tasks.settings` checks that they fit the task.

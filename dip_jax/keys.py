@@ -13,7 +13,14 @@ import jax
 from dip_jax.base import Array
 
 _NETWORK = 1000  # above all constants below
-_SIMULATION, _INFORMATIVE, _HELD_OUT, _PROBE, _FOLDS = 1, 2, 3, 4, 5  # of the key of an image
+_SIMULATION, _INFORMATIVE, _HELD_OUT, _PROBE, _FOLDS, _INTERVALS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+)  # of the key of an image
 _SAMPLER = 1  # of the key of a step
 
 
@@ -60,6 +67,11 @@ def probe_key(key: Array) -> Array:
 def folds_key(key: Array) -> Array:
     """Returns the key of the folds of a cross-validation, from the key of the image."""
     return jax.random.fold_in(key, _FOLDS)
+
+
+def intervals_key(key: Array) -> Array:
+    """Returns the key of the replicates or samples around a fit, from the key of the image."""
+    return jax.random.fold_in(key, _INTERVALS)
 
 
 def sampler_key(key: Array) -> Array:

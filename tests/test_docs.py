@@ -336,6 +336,7 @@ EXAMPLES = {
     "gp_inpainting": ("--draws=300", "--channels=8"),
     "posterior_1d": ("--steps=200", "--chains=1", "--width=4"),
     "prior_kernel": ("--draws=2", "--columns=1"),
+    "prior_predictive": ("--draws=2", "--columns=1", "--side=40"),
 }
 
 

@@ -104,7 +104,7 @@ def plan_inputs(inputs: Sequence[LazyInput], config: Config) -> list[Plan]:
 
 def _probe(case: Case, num_images: int, config: Config) -> Plan:
     """Compiles the program for `case` and runs a few steps in all slots."""
-    num_fits = num_images * config.num_networks
+    num_fits = num_images * config.num_fits
     slots = Slots(case, estimator_from_config(config), config.run, max_cases=num_fits)
     peak = slots.bytes_per_device
     if jax.default_backend() == "cpu":

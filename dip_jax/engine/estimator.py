@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from dip_jax.base import Algorithm, Case, Stopper
+from dip_jax.engine.intervals import Intervals
 from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.ensemble.jpeg_guide import JpegGuide
 from dip_jax.errors import InputError
@@ -41,6 +42,8 @@ class Estimator:
     sides_per_octave: int = 0
     """Canvas sides per octave, to which the sides of images with a pixelwise operator are rounded up so that images
     of similar sizes share a program; 0 turns rounding off."""
+    intervals: Intervals | None = None
+    """How the error of a fit is estimated; None for not at all. Chains need none."""
     comparison: "Estimator | None" = None
     """A fit that follows the chains if the reference is known, for comparison."""
     low_memory: "Estimator | None" = None
@@ -75,6 +78,8 @@ class Estimator:
             )
 
         samples = self.algorithm.samples
+        if samples is not None and self.intervals is not None:
+            raise InputError("A sampler states intervals itself: expected intervals=None.")
         if samples is not None and samples.num_steps != self.num_steps:
             raise InputError(
                 f"The samples are planned for {samples.num_steps} steps, got num_steps={self.num_steps}; state the same "

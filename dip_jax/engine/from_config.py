@@ -18,6 +18,7 @@ from dip_jax.config import (
     to_json,
 )
 from dip_jax.engine.estimator import Estimator
+from dip_jax.engine.intervals import Intervals
 from dip_jax.ensemble.ensemble import Ensemble
 from dip_jax.ensemble.jpeg_guide import JpegGuide
 from dip_jax.fields import require_choice
@@ -64,6 +65,7 @@ def estimator_from_config(config: Config) -> Estimator:
         ensemble=ensemble_from_config(config),
         guide=guide_from_config(config),
         sides_per_octave=config.net.sides_per_octave,
+        intervals=intervals_from_config(config),
         comparison=_comparison(config) if samples and config.sgld.point_estimate else None,
         low_memory=_low_memory(config),
         prepare=functools.partial(resolve_noise, config=config),
@@ -318,6 +320,18 @@ def ensemble_from_config(config: Config) -> Ensemble | None:
         code_depth=config.net.input_depth,
         is_filtered=config.fit.filter == "nonlocal",
     )
+
+
+def intervals_from_config(config: Config) -> Intervals | None:
+    """Returns how the error of a fit is estimated; None for not at all, or for a sampler.
+
+    Args:
+      config: The settings.
+    """
+    fit = config.fit
+    if fit.method != "fit" or fit.intervals == "none":
+        return None
+    return Intervals(fit.intervals, fit.num_replicates, config.sgld.prior_precision)
 
 
 def guide_from_config(config: Config) -> JpegGuide | None:

@@ -41,6 +41,8 @@ def merge(
     for result in results:
         if result.error is not None:
             return result
+    if len(results) == 1 and ensemble is None and results[0].posterior is None:
+        return results[0]
     selection = _select(results)
     combination = (
         None if ensemble is None else ensemble.combine(case, members, selection.results, seed)

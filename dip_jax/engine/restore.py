@@ -4,6 +4,7 @@ The chains of a sampler and the seeds of a fit are independent networks of one i
 Their results are merged when all have finished. The first of them is the network that the image would have alone.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
@@ -12,6 +13,7 @@ from dip_jax.config import Config, RunConfig
 from dip_jax.engine.active_network import SavedNetwork
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.from_config import estimator_from_config
+from dip_jax.engine.intervals import bootstrap, linearize
 from dip_jax.engine.merge import merge
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each
@@ -108,9 +110,7 @@ def restore_many(
             notes[case.name] = complete.notes[len(case.notes) :]
             yield complete
 
-    is_single = estimator.num_networks == 1 and not estimator.is_sampler
-    restore_all = restore_each if is_single else _restore_merged
-    for result in restore_all(prepared(), estimator, run, hooks, max_cases=max_cases):
+    for result in _restore_all(prepared(), estimator, run, hooks, max_cases=max_cases):
         yield result._replace(notes=(*notes.pop(result.name, ()), *result.notes))
 
 
@@ -132,6 +132,21 @@ def _saved_networks(results: Iterable[Result]) -> dict[str, SavedNetwork]:
     return saved
 
 
+def _restore_all(
+    cases: Iterable[Case],
+    estimator: Estimator,
+    run: RunConfig,
+    hooks: RunHooks,
+    max_cases: int | None,
+) -> Iterator[Result]:
+    """Restores prepared cases."""
+    is_single = estimator.num_networks == 1 and not estimator.is_sampler
+    if is_single and estimator.intervals is None:
+        yield from restore_each(cases, estimator, run, hooks, max_cases=max_cases)
+    else:
+        yield from _restore_merged(cases, estimator, run, hooks, max_cases=max_cases)
+
+
 def _restore_merged(
     cases: Iterable[Case],
     estimator: Estimator,
@@ -139,8 +154,10 @@ def _restore_merged(
     hooks: RunHooks,
     max_cases: int | None,
 ) -> Iterator[Result]:
-    """Restores each image with several networks and yields their merged results."""
-    number, ensemble = estimator.num_networks, estimator.ensemble
+    """Restores each image with several networks, or with intervals, and yields their merged results."""
+    number, ensemble, intervals = estimator.num_networks, estimator.ensemble, estimator.intervals
+    needs_network = intervals is not None and intervals.needs_network
+    of_networks = hooks._replace(keep_networks=hooks.keep_networks or needs_network)
     in_progress: dict[str, Case] = {}
     members: dict[str, list[Case]] = {}
 
@@ -157,9 +174,9 @@ def _restore_merged(
         networks(),
         estimator,
         run,
-        hooks,
+        of_networks,
         max_cases=None if max_cases is None else number * max_cases,
-        save_finished=number > 1,
+        save_finished=number > 1 or intervals is not None,
     ):
         results = finished.setdefault(result.name, [])
         results.append(result)
@@ -174,6 +191,10 @@ def _restore_merged(
                 and case.reference is not None
             ):
                 merged = _with_point_estimate(merged, case, estimator.comparison, run, hooks)
+            if intervals is not None and merged.status in (Status.DONE, Status.STOPPED):
+                merged = _with_intervals(merged, case, estimator, run, hooks)
+            if needs_network and not hooks.keep_networks:
+                merged = merged._replace(net=None, networks=())
             yield merged
     for name, results in finished.items():  # the run ended before their other networks had started
         merged = merge(in_progress.pop(name), results, ensemble, members.pop(name), run.seed)
@@ -258,6 +279,24 @@ def restore(
             raise result.error
         results[result.name] = result
     return [results[name] for name in names if name in results]
+
+
+def _with_intervals(
+    merged: Result, case: Case, estimator: Estimator, run: RunConfig, hooks: RunHooks
+) -> Result:
+    """Adds the intervals of a fit; the other networks wait for them."""
+    intervals = estimator.intervals
+    assert intervals is not None
+    if intervals.kind == "linearized":
+        return linearize(case, merged, intervals, seed=run.seed)
+    alone = hooks._replace(store=None, on_step=None, start={}, keep_networks=False)
+    plain = dataclasses.replace(estimator, intervals=None)
+
+    def restore_replicates(replicates: Iterable[Case]) -> Iterator[Result]:
+        cases = map(plain.prepared, replicates)
+        return _restore_all(cases, plain, run, alone, max_cases=intervals.number)
+
+    return bootstrap(case, merged, intervals.number, restore_replicates, seed=run.seed)
 
 
 def _with_point_estimate(

@@ -36,8 +36,14 @@ from dip_jax.langevin import prior_precisions
 from dip_jax.preconditioners import normal_like
 from dip_jax.problem import assumed_variance, visible_weights
 
-_NUM_PROBES = 4
+_NUM_PROBES = 2
 """Samples that estimate the effective dimension for `prior_scale`; it is a sum over all measured values."""
+_UPDATE_TOLERANCE = 0.1
+"""Relative residual of the systems that only update `prior_scale`."""
+_SETTLED = 0.1
+"""Relative change of `prior_scale` below which it is not updated again."""
+_RESIDUAL_LIMIT = 0.1
+"""Residual above which the samples are reported as too wide."""
 
 
 class LinearizedPosterior(NamedTuple):
@@ -54,6 +60,16 @@ class LinearizedPosterior(NamedTuple):
     residual: float
     """Largest |K u - b| / |b| of the systems K u = b that were solved for the samples. If it is not small, `std` is too
     large; raise `iterations`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user about samples that are too wide."""
+        if self.residual <= _RESIDUAL_LIMIT:
+            return ()
+        return (
+            f"the equations of the linearized network are solved up to {self.residual:.0%}, so the standard deviation is "
+            "too large; use fit.intervals=bootstrap",
+        )
 
 
 def linearized_posterior(
@@ -89,7 +105,8 @@ def linearized_posterior(
       prior_precision: Precision of the prior of each weight, before `prior_scale`. None for a prior as wide as the initial
         weights, see `langevin.prior_precisions`.
       prior_scale: Factor s on the variances of the prior; None for that of largest evidence.
-      num_updates: Updates of s, from s = 1; they have no effect if `prior_scale` is given.
+      num_updates: Most updates of s, from s = 1; they end when s has settled, and have no effect if `prior_scale` is
+        given.
       iterations: Most iterations of conjugate gradients for each system. If they do not suffice, `std` is far too large:
         the residual of a system is an error of its sample, in units of the noise. Check `residual`.
       tolerance: Relative residual at which they end.
@@ -119,12 +136,14 @@ def linearized_posterior(
         """B P^-1 B^T u."""
         return np.asarray(push(pull(jnp.asarray(u)))[1], np.float64)
 
-    def solve(scale: float, right: np.ndarray) -> np.ndarray:
-        """K^-1 of the right side."""
+    def solve(
+        scale: float, right: np.ndarray, start: np.ndarray | None = None, rtol: float = tolerance
+    ) -> np.ndarray:
+        """K^-1 of the right side, from a first guess."""
         matrix = LinearOperator(
             (right.size, right.size), matvec=lambda u: scale * gram(u) + u, dtype=np.float64
         )
-        return cg(matrix, right, rtol=tolerance, maxiter=iterations)[0]
+        return cg(matrix, right, start, rtol=rtol, maxiter=iterations)[0]
 
     # J d, B d and e for s = 1; those of another s follow, because the model is linear.
     draws = []
@@ -142,14 +161,21 @@ def linearized_posterior(
     if prior_scale is None:
         residual = _residual(net.apply, params, code, problem) + push(params)[1]
         r = np.asarray(residual, np.float64)
+        u, probes = np.zeros_like(r), [np.zeros_like(r)] * min(_NUM_PROBES, num_samples)
         for _ in range(num_updates):
-            u = solve(scale, r)
-            dimensions = []
-            for _, values, noise in draws[:_NUM_PROBES]:
-                # B times the posterior sample is u - e, from the definition of K.
-                b = right_side(scale, values, noise)
-                dimensions.append(np.sum((solve(scale, b) - noise) ** 2))
-            scale *= float(u @ (r - u) / np.mean(dimensions))
+            u = solve(scale, r, u, _UPDATE_TOLERANCE)
+            probes = [
+                solve(scale, right_side(scale, values, noise), start, _UPDATE_TOLERANCE)
+                for (_, values, noise), start in zip(draws, probes, strict=False)
+            ]
+            # B times the posterior sample is u - e, from the definition of K.
+            dimensions = [
+                np.sum((one - noise) ** 2) for one, (*_, noise) in zip(probes, draws, strict=False)
+            ]
+            factor = float(u @ (r - u) / np.mean(dimensions))
+            scale *= factor
+            if abs(factor - 1) < _SETTLED:
+                break
 
     samples, dimensions, residuals = [], [], []
     for image, values, noise in draws:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dip_jax.base import Posterior
+from dip_jax.base import Posterior, PosteriorKind
 
 
 def outliers(estimates: np.ndarray) -> list[int]:
@@ -127,4 +127,5 @@ def pool_seeds(kept: np.ndarray, estimates: np.ndarray) -> Posterior:
         traces=np.zeros((len(estimates), 0, 0), np.float32),
         trace_names=(),
         samples=estimates,
+        kind=PosteriorKind.SEEDS,
     )

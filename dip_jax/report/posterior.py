@@ -100,7 +100,7 @@ def _report_samples(
     for number, sample in enumerate(posterior.samples, start=1):
         write_image(files.path(_sample_name(number, template.suffix)), sample, template)
     law = law_of(result.network_curves or (result.curve,))
-    check = _check_held_out(case, result, posterior, likelihood, law)
+    check = check_held_out(case, result, posterior, likelihood, law)
     notes = [] if diagnosis.converged else [diagnosis.message]
     notes += [law.message] if law.message else []
     notes += [check.message] if check is not None else []
@@ -122,7 +122,7 @@ def _state(diagnosis: Diagnosis) -> str:
     return f"not converged{rhat}: a lower bound"
 
 
-def _check_held_out(
+def check_held_out(
     case: Case, result: Result, posterior: Posterior, likelihood: str | None, law: Law
 ) -> PredictiveCheck | None:
     """The check on held-out measurements; None if their distribution is not known."""

@@ -92,9 +92,7 @@ def build_case(
     if jpeg is not None:
         y, tolerance = jpeg_intervals.intervals(jpeg)
     _check_prediction(config, y, predicted, shape)
-    if isinstance(operator, Mask | SubsampledFourier):
-        # The values that were not measured are not data, whatever the file holds.
-        y = y * np.asarray(operator.mask).reshape(*operator.mask.shape[:2], 1)
+    y = only_measured(operator, y)
     problem = Problem(
         operator,
         jnp.asarray(y, predicted.dtype),
@@ -115,6 +113,18 @@ def build_case(
         jpeg=jpeg,
         paste_known=config.paste_known and (jpeg is not None or config.noise == "gaussian"),
     )
+
+
+def only_measured(operator: Operator, y: np.ndarray) -> np.ndarray:
+    """Returns a measurement with 0 in place of values that were not measured, whatever a file holds there.
+
+    Args:
+      operator: The operator.
+      y: The measurement.
+    """
+    if not isinstance(operator, Mask | SubsampledFourier):
+        return y
+    return y * np.asarray(operator.mask).reshape(*operator.mask.shape[:2], 1)
 
 
 def build_operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> Operator:

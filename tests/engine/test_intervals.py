@@ -1,0 +1,135 @@
+"""Intervals around a fit: against errors that are known, and through the engine with a tiny network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dip_jax import build_case, build_config, restore
+from dip_jax.base import Case, PosteriorKind, Problem, Result, Status
+from dip_jax.engine.estimator import Estimator
+from dip_jax.engine.from_config import estimator_from_config
+from dip_jax.engine.intervals import Intervals, bootstrap
+from dip_jax.errors import InputError
+from dip_jax.keys import image_key, intervals_key
+from dip_jax.operators import Identity
+from dip_jax.posterior.linearized import linearized_posterior
+from tests.engine.test_merge import build_result
+
+SHAPE = (40, 40, 1)
+NOISE = 0.1
+TRUTH = np.full(SHAPE, 0.5, np.float32)
+NOISY = TRUTH + NOISE * np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def noisy_case(name="photo") -> Case:
+    return Case(name, Problem(Identity(), jnp.asarray(NOISY), jnp.float32(NOISE)), SHAPE)
+
+
+def halved(cases):
+    """A restoration whose bias and variance are known: half of the measurement."""
+    for case in cases:
+        yield build_result(0.5 * np.asarray(case.problem.measurement))._replace(name=case.name)
+
+
+def test_the_variance_of_replicates_is_that_of_the_method_with_its_bias():
+    (result,) = halved([noisy_case()])
+    found = bootstrap(noisy_case(), result, 400, halved, seed=0).posterior
+    # Replicates of x = y / 2 are x / 2 + noise / 2, so they miss x by x / 2 and by half of the noise.
+    turns = [np.rot90(result.image, k) for k in range(4)]
+    orbit = np.stack([*turns, *(turn[::-1] for turn in turns)])
+    assert found.kind == PosteriorKind.BOOTSTRAP
+    assert found.num_samples == 400
+    expected = (result.image / 2) ** 2 + (NOISE / 2) ** 2
+    assert np.mean(found.std**2) == pytest.approx(expected.mean(), rel=0.02)
+    # The bias follows the pixel, not the place to which a symmetry turns it.
+    assert np.corrcoef((found.std**2).ravel(), expected.ravel())[0, 1] > 0.8
+    assert abs(np.corrcoef((found.std**2).ravel(), orbit.mean(axis=0).ravel())[0, 1]) < 0.5
+    np.testing.assert_array_equal(found.mean, result.image)
+
+
+def test_an_interrupted_replicate_leaves_the_image_to_a_resumed_run():
+    def interrupted(cases):
+        for case in cases:
+            yield build_result(TRUTH)._replace(name=case.name, status=Status.INTERRUPTED)
+
+    found = bootstrap(noisy_case(), build_result(TRUTH), 4, interrupted, seed=0)
+    assert found.status == Status.INTERRUPTED
+    assert "no intervals: the replicates were not finished" in found.notes
+
+
+def test_a_replicate_that_fails_leaves_the_fit_with_a_note():
+    def failing(cases):
+        for case in cases:
+            yield build_result(TRUTH)._replace(name=case.name, error=MemoryError("none left"))
+
+    found = bootstrap(noisy_case(), build_result(TRUTH), 4, failing, seed=0)
+    assert (found.status, found.posterior) == (Status.DONE, None)
+    assert found.notes[-1] == "no intervals: a replicate failed: none left"
+
+
+def test_diverged_replicates_do_not_count():
+    def half_diverged(cases):
+        for number, result in enumerate(halved(cases)):
+            yield result if number % 2 else result._replace(status=Status.DIVERGED)
+
+    found = bootstrap(noisy_case(), build_result(TRUTH), 6, half_diverged, seed=0)
+    assert found.posterior.num_samples == 3
+
+
+def restored(tiny, *overrides, keep_networks=False) -> Result:
+    config = build_config(
+        "denoise_single", overrides=[*tiny, "fit.num_steps=4", "stop.rule=fixed", *overrides]
+    )
+    case = build_case(config.task, "photo", NOISY)
+    case = case._replace(problem=case.problem._replace(noise_std=jnp.float32(NOISE)))
+    (result,) = restore([case], config, keep_networks=keep_networks)
+    return result
+
+
+def test_a_fit_with_replicates_is_the_same_fit(tiny):
+    plain = restored(tiny)
+    found = restored(tiny, "fit.intervals=bootstrap", "fit.num_replicates=3")
+    again = restored(tiny, "fit.intervals=bootstrap", "fit.num_replicates=3")
+    np.testing.assert_array_equal(found.image, plain.image)
+    np.testing.assert_array_equal(found.posterior.std, again.posterior.std)
+    assert found.posterior.chain_means.shape == (3, *SHAPE)
+    assert not found.samples_posterior
+    assert found.networks == ()
+    # Networks and noise of the replicates differ.
+    assert np.ptp(found.posterior.chain_means, axis=0).min() > 0
+
+
+def test_replicates_of_several_networks_are_restored_by_several_networks(tiny):
+    found = restored(tiny, "fit.num_seeds=2", "fit.intervals=bootstrap", "fit.num_replicates=2")
+    assert found.posterior.kind == PosteriorKind.BOOTSTRAP
+    assert len(found.network_curves) == 2
+
+
+def test_the_samples_of_the_linearized_network_are_around_the_fit(tiny):
+    settings = ("fit.intervals=linearized", "fit.num_replicates=3")
+    found = restored(tiny, *settings)
+    kept = restored(tiny, *settings, keep_networks=True)
+    assert found.networks == ()
+    by_hand = linearized_posterior(
+        kept.net,
+        jax.tree.map(jnp.asarray, kept.params),
+        jnp.asarray(kept.code),
+        noisy_case().problem,
+        key=intervals_key(image_key(0, "photo")),
+        num_samples=3,
+    )
+    assert found.posterior.kind == PosteriorKind.LINEARIZED
+    np.testing.assert_allclose(found.posterior.std, by_hand.std, rtol=1e-4)
+    np.testing.assert_allclose(found.posterior.samples, found.image + by_hand.samples, atol=1e-6)
+
+
+def test_a_sampler_needs_no_other_intervals(tiny):
+    sampler = estimator_from_config(build_config(overrides=[*tiny, "fit.method=sgld"]))
+    with pytest.raises(InputError, match="states intervals itself"):
+        Estimator(sampler.algorithm, num_steps=sampler.num_steps, intervals=Intervals("bootstrap"))
+
+
+def test_one_replicate_is_too_few():
+    with pytest.raises(InputError, match="at least 2"):
+        Intervals("bootstrap", 1)
