@@ -116,6 +116,9 @@ class Case(NamedTuple):
     """Restore values of the estimate that are known exactly; see `tasks.restore_known_values`."""
     limits: Limits = Limits()
     """The limits at which the noise was clipped; the estimate is corrected for it (`tasks.clipped_noise`)."""
+    is_stored_level: bool = False
+    """True if `problem.noise_std` was estimated from values that may be clipped, so it is the level of the stored noise
+    and not that before clipping; see `tasks.noise_level.clipped_noise_of`."""
     shares_noise: bool = False
     """True if neighboring pixels share their noise; a pixel then reveals the noise of a hidden neighbor."""
 

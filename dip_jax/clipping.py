@@ -13,8 +13,10 @@ References:
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import ndtr
 
 _RANGE = 4.0
@@ -31,6 +33,23 @@ class Limits:
     """Values below 0 were stored as 0."""
     white: bool = False
     """Values above 1 were stored as 1."""
+
+
+class Moments(NamedTuple):
+    """Mean and variance of noisy values that were clipped, with their derivatives by the clean value x."""
+
+    mean: np.ndarray
+    """The mean m(x)."""
+    slope: np.ndarray
+    """dm / dx, the probability that a noisy value lies between the limits."""
+    curvature: np.ndarray
+    """d^2 m / dx^2."""
+    variance: np.ndarray
+    """The variance V(x)."""
+    variance_slope: np.ndarray
+    """dV / dx."""
+    variance_curvature: np.ndarray
+    """d^2 V / dx^2."""
 
 
 def mean_of_clipped(values: np.ndarray, noise_std: float, limits: Limits) -> np.ndarray:
@@ -73,6 +92,72 @@ def variance_of_clipped(means: np.ndarray, noise_std: float, limits: Limits) -> 
     return np.interp(means, grid_means, variances)
 
 
+def moments_of_clipped(
+    values: np.ndarray, noise_std: np.ndarray | float, limits: Limits
+) -> Moments:
+    """Returns mean and variance of noisy values that were clipped, and their derivatives.
+
+    With the clipped value y of x + n, the probability P that x + n lies between the limits, the probability w of
+    y = 1, and the density f of n / s at the distances a = -x / s and b = (1 - x) / s of the limits (0 without a limit),
+
+        dm/dx = P,   d^2m/dx^2 = (f(a) - f(b)) / s,   d E[y^2] / dx = 2 (m - w),   d^2 E[y^2] / dx^2 = 2 (P - f(b) / s).
+
+    Args:
+      values: Clean values x, any shape. Values further than 4 s beyond a limit count as 4 s beyond it.
+      noise_std: Standard deviation s of the noise before clipping, above 0; it broadcasts to the values.
+      limits: The limits.
+
+    Example:
+      >>> m = moments_of_clipped(np.zeros(1), 0.1, Limits(black=True))
+      >>> [round(float(x[0]), 3) for x in (m.mean, m.slope, m.variance, m.variance_slope)]
+      [0.04, 0.5, 0.003, 0.04]
+    """
+    s = np.asarray(noise_std, np.float64)
+    low = -_RANGE * s if limits.black else -np.inf
+    high = 1 + _RANGE * s if limits.white else np.inf
+    x = np.clip(np.asarray(values, np.float64), low, high)
+    a, b = _distances(x, s, limits)
+    mean, variance = _moments(x, s, limits)
+    slope, white = ndtr(b) - ndtr(a), ndtr(-b)
+    curvature = (_density(a) - _density(b)) / s
+    square_slope, square_curvature = 2 * (mean - white), 2 * (slope - _density(b) / s)
+    return Moments(
+        mean,
+        slope,
+        curvature,
+        variance,
+        square_slope - 2 * mean * slope,
+        square_curvature - 2 * slope**2 - 2 * mean * curvature,
+    )
+
+
+def std_before_clipping(stored_std: float, means: np.ndarray, limits: Limits) -> float:
+    """Returns the standard deviation of noise before clipping, given that of the stored values.
+
+    It is the level s for which the mean of `variance_of_clipped(means, s, limits)` is stored_std^2.
+
+    Args:
+      stored_std: Root mean square of the deviations of the stored values from their means, above 0.
+      means: Means of these values, any shape.
+      limits: The limits.
+
+    Returns:
+      The standard deviation; at most four times `stored_std`, which is more than any image needs.
+
+    Example:
+      >>> round(std_before_clipping(0.0584, np.full(9, 0.0399), Limits(black=True)), 3)
+      0.1
+    """
+
+    def excess(noise_std: float) -> float:
+        return float(np.mean(variance_of_clipped(means, noise_std, limits))) - stored_std**2
+
+    highest = _RANGE * stored_std
+    if excess(stored_std) >= 0 or excess(highest) <= 0:
+        return stored_std if excess(stored_std) >= 0 else highest
+    return float(brentq(excess, stored_std, highest, xtol=1e-6))
+
+
 def invert_mean(means: np.ndarray, noise_std: float, limits: Limits) -> np.ndarray:
     """Returns the clean values whose clipped noisy values have given means: the inverse of `mean_of_clipped`.
 
@@ -106,11 +191,21 @@ def _grid(noise_std: float, limits: Limits) -> np.ndarray:
     return np.linspace(low, high, _GRID)
 
 
-def _moments(values: np.ndarray, noise_std: float, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of clipped noisy values."""
-    x = np.asarray(values, np.float64)
+def _distances(
+    x: np.ndarray, noise_std: np.ndarray | float, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signed distances a and b of the limits from the clean values, in noise levels; infinite without a limit."""
     a = -x / noise_std if limits.black else np.full_like(x, -np.inf)
     b = (1 - x) / noise_std if limits.white else np.full_like(x, np.inf)
+    return a, b
+
+
+def _moments(
+    values: np.ndarray, noise_std: np.ndarray | float, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of clipped noisy values."""
+    x = np.asarray(values, np.float64)
+    a, b = _distances(x, noise_std, limits)
     inside = ndtr(b) - ndtr(a)
     at_white = ndtr(-b)
     mean = x * inside + noise_std * (_density(a) - _density(b)) + at_white

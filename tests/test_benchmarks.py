@@ -313,7 +313,7 @@ def test_an_ablation_is_compared_on_the_same_images_and_averaged_over_seeds():
 
 def test_each_answer_of_the_check_of_hidden_pixels_has_a_column():
     # So few pixels of so strong noise give every answer.
-    for factor in (0.0, 1.0, 2.0):
-        rates = predictive_check.answers(12, factor, 0.03, 0.1, repeats=200)
+    for factor, is_clipped in ((0.0, False), (1.0, False), (2.0, False), (1.0, True)):
+        rates = predictive_check.answers(12, factor, 0.03, 0.1, 200, is_clipped=is_clipped)
         assert sum(rates.values()) == pytest.approx(1)
         assert rates["noise too high"] > 0

@@ -2,6 +2,9 @@
 
 Both have a standard deviation. Samples also have a 90 % interval, traces with their convergence, and
 calibration: against the reference, and against measurements that were held out.
+
+Values that are known exactly replace those of the estimate (`tasks.cases.known_values`). Their standard deviation and the
+width of their interval are 0 in the files, and the calibration is that of the other values.
 """
 
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from dip_jax.base import Case, Posterior, Result
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
-from dip_jax.posterior.calibration import calibrate, calibrate_scaled
+from dip_jax.posterior.calibration import Calibration, calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import RHAT_LIMIT, Diagnosis, diagnose
 from dip_jax.posterior.law import Law, law_of
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
@@ -22,9 +25,11 @@ from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_tr
 from dip_jax.report.summarize import point_summary, posterior_summary, seeds_summary
 from dip_jax.report.summary import PosteriorSummary
 from dip_jax.storage.atomic import write_array
+from dip_jax.tasks.cases import known_values
+from dip_jax.tasks.noise_level import clipped_noise_of
 
 _LEVEL = 0.9  # of interval.npy
-_UNCHECKED = ("tobit", "laplace", "interval")
+_UNCHECKED = ("laplace", "interval")
 """Likelihoods whose residuals have another variance than the noise level says."""
 
 
@@ -57,14 +62,23 @@ def report_posterior(
     is_fit = not result.samples_posterior
     if posterior.num_samples < 2:
         return {}, [f"too few {'estimates' if is_fit else 'samples'} for a standard deviation"]
+    shown = _with_known_values(case, result.image, posterior)
     files.reserve(_file_names(posterior, template.suffix, is_fit=is_fit))
-    write_array(files.path("std.npy"), posterior.std)
+    write_array(files.path("std.npy"), shown.std)
     if is_fit:
-        draw_std(files.path("std.png"), posterior.std)
+        draw_std(files.path("std.png"), shown.std)
         median = np.median(posterior.chain_means, axis=0)
         write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
-    return _report_samples(files, case, result, posterior, likelihood, template)
+    half_width = stats.norm.ppf((1 + _LEVEL) / 2) * shown.std
+    interval = np.stack([shown.mean - half_width, shown.mean + half_width])
+    write_array(files.path("interval.npy"), interval)
+    diagnosis = diagnose(posterior.traces, posterior.trace_names)
+    draw_std(files.path("std.png"), shown.std, state=_state(diagnosis))
+    draw_traces(files.path("traces.png"), posterior, diagnosis)
+    for number, sample in enumerate(posterior.samples, start=1):
+        write_image(files.path(_sample_name(number, template.suffix)), sample, template)
+    return _assess(files, case, result, posterior, likelihood, diagnosis)
 
 
 def _file_names(posterior: Posterior, suffix: str, *, is_fit: bool) -> list[str]:
@@ -78,27 +92,29 @@ def _sample_name(number: int, suffix: str) -> str:
     return f"samples/{number:04d}{suffix}"
 
 
-def _report_samples(
+def _with_known_values(case: Case, image: np.ndarray, posterior: Posterior) -> Posterior:
+    """The posterior with the values of the restored image, and no deviation, where they are known exactly."""
+    is_known = known_values(case)
+    if is_known is None:
+        return posterior
+    return posterior._replace(
+        mean=np.where(is_known, image, posterior.mean),
+        std=np.where(is_known, np.float32(0), posterior.std),
+    )
+
+
+def _assess(
     files: Manifest,
     case: Case,
     result: Result,
     posterior: Posterior,
     likelihood: str | None,
-    template: StoredImage,
+    diagnosis: Diagnosis,
 ) -> tuple[PosteriorSummary, list[str]]:
-    half_width = stats.norm.ppf((1 + _LEVEL) / 2) * posterior.std
-    interval = np.stack([posterior.mean - half_width, posterior.mean + half_width])
-    write_array(files.path("interval.npy"), interval)
-    diagnosis = diagnose(posterior.traces, posterior.trace_names)
-    draw_std(files.path("std.png"), posterior.std, state=_state(diagnosis))
-    draw_traces(files.path("traces.png"), posterior, diagnosis)
-    calibration = scaled = None
-    if case.reference is not None:
-        calibration = calibrate(posterior.mean, posterior.std, case.reference)
-        scaled = calibrate_scaled(posterior.mean, posterior.std, case.reference)
+    """The keys of the summary and the sentences about samples; writes the figure of the calibration."""
+    calibration, scaled = _calibrate(case, posterior)
+    if calibration is not None and scaled is not None:
         draw_calibration(files.path("calibration.png"), calibration, scaled)
-    for number, sample in enumerate(posterior.samples, start=1):
-        write_image(files.path(_sample_name(number, template.suffix)), sample, template)
     law = law_of(result.network_curves or (result.curve,))
     check = check_held_out(case, result, posterior, likelihood, law)
     notes = [] if diagnosis.converged else [diagnosis.message]
@@ -106,6 +122,29 @@ def _report_samples(
     notes += [check.message] if check is not None else []
     summary = posterior_summary(posterior, diagnosis, calibration, scaled, check, law)
     return {**summary, **point_summary(result)}, notes
+
+
+def _calibrate(case: Case, posterior: Posterior) -> tuple[Calibration | None, Calibration | None]:
+    """Calibration of the values that are not known, and the same with the scaled deviation.
+
+    Both are None without a reference, or for less than two values.
+    """
+    if case.reference is None:
+        return None, None
+    is_known = known_values(case)
+    values = [_unknown(x, is_known) for x in (posterior.mean, posterior.std, case.reference)]
+    if len(values[0]) < 2:
+        return None, None
+    return calibrate(*values), calibrate_scaled(*values)
+
+
+def _unknown(values: np.ndarray, is_known: np.ndarray | None) -> np.ndarray:
+    """The values `[..., C]` that are not known: pixels if all channels of a pixel are known or none, else values."""
+    if is_known is None:
+        return values
+    if (is_known == is_known[..., :1]).all():
+        return values[~is_known[..., 0]]
+    return values[~is_known][:, None]
 
 
 def _state(diagnosis: Diagnosis) -> str:
@@ -136,9 +175,14 @@ def check_held_out(
     std = measured_std(problem.operator, image, jnp.asarray(posterior.std))
     if std is None:
         return None
-    if np.isfinite(law.noise_std):
-        problem = problem._replace(noise_std=jnp.float32(law.noise_std))
+    level, limits = clipped_noise_of(case, posterior.mean, law.noise_std)
+    problem = problem._replace(noise_std=jnp.float32(level))
     noise_std = np.sqrt(np.asarray(noise_variance(problem, mean)))
     return check_prediction(
-        np.asarray(mean), np.asarray(std), np.asarray(problem.measurement), noise_std, held_out
+        np.asarray(mean),
+        np.asarray(std),
+        np.asarray(problem.measurement),
+        noise_std,
+        held_out,
+        limits,
     )

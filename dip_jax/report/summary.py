@@ -56,7 +56,7 @@ class PosteriorSummary(TypedDict, total=False):
     sampled_noise_std: float | None
     """Mean of the sampled noise levels, in [0, 1] units; None if the level is not sampled."""
     std_mean: float | None
-    """Root mean square of the standard deviation over all values."""
+    """Root mean square of the standard deviation over all values, before known values are restored."""
     error_of_mean: float | None
     """Root mean square of the Monte Carlo error of the mean, by the means of the chains; None for one chain."""
     nll: float | None

@@ -208,15 +208,37 @@ def restore_known_values(case: Case, image: np.ndarray) -> tuple[np.ndarray, tup
         return image, (
             f"compressed again with the file's tables, {fraction:.2%} of its coefficients match",
         )
+    is_known = known_values(case)
+    if is_known is not None:
+        # The known values are selected, not added to the estimate, so that they are exact to the bit.
+        image = np.where(is_known, np.asarray(adjoint(operator, image.shape)(y)), image)
+    return image, ()
+
+
+def known_values(case: Case) -> np.ndarray | None:
+    """Returns which values of the image are measured exactly, so that `restore_known_values` replaces them.
+
+    Args:
+      case: The case.
+
+    Returns:
+      True where a value is known, boolean `[H, W, C]`; None if no value is.
+
+    Example:
+      >>> import numpy as np
+      >>> task, mask = TaskConfig(name="inpaint"), np.eye(40)
+      >>> case = build_case(task, "photo", np.full((40, 40, 1), 0.5), mask=mask)
+      >>> known_values(case)[:2, :2, 0].tolist()
+      [[True, False], [False, True]]
+    """
+    operator, y = case.problem.operator, case.problem.measurement
     # These operators copy some values of the image and lack the others, so A A^T y = y.
     selects_values = isinstance(operator, Mask | Bayer)
     is_exact = case.problem.peak is None and float(case.problem.noise_std) == 0
-    if selects_values and is_exact:
-        spread = adjoint(operator, image.shape)
-        # The known values are selected, not added to the estimate, so that they are exact to the bit.
-        counts = jnp.ones_like(y) if case.problem.weights is None else case.problem.weights
-        image = np.where(np.asarray(spread(counts)) > 0, np.asarray(spread(y)), image)
-    return image, ()
+    if not (case.paste_known and case.jpeg is None and selects_values and is_exact):
+        return None
+    counts = jnp.ones_like(y) if case.problem.weights is None else case.problem.weights
+    return np.asarray(adjoint(operator, case.shape)(counts)) > 0
 
 
 def _check_required(task: Task, side_inputs: SideInputs) -> None:

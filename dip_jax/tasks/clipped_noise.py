@@ -37,8 +37,8 @@ def limits_of(case: Case) -> Limits:
 def correct_clipping(case: Case, image: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Corrects an estimate for noise that was clipped at `Case.limits`.
 
-    A limit counts if at least half as many values lie on it as clipped noise would have put there, given the
-    corrected estimate. Otherwise its values have another reason, and the estimate is not changed on that side.
+    A limit counts if `confirmed_limits` of the corrected estimate has it. Otherwise the estimate is not changed on that
+    side.
 
     Args:
       case: The case; its noise level is known or estimated.
@@ -51,15 +51,29 @@ def correct_clipping(case: Case, image: np.ndarray) -> tuple[np.ndarray, tuple[s
     if case.limits == Limits() or not noise_std > 0:
         return image, ()
     clean = invert_mean(image, noise_std, case.limits)
-    found = _fractions_at_limits(case)
-    expected = (ndtr(z / noise_std).mean() for z in (-clean, clean - 1))
-    is_clipped = [bool(f >= _MIN_RATIO * e) for f, e in zip(found, expected, strict=True)]
-    limits = Limits(case.limits.black and is_clipped[0], case.limits.white and is_clipped[1])
+    limits = confirmed_limits(case, case.limits, clean, noise_std)
     if limits == Limits():
         return image, ()
     names = " and ".join(["black"] * limits.black + ["white"] * limits.white)
     note = f"the noise was clipped at {names}, and the result is corrected for it (task.clipping=ignored leaves it)"
     return invert_mean(image, noise_std, limits), (note,)
+
+
+def confirmed_limits(case: Case, limits: Limits, clean: np.ndarray, noise_std: float) -> Limits:
+    """Returns the limits on which at least half as many values lie as clipped noise would have put there.
+
+    The values on another limit have another reason, for example dead pixels.
+
+    Args:
+      case: The case.
+      limits: Limits that some values reach.
+      clean: Estimate of the clean image `[H, W, C]`.
+      noise_std: Standard deviation of the noise before clipping, above 0.
+    """
+    found = _fractions_at_limits(case)
+    expected = (ndtr(z / noise_std).mean() for z in (-clean, clean - 1))
+    is_clipped = [bool(f >= _MIN_RATIO * e) for f, e in zip(found, expected, strict=True)]
+    return Limits(limits.black and is_clipped[0], limits.white and is_clipped[1])
 
 
 def _fractions_at_limits(case: Case) -> tuple[float, float]:

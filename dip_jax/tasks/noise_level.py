@@ -4,6 +4,8 @@
 variance value / peak.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +14,13 @@ from scipy import ndimage
 from skimage.restoration import estimate_sigma
 
 from dip_jax.base import Case
+from dip_jax.clipping import Limits, std_before_clipping
 from dip_jax.config import Config
 from dip_jax.ensemble.similar_patches import channel_basis
 from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity
 from dip_jax.problem import MIN_NOISE_STD, informative_mask
-from dip_jax.tasks.clipped_noise import limits_of
+from dip_jax.tasks.clipped_noise import confirmed_limits, limits_of
 from dip_jax.tasks.settings import check_settings
 
 _MIN_SIDE = 16
@@ -100,11 +103,46 @@ def with_noise_std(case: Case, *, before_clipping: bool = False) -> Case:
       before_clipping: See `estimate_noise_std`.
 
     Returns:
-      The case; unchanged if its noise level is known or cannot be estimated.
+      The case, with `Case.is_stored_level`; unchanged if its noise level is known or cannot be estimated.
     """
     if not np.isnan(float(case.problem.noise_std)):
         return case
-    return _with_level(case, estimate_noise_std(case, before_clipping=before_clipping))
+    noise_std = estimate_noise_std(case, before_clipping=before_clipping)
+    if np.isnan(noise_std):
+        return case
+    return _with_level(case, noise_std)._replace(is_stored_level=not before_clipping)
+
+
+def clipped_noise_of(
+    case: Case, image: np.ndarray, sampled_std: float = math.nan
+) -> tuple[float, Limits]:
+    """Returns the noise level before clipping, and the limits at which the noise was clipped.
+
+    A stated level is that before clipping. A level that was estimated from the stored values, or sampled with
+    `losses.gaussian`, is that of the stored noise: the former is estimated again, the latter is corrected by
+    `clipping.std_before_clipping`.
+
+    Args:
+      case: The case.
+      image: Estimate of the clean image `[H, W, C]`.
+      sampled_std: Mean of the sampled noise levels; NaN if the level was not sampled.
+
+    Returns:
+      The standard deviation and the limits; without limits, the sampled level or that of the case.
+    """
+    noise_std, is_sampled = float(case.problem.noise_std), bool(np.isfinite(sampled_std))
+    level = sampled_std if is_sampled else noise_std
+    limits = limits_of(case) if case.limits == Limits() else case.limits
+    if limits == Limits() or not level > 0:
+        return level, Limits()
+    before = level
+    if is_sampled:
+        before = std_before_clipping(sampled_std, image, limits)
+    elif case.is_stored_level:
+        estimated = estimate_noise_std(case, before_clipping=True)
+        before = level if np.isnan(estimated) else estimated  # too few coefficients
+    limits = confirmed_limits(case, limits, image, before)
+    return (level if limits == Limits() else before), limits
 
 
 def _with_level(case: Case, noise_std: float) -> Case:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dip_jax.clipping import Limits, mean_of_clipped
 from dip_jax.posterior.prediction import check_prediction
 
 
@@ -91,6 +92,77 @@ def test_the_interval_of_the_error_covers_it_though_channels_share_their_error()
         hits += found.error_low <= error <= found.error_high
     # 95 % of 400, and four standard errors of 1.1 %.
     assert 0.91 < hits / 400 <= 1
+
+
+BOTH = Limits(black=True, white=True)
+
+
+def bright_and_gray(draw):
+    """Clean pixels of three channels, half of them near white or black and half gray, `[40, 40, 3]`."""
+    extreme = draw.uniform(0.9, 1, (20, 40, 3))
+    extreme[:, ::2] = 1 - extreme[:, ::2]
+    return np.concatenate([extreme, draw.uniform(0.3, 0.7, (20, 40, 3))])
+
+
+def fraction_of_hits(errors_of, limits):
+    """How often the interval of the error, in 200 draws of clipped noise, has the error that was drawn."""
+    draw, error, noise_std, hits = np.random.default_rng(0), 7 / 255, 25 / 255, 0
+    for _ in range(200):
+        clean = bright_and_gray(draw)
+        mean = errors_of(clean, draw.normal(0, error, (40, 40, 1)), noise_std)
+        y = np.clip(clean + draw.normal(0, noise_std, clean.shape), 0, 1)
+        found = check_prediction(mean, error, y, noise_std, np.ones_like(y, bool), limits)
+        hits += found.error_low <= np.sqrt(np.mean((mean - clean) ** 2)) <= found.error_high
+    return hits / 200
+
+
+def test_the_interval_covers_the_error_of_pixels_whose_noise_was_clipped():
+    def independent(clean, error, noise_std):
+        return clean - error
+
+    # 95 % of 200, and three standard errors of 1.5 %.
+    assert fraction_of_hits(independent, BOTH) > 0.9
+    assert fraction_of_hits(independent, Limits()) < 0.1
+
+
+def test_the_interval_covers_the_error_of_a_mean_that_is_pulled_into_the_range():
+    def of_least_squares(clean, error, noise_std):
+        return mean_of_clipped(clean, noise_std, BOTH) - error
+
+    def within_limits(clean, error, noise_std):
+        return np.clip(clean - error, 0, 1)
+
+    for errors_of in (of_least_squares, within_limits):
+        assert fraction_of_hits(errors_of, BOTH) > 0.9
+        assert fraction_of_hits(errors_of, Limits()) < 0.1
+
+
+def test_a_wrong_deviation_is_found_in_clipped_noise():
+    draw = np.random.default_rng(0)
+    clean = np.concatenate([bright_and_gray(draw) for _ in range(20)])
+    error = draw.normal(0, 0.03, clean.shape)
+    y = np.clip(clean + draw.normal(0, 0.1, clean.shape), 0, 1)
+    checks = [
+        check_prediction(clean - error, std, y, 0.1, np.ones_like(y, bool), BOTH)
+        for std in (0.015, 0.03, 0.06)
+    ]
+    endings = ("too small", "as predicted", "too large")
+    assert all(c.message.endswith(end) for c, end in zip(checks, endings, strict=True))
+    assert checks[1].z_rms == pytest.approx(1, abs=0.02)
+    assert checks[1].coverage_90 == pytest.approx(0.9, abs=0.03)
+
+
+def test_saturated_pixels_do_not_outweigh_the_others():
+    """Pixels at white are all stored as white, so they tell nothing about their errors."""
+    draw = np.random.default_rng(0)
+    gray = np.full((100, 100, 1), 0.5)
+    y = np.clip(gray + draw.normal(0, 0.1, gray.shape), 0, 1)
+    mean = gray - draw.normal(0, 0.03, gray.shape)
+    alone = check_prediction(mean, 0.03, y, 0.1, np.ones_like(y, bool), BOTH)
+    beyond = np.full((100, 100, 1), 1.3)
+    mean, y = np.concatenate([mean, beyond]), np.concatenate([y, np.ones_like(beyond)])
+    both = check_prediction(mean, 0.03, y, 0.1, np.ones_like(y, bool), BOTH)
+    np.testing.assert_allclose(both[1:5], alone[1:5], rtol=1e-2)
 
 
 def test_without_held_out_measurements_or_a_noise_level_nothing_is_checked():

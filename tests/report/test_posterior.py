@@ -1,12 +1,19 @@
 """The files of a posterior."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dip_jax.clipping import Limits, std_before_clipping
 from dip_jax.images.read import StoredImage, read_image
+from dip_jax.operators import Bayer, Mask
+from dip_jax.posterior.calibration import calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import diagnose
+from dip_jax.posterior.prediction import check_prediction
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior import _state, report_posterior
+from dip_jax.tasks.cases import finish_image
+from dip_jax.tasks.noise_level import estimate_noise_std, require_noise_std
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def test_without_a_reference_samples_are_not_calibrated(tmp_path, case, sampled,
     assert len(notes) == 1
 
 
-@pytest.mark.parametrize("likelihood", ["laplace", "tobit"])
+@pytest.mark.parametrize("likelihood", ["laplace", "interval"])
 def test_noise_of_another_distribution_is_not_checked_against_a_normal_prediction(
     tmp_path, case, sampled, template, likelihood
 ):
@@ -121,3 +128,95 @@ def test_held_out_measurements_are_checked_with_the_sampled_noise_level(
     summary, _ = report_posterior(files, case, told, template, likelihood="gaussian")
     assert summary["sampled_noise_std"] == pytest.approx(level)
     assert summary["held_out_z_rms"] < stated["held_out_z_rms"]
+
+
+def clipped(case, sampled, *, noise_std=0.1):
+    """A case of 96 x 96 pixels whose noise of 0.1 was clipped at white, and samples of it."""
+    draw = np.random.default_rng(0)
+    shape = (96, 96, 3)
+    reference = np.linspace(0.4, 1, 96 * 96 * 3).reshape(shape).astype(np.float32)
+    y = np.clip(reference + 0.1 * draw.standard_normal(shape), 0, 1).astype(np.float32)
+    problem = case.problem._replace(measurement=jnp.asarray(y), noise_std=jnp.float32(noise_std))
+    mean = (reference - draw.normal(0, 0.03, shape)).astype(np.float32)
+    posterior = sampled.posterior._replace(mean=mean, std=np.full(shape, 0.03, np.float32))
+    result = sampled._replace(posterior=posterior, held_out=np.ones(shape, bool))
+    return case._replace(problem=problem, shape=shape, reference=reference), result
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "tobit"])
+def test_the_check_of_clipped_noise_finds_the_error_of_the_mean(
+    tmp_path, case, sampled, template, likelihood
+):
+    case, result = clipped(case, sampled)
+    summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood=likelihood)
+    y, posterior = np.asarray(case.problem.measurement), result.posterior
+    expected = check_prediction(
+        posterior.mean, posterior.std, y, np.float32(0.1), result.held_out, Limits(white=True)
+    )
+    assert summary["held_out_error"] == pytest.approx(expected.error, rel=1e-6)
+    assert summary["held_out_error_low"] < 0.03 < summary["held_out_error_high"]
+
+
+@pytest.mark.parametrize("source", ["stored", "before", "sampled"])
+def test_the_check_of_clipped_noise_takes_the_level_before_clipping(
+    tmp_path, case, sampled, template, source
+):
+    case, result = clipped(case, sampled, noise_std=np.nan)
+    level = estimate_noise_std(case, before_clipping=True)
+    case = require_noise_std(case, before_clipping=source == "before")
+    posterior, y = result.posterior, np.asarray(case.problem.measurement)
+    if source == "sampled":
+        curve = result.curve | {"noise_std": np.full(len(result.curve["step"]), 0.09)}
+        result = result._replace(curve=curve, network_curves=(curve,))
+        level = std_before_clipping(0.09, posterior.mean, Limits(white=True))
+        assert level > 0.095
+    summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood="gaussian")
+    expected = check_prediction(
+        posterior.mean, posterior.std, y, level, result.held_out, Limits(white=True)
+    )
+    assert summary["held_out_error"] == pytest.approx(expected.error, rel=1e-4)
+
+
+def with_known_values(case, sampled, operator):
+    """A case whose known values are exact, and its result with these values in the image."""
+    y = operator(jnp.asarray(case.reference))
+    case = case._replace(
+        problem=case.problem._replace(operator=operator, measurement=y, noise_std=0)
+    )
+    raw = sampled.posterior.mean
+    return case, sampled._replace(image=finish_image(case, raw)[0], raw=raw, held_out=None)
+
+
+def mask_of_pixels():
+    return Mask(jnp.asarray(np.random.default_rng(5).random((40, 36, 1)) < 0.4, jnp.float32))
+
+
+@pytest.mark.parametrize("operator", [mask_of_pixels(), Bayer()])
+def test_known_values_have_no_interval_and_are_not_calibrated(
+    tmp_path, case, sampled, template, operator
+):
+    case, result = with_known_values(case, sampled, operator)
+    summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood="gaussian")
+    is_known = result.image != result.raw
+    assert 0.3 < is_known.mean() < 0.5
+    std, (low, high) = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npy")
+    assert (low <= result.image).all()
+    assert (result.image <= high).all()
+    np.testing.assert_array_equal(low[is_known], case.reference[is_known])
+    np.testing.assert_array_equal(std, np.where(is_known, 0, sampled.posterior.std))
+    posterior = sampled.posterior
+    rows = ~is_known[..., 0] if isinstance(operator, Mask) else ~is_known
+    parts = [x[rows] for x in (posterior.mean, posterior.std, case.reference)]
+    expected = calibrate(*parts)
+    assert summary["coverage_90"] == expected.coverage_90
+    assert summary["nll"] == expected.nll
+    if isinstance(operator, Mask):
+        assert summary["nll_scaled"] == calibrate_scaled(*parts).nll
+
+
+def test_an_image_whose_values_are_all_known_is_not_calibrated(tmp_path, case, sampled, template):
+    case, result = with_known_values(case, sampled, Mask(jnp.ones((40, 36, 1))))
+    summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood="gaussian")
+    assert summary["nll"] is summary["coverage_90_scaled"] is None
+    assert not np.load(tmp_path / "std.npy").any()
+    assert "calibration.png" not in names(tmp_path)

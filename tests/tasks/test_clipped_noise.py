@@ -16,7 +16,12 @@ from dip_jax.presets import build_config
 from dip_jax.stopping.fixed import fixed
 from dip_jax.tasks.cases import build_case
 from dip_jax.tasks.clipped_noise import correct_clipping, limits_of
-from dip_jax.tasks.noise_level import estimate_noise_std, resolve_noise
+from dip_jax.tasks.noise_level import (
+    clipped_noise_of,
+    estimate_noise_std,
+    resolve_noise,
+    with_noise_std,
+)
 from tests.conftest import TINY
 
 NOISE = 0.1
@@ -94,6 +99,40 @@ def test_the_noise_level_before_clipping_is_estimated():
         holes = Problem(Mask(jnp.asarray(mask)), jnp.asarray(y * mask), np.nan)
         found = estimate_noise_std(case._replace(problem=holes), before_clipping=True)
         assert abs(found / std - 1) < 0.08
+
+
+def test_the_level_before_clipping_is_the_stated_one_or_estimated():
+    rng = np.random.default_rng(1)
+    clean = np.linspace(0.4, 1, 128 * 128).reshape(128, 128, 1)
+    y = np.clip(clean + NOISE * rng.standard_normal(clean.shape), 0, 1).astype(np.float32)
+    unknown = Case("a", Problem(Identity(), jnp.asarray(y), np.nan), clean.shape)
+    stated = unknown._replace(problem=unknown.problem._replace(noise_std=0.12))
+    assert clipped_noise_of(stated, clean) == (0.12, Limits(white=True))
+    stored, before = with_noise_std(unknown), with_noise_std(unknown, before_clipping=True)
+    assert (stored.is_stored_level, before.is_stored_level) == (True, False)
+    level = float(before.problem.noise_std)
+    assert float(stored.problem.noise_std) < level
+    for case in (stored, before):
+        assert clipped_noise_of(case, clean) == (pytest.approx(level), Limits(white=True))
+    residual = y - mean_of_clipped(clean, NOISE, Limits(white=True))
+    sampled = float(np.sqrt(np.mean(residual**2)))
+    found, _ = clipped_noise_of(stated, clean, sampled)
+    assert sampled < 0.97 * NOISE
+    assert abs(found / NOISE - 1) < 0.02
+
+
+def test_without_clipped_noise_the_level_stays():
+    gray = clipped_case(np.full((64, 64, 1), 0.5, np.float32))
+    image = np.full((64, 64, 1), 0.5)
+    assert clipped_noise_of(gray, image) == (NOISE, Limits())
+    assert clipped_noise_of(gray, image, 0.2) == (0.2, Limits())
+    case = clipped_case()
+    dead = np.asarray(case.problem.measurement).clip(0.02, 0.98)
+    dead[0, :5] = 0  # the noise ends before black
+    case = case._replace(problem=case.problem._replace(measurement=jnp.asarray(dead)))
+    assert clipped_noise_of(case, dark_image()) == (NOISE, Limits())
+    exact = clipped_case()._replace(problem=clipped_case().problem._replace(noise_std=0.0))
+    assert clipped_noise_of(exact, dark_image()) == (0.0, Limits())
 
 
 @pytest.mark.parametrize(
