@@ -414,6 +414,8 @@ class Posterior(NamedTuple):
     """Names of the Q traced quantities: pixels `x[row,column,channel]`, then summaries."""
     samples: np.ndarray
     """Stored samples `[K, H, W, C]`; K = 0 by default."""
+    chains_per_start: int = 1
+    """Number of consecutive chains that started from the same weights and code."""
 
 
 class Status(enum.StrEnum):
