@@ -15,6 +15,7 @@ from dip_jax.operators.pixelwise import is_pixelwise, measured_std
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import RHAT_LIMIT, Diagnosis, diagnose
 from dip_jax.posterior.law import Law, law_of
+from dip_jax.posterior.leave_one_out import leave_one_out
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
 from dip_jax.problem import noise_variance
 from dip_jax.report.manifest import Manifest
@@ -89,7 +90,9 @@ def _report_samples(
     half_width = stats.norm.ppf((1 + _LEVEL) / 2) * posterior.std
     interval = np.stack([posterior.mean - half_width, posterior.mean + half_width])
     write_array(files.path("interval.npy"), interval)
-    diagnosis = diagnose(posterior.traces, posterior.trace_names)
+    diagnosis = diagnose(
+        posterior.traces, posterior.trace_names, chains_per_start=posterior.chains_per_start
+    )
     draw_std(files.path("std.png"), posterior.std, state=_state(diagnosis))
     draw_traces(files.path("traces.png"), posterior, diagnosis)
     calibration = scaled = None
@@ -101,10 +104,12 @@ def _report_samples(
         write_image(files.path(_sample_name(number, template.suffix)), sample, template)
     law = law_of(result.network_curves or (result.curve,))
     check = _check_held_out(case, result, posterior, likelihood, law)
+    left_out = leave_one_out(posterior)
     notes = [] if diagnosis.converged else [diagnosis.message]
+    notes += [left_out.message] if left_out is not None and left_out.message else []
     notes += [law.message] if law.message else []
     notes += [check.message] if check is not None else []
-    summary = posterior_summary(posterior, diagnosis, calibration, scaled, check, law)
+    summary = posterior_summary(posterior, diagnosis, calibration, scaled, check, law, left_out)
     return {**summary, **point_summary(result)}, notes
 
 
@@ -113,7 +118,7 @@ def _state(diagnosis: Diagnosis) -> str:
     if diagnosis.converged:
         return ""
     if diagnosis.converged is None:
-        return "a single chain: others might differ more"
+        return "a single chain, or start: others might differ more"
     if np.isnan(diagnosis.rhat_max):
         return "too few samples to assess convergence"
     if diagnosis.rhat_max <= RHAT_LIMIT:

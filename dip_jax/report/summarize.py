@@ -19,6 +19,7 @@ from dip_jax.metrics import psnr, psnr_on_host, ssim
 from dip_jax.posterior.calibration import Calibration
 from dip_jax.posterior.convergence import Diagnosis
 from dip_jax.posterior.law import Law
+from dip_jax.posterior.leave_one_out import LeaveOneOut
 from dip_jax.posterior.pooling import error_of_mean
 from dip_jax.posterior.prediction import PredictiveCheck
 from dip_jax.report.sheet import degraded_image
@@ -124,6 +125,7 @@ def posterior_summary(
     scaled_calibration: Calibration | None,
     check: PredictiveCheck | None,
     law: Law,
+    left_out: LeaveOneOut | None = None,
 ) -> PosteriorSummary:
     """The keys of a sampled posterior.
 
@@ -134,6 +136,7 @@ def posterior_summary(
       scaled_calibration: The same with the scaled standard deviation.
       check: Check on held-out measurements, or None if none were held out.
       law: What the sampler states about its steps.
+      left_out: How well chains predict each other, or None for fewer than three.
     """
     plain, scaled, error = calibration, scaled_calibration, error_of_mean(posterior)
     return {
@@ -148,6 +151,10 @@ def posterior_summary(
         "sampled_noise_std": _finite(law.noise_std),
         "std_mean": _root_mean_square(posterior.std),
         "error_of_mean": None if error is None else _root_mean_square(error),
+        "leave_one_out": _field(left_out, "fraction"),
+        "outlier_chain": None
+        if left_out is None or left_out.outlier is None
+        else left_out.outlier + 1,
         "nll": _field(plain, "nll"),
         "coverage_90": _field(plain, "coverage_90"),
         "width_90": _field(plain, "width_90"),
@@ -242,7 +249,7 @@ def _root_mean_square(values: np.ndarray) -> float | None:
     return _finite(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def _field(source: Calibration | PredictiveCheck | None, name: str) -> float | None:
+def _field(source: Calibration | PredictiveCheck | LeaveOneOut | None, name: str) -> float | None:
     return None if source is None else _finite(getattr(source, name))
 
 

@@ -59,6 +59,11 @@ class PosteriorSummary(TypedDict, total=False):
     """Root mean square of the standard deviation over all values."""
     error_of_mean: float | None
     """Root mean square of the Monte Carlo error of the mean, by the means of the chains; None for one chain."""
+    leave_one_out: float | None
+    """Fraction of the values of a chain's mean in the 90 % interval that the other chains predict, averaged over the
+    chains; 0.9 is expected. None for fewer than three chains."""
+    outlier_chain: int | None
+    """Number of the chain, from 1, for which this fraction is lowest, if it is below 0.6; otherwise None."""
     nll: float | None
     """Mean negative log likelihood of a true value, nats."""
     coverage_90: float | None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dip_jax.images.read import StoredImage, read_image
-from dip_jax.posterior.convergence import diagnose
+from dip_jax.posterior.convergence import diagnose, nested_rhat
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior import _state, report_posterior
 
@@ -68,6 +68,34 @@ def test_seeds_have_files_of_deviation_and_median(tmp_path, case, seeds, templat
     np.testing.assert_allclose(stored, np.clip(median, 0, 1), atol=0.5 / 255 + 1e-6)
     assert summary["num_seeds"] == 3
     assert notes == []
+
+
+def test_a_chain_that_differs_from_the_others_is_named(tmp_path, case, sampled, template):
+    means = 0.5 + 0.01 * np.random.default_rng(0).standard_normal((6, *case.shape))
+    traces = np.random.default_rng(1).standard_normal((6, 10, 4))
+    posterior = sampled.posterior._replace(chain_means=means, traces=traces)
+    files = Manifest(tmp_path)
+    result = sampled._replace(posterior=posterior)
+    summary, notes = report_posterior(files, case, result, template, likelihood="gaussian")
+    assert summary["leave_one_out"] == pytest.approx(0.9, abs=0.01)
+    assert summary["outlier_chain"] is None
+    assert not any("differs" in note for note in notes)
+    means[4] += 0.1
+    summary, notes = report_posterior(files, case, result, template, likelihood="gaussian")
+    assert summary["outlier_chain"] == 5
+    assert any(note.startswith("chain 5 of 6 differs from the others") for note in notes)
+
+
+def test_chains_that_share_a_start_are_judged_by_the_nested_r_hat(
+    tmp_path, case, sampled, template
+):
+    traces = np.random.default_rng(1).standard_normal((4, 10, 4))
+    traces[:2] += 2
+    posterior = sampled.posterior._replace(traces=traces, chains_per_start=2)
+    result = sampled._replace(posterior=posterior)
+    summary, notes = report_posterior(Manifest(tmp_path), case, result, template, likelihood=None)
+    assert summary["rhat_max"] == nested_rhat(traces, 2).max()
+    assert any("expected a nested R-hat of at most" in note for note in notes)
 
 
 @pytest.mark.parametrize("word", ["samples", "estimates"])
