@@ -57,18 +57,7 @@ class Settings(NamedTuple):
 
 
 def settings_of(fields: list[str]) -> Settings:
-    """Returns the settings of a list of FIELD=VALUE.
-
-    Args:
-      fields: The fields.
-
-    Raises:
-      InputError: If a field or the integrator is unknown.
-
-    Example:
-      >>> settings_of(["step=20", "integrator=verlet"])
-      Settings(step=20.0, length=None, integrator='verlet')
-    """
+    """Returns the settings of a list of FIELD=VALUE; raises an `InputError` for another field or integrator."""
     values: dict[str, Any] = dict(field.split("=", 1) for field in fields)
     integrator = values.pop("integrator", "mclachlan")
     if integrator not in GRADIENTS or not set(values) <= {"step", "length"}:
@@ -80,13 +69,7 @@ class Energy:
     """The energy U(x) = k L(w) + (p / 2) |w|^2 after the burn-in, for x = M^(1/2) w `[D]`."""
 
     def __init__(self, state: Any, problem: Problem, config: Config):
-        """Takes over the weights, the mass and the constant weights.
-
-        Args:
-          state: The state of a fit with the sampler `underdamped`, a `SgldState`.
-          problem: The problem.
-          config: The settings of the fit.
-        """
+        """Takes over the weights, the mass and the constant weights of a `SgldState` of `underdamped`."""
         warm_up = state.fit.opt_state
         (dynamics,) = (part for part in warm_up.sampler if isinstance(part, UnderdampedState))
         pairs = find_invariance(warm_up.sums, state.params).is_pair
@@ -152,7 +135,7 @@ def _chain(
     settings: Settings,
     shape: tuple[int, int, int],
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """The images `[S, H, W, C]`, the traces `[S, Q]` and other values `[S]` of a chain; `step` is that of the settings."""
+    """The images `[S, H, W, C]`, traces `[S, Q]` and other values `[S]` of a chain; an argument `step` saves programs."""
     # Not at the top: importing blackjax creates arrays, after which JAX cannot set up devices.
     import blackjax
     from blackjax.mcmc import integrators
@@ -164,12 +147,12 @@ def _chain(
     state = fit.init(key, problem, shape)
     state = lax.fori_loop(0, burn_in, lambda _, state: fit.step(problem, state)[0], state)
     energy = Energy(state, problem, config)
-    integrator = {
-        "mclachlan": integrators.isokinetic_mclachlan,
-        "verlet": integrators.isokinetic_velocity_verlet,
-    }[settings.integrator]
+    is_default = settings.integrator == "mclachlan"
+    name = "isokinetic_mclachlan" if is_default else "isokinetic_velocity_verlet"
     length = jnp.sqrt(energy.first.size) if settings.length is None else settings.length
-    sampler = blackjax.mclmc(lambda x: -energy(x), L=length, step_size=step, integrator=integrator)
+    sampler = blackjax.mclmc(
+        lambda x: -energy(x), L=length, step_size=step, integrator=getattr(integrators, name)
+    )
 
     def to_sample(state: Any, keys: Array) -> tuple[Any, Any]:
         state, info = lax.scan(lambda state, key: sampler.step(key, state), state, keys)

@@ -5,8 +5,9 @@
     python -m benchmarks.mixing --sampler=underdamped --sampler="mclmc step=40"
 
 Each picture is a crop with noise of 25 gray levels; the network has 32 channels and four scales. All chains of all samplers
-have the same number of gradients, one for each step; a step of `mclmc` takes two (see `benchmarks.mclmc`). R-hat and the effective sample sizes are those of the means of
-blocks of 8 x 8 pixels and of 64 single pixels. A row for each picture and sampler is appended to `--json`.
+have the same number of gradients, one for each step; a step of `mclmc` takes two (see `benchmarks.mclmc`). R-hat and
+the effective sample sizes are those of the means of blocks of 8 x 8 pixels and of 64 single pixels. A row for each
+picture and sampler is appended to `--json`.
 """
 
 import sys
