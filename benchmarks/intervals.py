@@ -35,7 +35,7 @@ from dip_jax.posterior.calibration import STD_FLOOR, calibrate
 from dip_jax.posterior.law import law_of
 from dip_jax.posterior.prediction import PredictiveCheck
 from dip_jax.presets import build_config
-from dip_jax.report.posterior import check_held_out
+from dip_jax.report.held_out import check_held_out
 from dip_jax.tasks.simulate import simulate_case
 
 NETWORK = (

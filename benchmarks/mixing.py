@@ -2,13 +2,16 @@
 
     python -m benchmarks.mixing --sampler=underdamped --sampler="psgld step_size=0.01"
     python -m benchmarks.mixing --sampler=underdamped --sampler="underdamped step_size=0.08" --chains=1
+    python -m benchmarks.mixing --sampler=underdamped --sampler="mclmc step=40"
 
 Each picture is a crop with noise of 25 gray levels; the network has 32 channels and four scales. All chains of all samplers
-make the same number of steps, of one gradient each. R-hat and the effective sample sizes are those of the means of
-blocks of 8 x 8 pixels and of 64 single pixels. A row for each picture and sampler is appended to `--json`.
+have the same number of gradients, one for each step; a step of `mclmc` takes two (see `benchmarks.mclmc`). R-hat and
+the effective sample sizes are those of the means of blocks of 8 x 8 pixels and of 64 single pixels. A row for each
+picture and sampler is appended to `--json`.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,10 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import environment
+from benchmarks import environment, mclmc
 from benchmarks.pictures import HALVES, clean_crop
 from benchmarks.records import append_row, psnr
-from dip_jax.base import Posterior, Result
+from dip_jax.base import Case, Posterior
 from dip_jax.config import Config
 from dip_jax.engine.restore import restore
 from dip_jax.keys import image_key, simulation_key
@@ -28,6 +31,8 @@ from dip_jax.posterior.convergence import Diagnosis, diagnose
 from dip_jax.presets import build_config
 from dip_jax.tasks.simulate import simulate_case
 
+Curve = dict[str, np.ndarray]
+"""Values of each step, or of each sample."""
 _BLOCK = 8
 _KEPT = 1000
 """Samples of each chain whose blocks are compared, at most."""
@@ -70,21 +75,40 @@ def of_blocks(posterior: Posterior) -> Diagnosis:
     return diagnose(traces, [f"block {i}" for i in range(traces.shape[2])])
 
 
+def sample(case: Case, sampler: str, **settings: Any) -> tuple[Posterior, Sequence[Curve], float]:
+    """Returns the pooled chains of a sampler, the curve of each, and the seconds.
+
+    Args:
+      case: The image to restore, with a reference.
+      sampler: The sampler with its settings, see `config_of`; or `mclmc` with those of `mclmc.Settings`.
+      **settings: The arguments of `config_of`.
+    """
+    name, *fields = sampler.split()
+    if name == "mclmc":
+        return mclmc.sample(case, config_of("underdamped", **settings), mclmc.settings_of(fields))
+    (result,) = restore([case], config_of(sampler, **settings))
+    assert result.posterior is not None
+    return result.posterior, result.network_curves or (result.curve,), result.seconds
+
+
 def row_of(
-    result: Result, reference: np.ndarray, noise_std: float, num_steps: int
+    posterior: Posterior,
+    curves: Sequence[Curve],
+    reference: np.ndarray,
+    noise_std: float,
+    num_steps: int,
 ) -> dict[str, Any]:
     """Returns the figures of a sampler on one picture.
 
     Args:
-      result: The restored image.
+      posterior: The pooled chains, with kept samples.
+      curves: The curve of each chain.
       reference: The clean image.
       noise_std: Standard deviation of the noise.
-      num_steps: Number of steps of each chain.
+      num_steps: Number of gradients of each chain.
     """
-    posterior = result.posterior
     pixels = diagnose(posterior.traces, posterior.trace_names)
     blocks = of_blocks(posterior)
-    curves = result.network_curves or (result.curve,)
     sampled = [curve["sampled"] > 0 for curve in curves]
     gradients = num_steps * len(curves) / 1000
 
@@ -105,11 +129,11 @@ def row_of(
         "temperature": mean_of("temperature"),
         "virial": mean_of("virial"),
         "step_size": mean_of("step_size"),
+        "energy_var": mean_of("energy_var"),
         "std": 255 * float(np.sqrt(np.mean(posterior.std**2))),
         "psnr_sample": mean_of("psnr"),
         "psnr_chains": [psnr(mean, reference) for mean in posterior.chain_means],
         "psnr": psnr(posterior.mean, reference),
-        "seconds": result.seconds,
     }
 
 
@@ -117,20 +141,20 @@ def main(argv: list[str]) -> None:
     """Samples, appends the rows and prints a table."""
     del argv
     flag = flags.FLAGS
-    names = "picture sampler blocks max pixels max ESS/1000 pixels misfit temp virial step std dB"
+    names = "picture sampler blocks max pixels max ESS/1000 pixels misfit temp virial step dE^2/D std dB"
     table = Table(*names.split(), box=None)
     for name in flag.pictures:
         pictures = {**HALVES["development"], **HALVES["test"]}
         reference = clean_crop(pictures[name], flag.side)
         for sampler in flag.sampler:
             overrides = [*flag.set, f"run.seed={flag.seed}"]
-            config = config_of(
-                sampler, num_steps=flag.num_steps, chains=flag.chains, overrides=overrides
-            )
-            key = simulation_key(image_key(flag.seed, name))
-            case = simulate_case(key, config.task, name, reference)
-            (result,) = restore([case], config)
-            row = row_of(result, reference, float(case.problem.noise_std), flag.num_steps)
+            settings = {"num_steps": flag.num_steps, "chains": flag.chains, "overrides": overrides}
+            task = config_of("underdamped", **settings).task
+            case = simulate_case(simulation_key(image_key(flag.seed, name)), task, name, reference)
+            posterior, curves, seconds = sample(case, sampler, **settings)
+            noise_std = float(case.problem.noise_std)
+            row = row_of(posterior, curves, reference, noise_std, flag.num_steps)
+            row["seconds"] = seconds
             head = {"command": " ".join(sys.argv), **environment(), "picture": name}
             append_row(Path(flag.json), {**head, "sampler": sampler, "settings": flag.set, **row})
             optional = (row[key] for key in ("temperature", "virial", "step_size"))
@@ -142,6 +166,7 @@ def main(argv: list[str]) -> None:
                 *(f"{row[key]:.1f}" for key in ("ess_blocks", "ess_pixels")),
                 f"{row['misfit']:.4f}",
                 *("" if value is None else f"{value:.4f}" for value in optional),
+                "" if row["energy_var"] is None else f"{row['energy_var']:.1e}",
                 f"{row['std']:.1f}",
                 f"{row['psnr']:.2f}",
             )

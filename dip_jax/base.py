@@ -432,6 +432,8 @@ class Posterior(NamedTuple):
     """Stored samples `[K, H, W, C]`; K = 0 by default."""
     kind: PosteriorKind = PosteriorKind.SAMPLES
     """Origin of the estimates."""
+    chains_per_start: int = 1
+    """Number of consecutive chains that started from the same weights and code."""
 
 
 class Status(enum.StrEnum):

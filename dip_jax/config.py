@@ -417,6 +417,9 @@ class SgldConfig(Section):
     """Every `thin`-th step after the burn-in gives a sample."""
     num_chains: int = number(2, 1, 64)
     """Number of chains, each with its own network."""
+    chains_per_start: int = number(1, 1, 64)
+    """Number of consecutive chains that start from the same weights and code, and differ in the random numbers of
+    their steps; it divides `sgld.num_chains`. Above 1, convergence is judged by the nested R-hat."""
     temperature: float = number(1.0, 0)
     """Temperature T: 1 samples the posterior, 0 optimizes (not in `underdamped`)."""
     warm_up: int | None = number(None, 0)
@@ -714,6 +717,11 @@ class Config:
                 f"fit.num_steps={fit.num_steps}, sgld.burn_in={burn_in} and sgld.thin={sgld.thin}; "
                 "run more steps or shorten the burn-in (csgld samples only in the later part of a cycle: "
                 "lower sgld.explore_fraction)."
+            )
+        if sgld.num_chains % sgld.chains_per_start:
+            raise InputError(
+                f"sgld.chains_per_start expects a divisor of sgld.num_chains={sgld.num_chains}, got "
+                f"{sgld.chains_per_start}."
             )
         if warm_up > burn_in:
             raise InputError(

@@ -361,6 +361,17 @@ def build_fit(
     return Algorithm(init, step, lag=average.lag, loss=loss, net=net)
 
 
+def with_steps_of(state: FitState, key: Array) -> FitState:
+    """Returns a first state whose steps have the random numbers of another key; weights and code stay.
+
+    Args:
+      state: The state that `init` has made.
+      key: The key whose `init` would make the same steps from other weights.
+    """
+    *_, step_key = jax.random.split(key, 3)  # as in `init`
+    return state._replace(key=jax.random.key_data(step_key))
+
+
 def _image_shape(state: FitState) -> Shape:
     height, width, channels = state.average.shape
     return height, width, channels

@@ -10,12 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation, ahead, ceilings, curves, layers, predictive_check, step
+from benchmarks import (
+    ablation,
+    ahead,
+    ceilings,
+    curves,
+    layers,
+    mclmc,
+    mixing,
+    predictive_check,
+    step,
+)
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, measure_all
 from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
+from dip_jax.engine.from_config import algorithm_from_config
 from dip_jax.errors import InputError
+from dip_jax.langevin import energy_gradient
+from dip_jax.losses import gaussian, nll_scale
+from dip_jax.nets import ConfiguredNet
 from dip_jax.presets import build_config
+from dip_jax.tasks.simulate import simulate_case
+from tests.conftest import TINY, smooth_image
 
 QUICK = Settings(rounds=2, round_seconds=0.001)
 
@@ -317,3 +333,58 @@ def test_each_answer_of_the_check_of_hidden_pixels_has_a_column():
         rates = predictive_check.answers(12, factor, 0.03, 0.1, 200, is_clipped=is_clipped)
         assert sum(rates.values()) == pytest.approx(1)
         assert rates["noise too high"] > 0
+
+
+def sampling_settings(num_steps):
+    overrides = [*TINY, "sgld.burn_in=20", "sgld.thin=4", "sgld.held_out_fraction=0"]
+    return {"num_steps": num_steps, "chains": 2, "overrides": overrides}
+
+
+def noisy_case(config):
+    return simulate_case(jax.random.key(0), config.task, "a", smooth_image())
+
+
+def test_mclmc_has_the_energy_that_the_samplers_of_the_package_have():
+    config = mixing.config_of("underdamped", **sampling_settings(60))
+    case, net = noisy_case(config), ConfiguredNet(config.net)
+    fit = algorithm_from_config(config, net)
+    state = fit.init(jax.random.key(0), case.problem, case.shape)
+    first, step = state.params, jax.jit(fit.step)
+    for _ in range(20):
+        state, _ = step(case.problem, state)
+    energy = mclmc.Energy(state, case.problem, config)
+    assert energy.moves.all()
+
+    def loss(params):
+        image = net(case.shape).apply(params["net"], state.variables["code"])
+        return jnp.mean((image - case.problem.measurement) ** 2)
+
+    transformation = energy_gradient(None)
+    expected, _ = transformation.update(
+        jax.grad(loss)(state.params),
+        transformation.init(first),
+        state.params,
+        scale=nll_scale(gaussian, case.problem),
+    )
+    gradient = jax.grad(energy)(energy.root * energy.first) * energy.root
+    flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(expected)])
+    np.testing.assert_allclose(gradient, flat, rtol=1e-3, atol=1e-4 * jnp.abs(flat).max())
+
+
+def test_both_integrators_of_mclmc_make_the_same_number_of_gradients():
+    settings = sampling_settings(60)
+    case = noisy_case(mixing.config_of("underdamped", **settings))
+    errors = []
+    for sampler in ("mclmc step=2", "mclmc step=0.5", "mclmc step=0.5 integrator=verlet"):
+        posterior, curves, _ = mixing.sample(case, sampler, **settings)
+        # 40 gradients of each chain after the burn-in, a sample after every fourth.
+        assert posterior.num_samples == 2 * 10
+        assert posterior.samples.shape == (20, *case.shape)
+        np.testing.assert_allclose(
+            posterior.traces[:, :, -2], posterior.samples.reshape(2, 10, -1).mean(axis=2), rtol=1e-4
+        )
+        row = mixing.row_of(posterior, curves, case.reference, 25 / 255, 60)
+        errors.append(row["energy_var"])
+    assert errors[1] < errors[0]
+    with pytest.raises(InputError, match="Expected step, length and integrator"):
+        mixing.sample(case, "mclmc stepp=2", **settings)

@@ -109,6 +109,13 @@ def test_a_setting_that_underdamped_dynamics_does_not_have_is_refused(field):
     build_config("denoise_single", overrides=[*overrides, "sgld.sampler=psgld"])
 
 
+def test_the_chains_of_a_start_divide_the_number_of_chains():
+    overrides = ["fit.method=sgld", "sgld.num_chains=6"]
+    assert build_config(overrides=[*overrides, "sgld.chains_per_start=3"]).num_networks == 6
+    with pytest.raises(InputError, match=r"a divisor of sgld\.num_chains=6, got 4"):
+        build_config(overrides=[*overrides, "sgld.chains_per_start=4"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

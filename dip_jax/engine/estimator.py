@@ -33,6 +33,9 @@ class Estimator:
     """Maximum number of steps."""
     num_networks: int = 1
     """Networks of each image: chains of a sampler, or seeds of a fit, whose estimates are averaged or combined."""
+    chains_per_start: int = 1
+    """Number of consecutive chains of a sampler that start from the same weights and code, and differ in the random
+    numbers of their steps only; see `posterior.nested_rhat`."""
     ensemble: Ensemble | None = None
     """How the networks of an image share its measurement and are combined, with the rule `stopping.keep`; None for
     networks that stop by themselves and are averaged."""
@@ -80,6 +83,11 @@ class Estimator:
         samples = self.algorithm.samples
         if samples is not None and self.intervals is not None:
             raise InputError("A sampler states intervals itself: expected intervals=None.")
+        shared = self.chains_per_start
+        if shared != 1 and (samples is None or shared < 1 or self.num_networks % shared):
+            raise InputError(
+                f"chains_per_start expects a divisor of num_networks={self.num_networks} and a sampler, or 1, got {shared}."
+            )
         if samples is not None and samples.num_steps != self.num_steps:
             raise InputError(
                 f"The samples are planned for {samples.num_steps} steps, got num_steps={self.num_steps}; state the same "

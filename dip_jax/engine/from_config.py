@@ -62,6 +62,7 @@ def estimator_from_config(config: Config) -> Estimator:
         stopper,
         num_steps=config.fit.num_steps,
         num_networks=config.num_networks,
+        chains_per_start=config.sgld.chains_per_start if samples else 1,
         ensemble=ensemble_from_config(config),
         guide=guide_from_config(config),
         sides_per_octave=config.net.sides_per_octave,

@@ -20,6 +20,8 @@ def merge(
     ensemble: Ensemble | None = None,
     members: Sequence[Case] = (),
     seed: int = 0,
+    *,
+    chains_per_start: int = 1,
 ) -> Result:
     """Returns the result of several networks of one image.
 
@@ -33,6 +35,8 @@ def merge(
       ensemble: How networks that are stopped together are combined; None for networks that are averaged.
       members: The cases of the networks of an ensemble, by their index.
       seed: Seed of the run, for the folds of an ensemble.
+      chains_per_start: Number of consecutive chains that started from the same weights; it is stated in the posterior
+        if no chain is left out.
 
     Returns:
       The merged result; the first failed one if a network failed.
@@ -58,6 +62,8 @@ def merge(
     else:
         pool = _pool_seeds if results[0].posterior is None else _pool_chains
         posterior, estimate, pool_notes = pool(selection.results)
+        if len(selection.results) == len(results):
+            posterior = posterior._replace(chains_per_start=chains_per_start)
     image, notes = finish_image(case, estimate)
     statuses = [result.status for result in selection.results]
     status = next(s for s in _STATUS_ORDER if s in statuses)

@@ -183,7 +183,12 @@ def _restore_merged(
         if len(results) == number:
             case = in_progress.pop(result.name)
             merged = merge(
-                case, finished.pop(result.name), ensemble, members.pop(result.name), run.seed
+                case,
+                finished.pop(result.name),
+                ensemble,
+                members.pop(result.name),
+                run.seed,
+                chains_per_start=estimator.chains_per_start,
             )
             if (
                 estimator.comparison is not None

@@ -95,8 +95,9 @@ class Slots:
         self.devices = list(devices or jax.local_devices())
         mesh = Mesh(np.array(self.devices), ("batch",), axis_types=(AxisType.Auto,))
         self._sharding = NamedSharding(mesh, PartitionSpec("batch"))
-        self._empty = jax.tree.map(np.zeros_like, _build_input(case, run.seed))
+        self._chains_per_start = estimator.chains_per_start
         self._run = run
+        self._empty = jax.tree.map(np.zeros_like, self._build_input(case))
         clock = time.perf_counter()
         layout = self._choose_layout(case, estimator, max_cases)
         self.compile_seconds = time.perf_counter() - clock
@@ -206,7 +207,7 @@ class Slots:
           case: The image.
           saved: A state of NumPy arrays to continue from; None to start anew.
         """
-        self._host_inputs[index] = _build_input(case, self._run.seed)
+        self._host_inputs[index] = self._build_input(case)
         self._changed.add(index // self.per_device)
         self._commands[index] = Command.START if saved is None else Command.CONTINUE
         if saved is not None:
@@ -263,10 +264,21 @@ class Slots:
         Args:
           case: The image, on its canvas.
         """
-        inputs = _build_input(case, self._run.seed)
+        inputs = self._build_input(case)
         init = jax.jit(self.estimator.stopper.init, static_argnums=2)
         state = init(jax.random.wrap_key_data(jnp.asarray(inputs.key)), inputs.problem, case.shape)
         return jax.tree.map(np.asarray, state)
+
+    def _build_input(self, case: Case) -> Input:
+        def key_of(network_index: int) -> np.ndarray:
+            key = image_key(self._run.seed, case.name, network_index=network_index)
+            return np.asarray(jax.random.key_data(key))
+
+        problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
+        reference = None if case.reference is None else np.asarray(case.reference)
+        index, number = case.network_index, self._chains_per_start
+        start_key = None if number == 1 else key_of(index - index % number)
+        return Input(key_of(index), problem, reference, start_key)
 
     def _upload(self) -> None:
         """Copies inputs that changed since the last chunk to their devices."""
@@ -323,10 +335,3 @@ class Slots:
             return jax.make_array_from_single_device_arrays(shape, self._sharding, list(leaves))
 
         return jax.tree.map(join, *parts)
-
-
-def _build_input(case: Case, seed: int) -> Input:
-    key = image_key(seed, case.name, network_index=case.network_index)
-    problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
-    reference = None if case.reference is None else np.asarray(case.reference)
-    return Input(np.asarray(jax.random.key_data(key)), problem, reference)

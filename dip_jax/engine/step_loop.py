@@ -21,7 +21,7 @@ from dip_jax.base import Algorithm, Array, Info, Problem, Shape, Stopper
 from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
 from dip_jax.engine.estimator import Estimator
-from dip_jax.fit import FitState
+from dip_jax.fit import FitState, with_steps_of
 from dip_jax.metrics import psnr
 from dip_jax.posterior.moments import trace_values
 from dip_jax.sgld import SgldState
@@ -67,6 +67,9 @@ class Input(NamedTuple):
     problem: Problem
     reference: Array | np.ndarray | None
     """Ground truth for the logged PSNR `[H, W, C]`. None means unknown."""
+    start_key: Array | np.ndarray | None = None
+    """Data of the key of the chain with which this one shares its first weights and its code. None if chains share
+    none."""
 
 
 class SlotStatus(NamedTuple):
@@ -178,7 +181,12 @@ def start_slot(loop: StepLoop, inputs: Input) -> Slot:
       inputs: The image.
     """
     key = jax.random.wrap_key_data(jnp.asarray(inputs.key))
-    state = loop.algorithm.init(key, inputs.problem, loop.image_shape)
+    if inputs.start_key is None:
+        state = loop.algorithm.init(key, inputs.problem, loop.image_shape)
+    else:
+        start_key = jax.random.wrap_key_data(jnp.asarray(inputs.start_key))
+        state = loop.algorithm.init(start_key, inputs.problem, loop.image_shape)
+        state = state._replace(fit=with_steps_of(state.fit, key))
     estimate = Estimate(jnp.zeros_like(state.average), jnp.int32(0))
     # The same key, so that a rule can start a second fit from the same weights.
     stop = loop.stopper.init(key, inputs.problem, loop.image_shape)

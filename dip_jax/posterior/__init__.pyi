@@ -6,8 +6,11 @@ from .calibration import calibrate_scaled as calibrate_scaled
 from .calibration import fit_scale as fit_scale
 from .convergence import Diagnosis as Diagnosis
 from .convergence import diagnose as diagnose
+from .convergence import nested_rhat as nested_rhat
 from .law import Law as Law
 from .law import law_of as law_of
+from .leave_one_out import LeaveOneOut as LeaveOneOut
+from .leave_one_out import leave_one_out as leave_one_out
 from .linearized import LinearizedPosterior as LinearizedPosterior
 from .linearized import jacobian_product as jacobian_product
 from .linearized import linearized_posterior as linearized_posterior

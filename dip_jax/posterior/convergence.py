@@ -25,8 +25,8 @@ class Diagnosis(NamedTuple):
     """Convergence of the chains, by each of Q traced quantities."""
 
     rhat: np.ndarray
-    """R-hat `[Q]`: 1 if the chains agree, more if not; infinite if a chain is constant or not
-    finite, NaN if there are too few samples."""
+    """R-hat `[Q]`, nested if chains share their starts: 1 if the chains agree, more if not; infinite if a chain is
+    constant or not finite, NaN if there are too few samples."""
     ess_bulk: np.ndarray
     """Effective sample size `[Q]` for the center of the distribution."""
     ess_tail: np.ndarray
@@ -37,27 +37,34 @@ class Diagnosis(NamedTuple):
     """Smallest effective sample size of both kinds."""
     converged: bool | None
     """Whether `rhat_max` is at most `RHAT_LIMIT`, and `ess_min` at least `ESS_PER_CHAIN` per
-    chain. None if a single chain meets both: it cannot tell whether others would agree."""
+    chain. None if chains of a single start meet both: they cannot tell whether others would agree."""
     message: str
     """The result in a sentence: the problem, where it is, and what to do."""
 
 
-def diagnose(traces: np.ndarray, names: Sequence[str]) -> Diagnosis:
+def diagnose(traces: np.ndarray, names: Sequence[str], *, chains_per_start: int = 1) -> Diagnosis:
     """Computes R-hat and effective sample sizes of traced quantities.
 
     R-hat = (((n - 1) W + B) / (n W))^(1/2), the larger of that of the ranks of x and that of the
     ranks of |x - median|, both as normal scores. Each chain is split in halves of n samples; W is
     the variance within a half, and B / n the variance of the means of the halves. So one chain has
     an R-hat too; it shows whether the chain still drifts, but not whether another chain would find
-    another mode. A quantity with one value in all samples of all chains, such as a saturated pixel, has an R-hat
+    another mode.
+
+    If several chains share a start and there are several starts, R-hat is `nested_rhat` instead, with the same limit:
+    chains of one start agree too early, so only different starts tell whether they have been forgotten. Of a single
+    start it is the R-hat above, and `converged` is never True. The limit of the effective sample size does not change.
+
+    A quantity with one value in all samples of all chains, such as a saturated pixel, has an R-hat
     of 1, if there are others.
 
     Args:
       traces: `[M, S, Q]`, S samples of Q quantities in each of M chains.
       names: Names of the Q quantities; those of pixels are `x[row,column,channel]`.
+      chains_per_start: Number of consecutive chains that started from the same weights.
 
     Raises:
-      ValueError: If the traces are not `[M, S, Q]` with Q names.
+      ValueError: If the traces are not `[M, S, Q]` with Q names, or `chains_per_start` does not divide M.
 
     References:
       Vehtari, Gelman, Simpson, Carpenter and Buerkner, Rank-normalization, folding, and
@@ -80,6 +87,8 @@ def diagnose(traces: np.ndarray, names: Sequence[str]) -> Diagnosis:
             f"expected traces [M, S, {len(names)}] for {len(names)} names, got {traces.shape}"
         )
     num_chains, num_samples, num = traces.shape
+    num_starts = _num_starts(num_chains, chains_per_start)
+    is_nested = chains_per_start > 1 and num_starts > 1
     is_lost = ~np.isfinite(traces).all(axis=1)  # [M, Q]
     is_constant = np.zeros_like(is_lost)
     if num_samples < MIN_SAMPLES or not num or not num_chains:
@@ -93,16 +102,82 @@ def diagnose(traces: np.ndarray, names: Sequence[str]) -> Diagnosis:
         # Only the order matters, and centered values keep it in float32.
         centered = jnp.asarray(finite - np.median(finite, axis=(0, 1)), jnp.float32)
         rhat, bulk, tail = np.array(_mixing(centered), np.float64)
+        if is_nested:
+            rhat = nested_rhat(finite, chains_per_start)
         rhat[is_equal], bulk[is_equal], tail[is_equal] = 1, *(2 * [num_chains * num_samples])
         is_bad = (is_lost | is_constant).any(axis=0) | np.isnan(rhat + bulk + tail)
         rhat[is_bad], bulk[is_bad], tail[is_bad] = np.inf, 0, 0
     ess = np.minimum(bulk, tail)
     rhat_max, ess_min = (float(rhat.max()), float(ess.min())) if num else (math.nan, math.nan)
     converged: bool | None = rhat_max <= RHAT_LIMIT and ess_min >= ESS_PER_CHAIN * num_chains
-    if converged and num_chains == 1:
+    if converged and num_starts == 1:
         converged = None
-    message = _conclusion(rhat, ess, converged, is_lost, is_constant, names, num_samples)
+    kind = "a nested R-hat" if is_nested else "an R-hat"
+    message = _conclusion(
+        rhat, ess, converged, is_lost, is_constant, names, num_samples, num_starts, kind
+    )
     return Diagnosis(rhat, bulk, tail, rhat_max, ess_min, converged, message)
+
+
+def nested_rhat(traces: np.ndarray, chains_per_start: int) -> np.ndarray:
+    """Returns the nested R-hat of each quantity, `[Q]`.
+
+    The m consecutive chains that share a start are a superchain, of which there are K. With the variance B of the means
+    of the superchains (divisor K - 1), and W the mean over the superchains of
+
+        the variance of the means of its m chains (divisor m - 1; 0 for m = 1)
+        + the mean of the variances within its chains (divisor S - 1; 0 for S = 1),
+
+    it is (1 + B / W)^(1/2). Within a superchain chains differ by their random numbers alone, so B exceeds the error of
+    a mean by as much as the start still matters. Unlike R-hat it is not of ranks, and chains are not split: it sees
+    neither a drift that all chains share nor another spread.
+
+    Args:
+      traces: `[M, S, Q]`, S samples of Q quantities in each of M = K m chains.
+      chains_per_start: m.
+
+    Returns:
+      float64 `[Q]`; NaN for a single superchain, and where B and W are 0; infinite where only W is 0.
+
+    Raises:
+      ValueError: If the traces are not `[M, S, Q]`, or m does not divide M.
+
+    References:
+      Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari and Gelman, Nested R-hat: Assessing the convergence of Markov
+        chain Monte Carlo when running many short chains, 2024, section 2.
+
+    Example:
+      Two superchains of two chains each, whose starts matter:
+
+      >>> traces = np.array([[0.0, 1.0], [1.0, 2.0], [3.0, 4.0], [4.0, 5.0]])[..., np.newaxis]
+      >>> nested_rhat(traces, 2).round(3).tolist()
+      [2.345]
+    """
+    traces = np.asarray(traces, np.float64)
+    if traces.ndim != 3:
+        raise ValueError(f"expected traces [M, S, Q], got {traces.shape}")
+    num_chains, num_samples, num = traces.shape
+    num_starts = _num_starts(num_chains, chains_per_start)
+    if num_starts < 2:
+        return np.full(num, np.nan)
+    groups = traces.reshape(num_starts, chains_per_start, num_samples, num)
+    means = groups.mean(axis=2)  # [K, m, Q]
+    within = np.zeros((num_starts, num))
+    if chains_per_start > 1:
+        within += means.var(axis=1, ddof=1)
+    if num_samples > 1:
+        within += groups.var(axis=2, ddof=1).mean(axis=1)
+    between = means.mean(axis=1).var(axis=0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(1 + between / within.mean(axis=0))
+
+
+def _num_starts(num_chains: int, chains_per_start: int) -> int:
+    if chains_per_start < 1 or num_chains % chains_per_start:
+        raise ValueError(
+            f"expected chains_per_start to divide the number of chains, {num_chains}, got {chains_per_start}"
+        )
+    return num_chains // chains_per_start
 
 
 def describe_quantity(name: str) -> str:
@@ -138,8 +213,10 @@ def _conclusion(
     is_constant: np.ndarray,
     names: Sequence[str],
     num_samples: int,
+    num_starts: int,
+    kind: str,
 ) -> str:
-    """The message of a `Diagnosis`; the first of the possible problems is reported."""
+    """The message of a `Diagnosis`, with `kind`, the R-hat; the first of the possible problems is reported."""
     num_chains, num = is_lost.shape
     if not num or not num_chains:
         return "no quantity was traced, so convergence is unknown"
@@ -157,21 +234,23 @@ def _conclusion(
     if rhat_max > RHAT_LIMIT:
         worst = describe_quantity(names[int(np.argmax(rhat))])
         return (
-            f"not converged: expected an R-hat of at most {RHAT_LIMIT}, got {rhat_max:.2f} "
+            f"not converged: expected {kind} of at most {RHAT_LIMIT}, got {rhat_max:.2f} "
             f"({worst}); {longer}"
         )
     if converged is False:
         worst = describe_quantity(names[int(np.argmin(ess))])
         return (
             f"too short: expected an effective sample size of at least {wanted}, got {ess_min:.0f} "
-            f"({worst}), though R-hat is {rhat_max:.2f}; {longer}"
+            f"({worst}), though {kind.partition(' ')[2]} is {rhat_max:.2f}; {longer}"
         )
     message = (
-        f"converged: R-hat is at most {rhat_max:.3f}, and the effective sample size at least "
+        f"converged: {kind.partition(' ')[2]} is at most {rhat_max:.3f}, and the effective sample size at least "
         f"{ess_min:.0f}"
     )
     if num_chains == 1:
         message += "; a single chain cannot show whether others would agree"
+    elif num_starts == 1:
+        message += "; chains of a single start cannot show whether others would agree"
     return message
 
 

@@ -1,36 +1,36 @@
-"""The files of a posterior: of the samples of chains, or of a fit with several seeds.
+"""The files of a posterior: of chains, of several seeds, or of the intervals around a fit.
 
-Both have a standard deviation. Samples also have a 90 % interval, traces with their convergence, and
-calibration: against the reference, and against measurements that were held out.
+All have a standard deviation, and all but seeds a 90 % interval and, with a reference, its calibration. Samples of chains
+also have traces with their convergence, and a check against measurements that were held out.
 
 Values that are known exactly replace those of the estimate (`tasks.cases.known_values`). Their standard deviation and the
 width of their interval are 0 in the files, and the calibration is that of the other values.
 """
 
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from dip_jax.base import Case, Posterior, Result
+from dip_jax.base import Case, Posterior, PosteriorKind, Result
 from dip_jax.images.read import StoredImage
 from dip_jax.images.write import write_image
-from dip_jax.operators.pixelwise import is_pixelwise, measured_std
 from dip_jax.posterior.calibration import Calibration, calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import RHAT_LIMIT, Diagnosis, diagnose
-from dip_jax.posterior.law import Law, law_of
-from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
-from dip_jax.problem import noise_variance
+from dip_jax.posterior.law import law_of
+from dip_jax.posterior.leave_one_out import leave_one_out
+from dip_jax.report.held_out import check_held_out
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_traces
-from dip_jax.report.summarize import point_summary, posterior_summary, seeds_summary
+from dip_jax.report.summarize import error_summary, point_summary, posterior_summary, seeds_summary
 from dip_jax.report.summary import PosteriorSummary
-from dip_jax.storage.atomic import write_array
+from dip_jax.storage.atomic import write_array, write_arrays
 from dip_jax.tasks.cases import known_values
-from dip_jax.tasks.noise_level import clipped_noise_of
 
-_LEVEL = 0.9  # of interval.npy
-_UNCHECKED = ("laplace", "interval")
-"""Likelihoods whose residuals have another variance than the noise level says."""
+_LEVEL = 0.9  # of interval.npz
+_STATES = {
+    PosteriorKind.BOOTSTRAP: "from {} restored replicates",
+    PosteriorKind.LINEARIZED: "from {} samples of the linearized network",
+}
+"""State of intervals without chains."""
 
 
 def report_posterior(
@@ -59,33 +59,58 @@ def report_posterior(
     posterior = result.posterior
     if posterior is None:
         return {}, []
-    is_fit = not result.samples_posterior
+    kind = posterior.kind
     if posterior.num_samples < 2:
-        return {}, [f"too few {'estimates' if is_fit else 'samples'} for a standard deviation"]
+        sort = "estimates" if kind == PosteriorKind.SEEDS else "samples"
+        return {}, [f"too few {sort} for a standard deviation"]
     shown = _with_known_values(case, result.image, posterior)
-    files.reserve(_file_names(posterior, template.suffix, is_fit=is_fit))
+    files.reserve(_file_names(posterior, template.suffix))
     write_array(files.path("std.npy"), shown.std)
-    if is_fit:
-        draw_std(files.path("std.png"), shown.std)
+    if kind == PosteriorKind.SEEDS:
+        draw_std(files.path("std.png"), shown.std, state="spread of several fits: a lower bound")
         median = np.median(posterior.chain_means, axis=0)
         write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
-    half_width = stats.norm.ppf((1 + _LEVEL) / 2) * shown.std
-    interval = np.stack([shown.mean - half_width, shown.mean + half_width])
-    write_array(files.path("interval.npy"), interval)
-    diagnosis = diagnose(posterior.traces, posterior.trace_names)
-    draw_std(files.path("std.png"), shown.std, state=_state(diagnosis))
+    if kind != PosteriorKind.SAMPLES:
+        state = _STATES[kind].format(posterior.num_samples)
+        _write_interval(files, shown, state)
+        calibrations = _calibrate(files, case, posterior)
+        return {"num_samples": posterior.num_samples, **error_summary(posterior, *calibrations)}, []
+    diagnosis = diagnose(
+        posterior.traces, posterior.trace_names, chains_per_start=posterior.chains_per_start
+    )
+    _write_interval(files, shown, _state(diagnosis))
     draw_traces(files.path("traces.png"), posterior, diagnosis)
     for number, sample in enumerate(posterior.samples, start=1):
         write_image(files.path(_sample_name(number, template.suffix)), sample, template)
-    return _assess(files, case, result, posterior, likelihood, diagnosis)
+    law = law_of(result.network_curves or (result.curve,))
+    check = check_held_out(case, result, posterior, likelihood, law)
+    left_out = leave_one_out(posterior)
+    notes = [] if diagnosis.converged else [diagnosis.message]
+    notes += [left_out.message] if left_out is not None and left_out.message else []
+    notes += [law.message] if law.message else []
+    notes += [check.message] if check is not None else []
+    calibrations = _calibrate(files, case, posterior)
+    summary = posterior_summary(posterior, diagnosis, check, law, left_out)
+    errors = error_summary(posterior, *calibrations)
+    return {**summary, **errors, **point_summary(result)}, notes
 
 
-def _file_names(posterior: Posterior, suffix: str, *, is_fit: bool) -> list[str]:
-    if is_fit:
+def _file_names(posterior: Posterior, suffix: str) -> list[str]:
+    if posterior.kind == PosteriorKind.SEEDS:
         return ["std.npy", "std.png", f"median{suffix}"]
+    if posterior.kind != PosteriorKind.SAMPLES:
+        return ["std.npy", "std.png", "interval.npz"]
     samples = [_sample_name(number, suffix) for number in range(1, len(posterior.samples) + 1)]
-    return ["std.npy", "std.png", "interval.npy", "traces.png", *samples]
+    return ["std.npy", "std.png", "interval.npz", "traces.png", *samples]
+
+
+def _write_interval(files: Manifest, posterior: Posterior, state: str) -> None:
+    """Writes the interval and the figure of the deviation, both with their state."""
+    half_width = stats.norm.ppf((1 + _LEVEL) / 2) * posterior.std
+    low, high = posterior.mean - half_width, posterior.mean + half_width
+    write_arrays(files.path("interval.npz"), low=low, high=high, level=_LEVEL, state=state)
+    draw_std(files.path("std.png"), posterior.std, state=state)
 
 
 def _sample_name(number: int, suffix: str) -> str:
@@ -103,29 +128,10 @@ def _with_known_values(case: Case, image: np.ndarray, posterior: Posterior) -> P
     )
 
 
-def _assess(
-    files: Manifest,
-    case: Case,
-    result: Result,
-    posterior: Posterior,
-    likelihood: str | None,
-    diagnosis: Diagnosis,
-) -> tuple[PosteriorSummary, list[str]]:
-    """The keys of the summary and the sentences about samples; writes the figure of the calibration."""
-    calibration, scaled = _calibrate(case, posterior)
-    if calibration is not None and scaled is not None:
-        draw_calibration(files.path("calibration.png"), calibration, scaled)
-    law = law_of(result.network_curves or (result.curve,))
-    check = check_held_out(case, result, posterior, likelihood, law)
-    notes = [] if diagnosis.converged else [diagnosis.message]
-    notes += [law.message] if law.message else []
-    notes += [check.message] if check is not None else []
-    summary = posterior_summary(posterior, diagnosis, calibration, scaled, check, law)
-    return {**summary, **point_summary(result)}, notes
-
-
-def _calibrate(case: Case, posterior: Posterior) -> tuple[Calibration | None, Calibration | None]:
-    """Calibration of the values that are not known, and the same with the scaled deviation.
+def _calibrate(
+    files: Manifest, case: Case, posterior: Posterior
+) -> tuple[Calibration | None, Calibration | None]:
+    """Calibration of the values that are not known, and the same with the scaled deviation, with their figure.
 
     Both are None without a reference, or for less than two values.
     """
@@ -135,7 +141,9 @@ def _calibrate(case: Case, posterior: Posterior) -> tuple[Calibration | None, Ca
     values = [_unknown(x, is_known) for x in (posterior.mean, posterior.std, case.reference)]
     if len(values[0]) < 2:
         return None, None
-    return calibrate(*values), calibrate_scaled(*values)
+    calibration, scaled = calibrate(*values), calibrate_scaled(*values)
+    draw_calibration(files.path("calibration.png"), calibration, scaled)
+    return calibration, scaled
 
 
 def _unknown(values: np.ndarray, is_known: np.ndarray | None) -> np.ndarray:
@@ -152,37 +160,10 @@ def _state(diagnosis: Diagnosis) -> str:
     if diagnosis.converged:
         return ""
     if diagnosis.converged is None:
-        return "a single chain: others might differ more"
+        return "a single chain, or start: others might differ more"
     if np.isnan(diagnosis.rhat_max):
         return "too few samples to assess convergence"
     if diagnosis.rhat_max <= RHAT_LIMIT:
         return f"too short (effective sample size {diagnosis.ess_min:.0f}): a lower bound"
     rhat = f" (R-hat {diagnosis.rhat_max:.2f})" if np.isfinite(diagnosis.rhat_max) else ""
     return f"not converged{rhat}: a lower bound"
-
-
-def check_held_out(
-    case: Case, result: Result, posterior: Posterior, likelihood: str | None, law: Law
-) -> PredictiveCheck | None:
-    """The check on held-out measurements; None if their distribution is not known."""
-    problem, held_out = case.problem, result.held_out
-    if held_out is None or not held_out.any() or likelihood in _UNCHECKED:
-        return None
-    if not is_pixelwise(problem.operator):
-        return None
-    image = jnp.asarray(posterior.mean)
-    mean = problem.operator(image)
-    std = measured_std(problem.operator, image, jnp.asarray(posterior.std))
-    if std is None:
-        return None
-    level, limits = clipped_noise_of(case, posterior.mean, law.noise_std)
-    problem = problem._replace(noise_std=jnp.float32(level))
-    noise_std = np.sqrt(np.asarray(noise_variance(problem, mean)))
-    return check_prediction(
-        np.asarray(mean),
-        np.asarray(std),
-        np.asarray(problem.measurement),
-        noise_std,
-        held_out,
-        limits,
-    )

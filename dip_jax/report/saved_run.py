@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import sys
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from dip_jax.errors import InputError
 from dip_jax.images.decode import decode
 from dip_jax.report.summary import Summary, read_run_summary
 from dip_jax.storage.paths import AnyPath, is_folder, list_folder, local_copy, read_bytes, to_path
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,8 +86,15 @@ class SavedImage:
 
     @property
     def interval(self) -> np.ndarray | None:
-        """Limits of the 90 % interval of each value, `[2, H, W, C]`; None if nothing was sampled."""
-        return self._array("interval.npy")
+        """Limits of the 90 % interval of each value, `[2, H, W, C]`; None if there is none."""
+        found = self._arrays("interval.npz")
+        return None if found is None else np.stack([found["low"], found["high"]])
+
+    @property
+    def interval_state(self) -> str | None:
+        """What is missing from the interval, such as that the chains have not converged; None if there is none."""
+        found = self._arrays("interval.npz")
+        return None if found is None else str(found["state"])
 
     @property
     def median(self) -> np.ndarray | None:
@@ -104,14 +115,22 @@ class SavedImage:
         """The file of a name whose suffix depends on the input."""
         return next((path for path in list_folder(self.folder) if path.stem == stem), None)
 
+    def _arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of an archive."""
+        return self._load(name, lambda file: dict(np.load(file, allow_pickle=False)))
+
     def _array(self, name: str) -> np.ndarray | None:
+        return self._load(name, lambda file: np.load(file, allow_pickle=False))
+
+    def _load(self, name: str, load: Callable[[BinaryIO], T]) -> T | None:
+        """A file as numpy reads it; None if there is none."""
         path = self.folder / name
         try:
             data = read_bytes(path)
         except FileNotFoundError:
             return None
         try:
-            return np.load(io.BytesIO(data), allow_pickle=False)
+            return load(io.BytesIO(data))
         except Exception as error:  # numpy may raise anything on a damaged file
             raise _damaged(path, "an array", error) from None
 

@@ -19,6 +19,7 @@ from dip_jax.metrics import psnr, psnr_on_host, ssim
 from dip_jax.posterior.calibration import Calibration
 from dip_jax.posterior.convergence import Diagnosis
 from dip_jax.posterior.law import Law
+from dip_jax.posterior.leave_one_out import LeaveOneOut
 from dip_jax.posterior.pooling import error_of_mean
 from dip_jax.posterior.prediction import PredictiveCheck
 from dip_jax.report.sheet import degraded_image
@@ -120,22 +121,20 @@ def failure_summary(
 def posterior_summary(
     posterior: Posterior,
     diagnosis: Diagnosis,
-    calibration: Calibration | None,
-    scaled_calibration: Calibration | None,
     check: PredictiveCheck | None,
     law: Law,
+    left_out: LeaveOneOut | None = None,
 ) -> PosteriorSummary:
     """The keys of a sampled posterior.
 
     Args:
       posterior: The samples of one image.
       diagnosis: Convergence of its traces.
-      calibration: Calibration against the reference, or None without one.
-      scaled_calibration: The same with the scaled standard deviation.
       check: Check on held-out measurements, or None if none were held out.
       law: What the sampler states about its steps.
+      left_out: How well chains predict each other, or None for fewer than three.
     """
-    plain, scaled, error = calibration, scaled_calibration, error_of_mean(posterior)
+    error = error_of_mean(posterior)
     return {
         "num_samples": posterior.num_samples,
         "num_chains": posterior.traces.shape[0],
@@ -146,8 +145,35 @@ def posterior_summary(
         "virial": _finite(law.virial),
         "step_size": _finite(law.step_size),
         "sampled_noise_std": _finite(law.noise_std),
-        "std_mean": _root_mean_square(posterior.std),
         "error_of_mean": None if error is None else _root_mean_square(error),
+        "leave_one_out": _field(left_out, "fraction"),
+        "outlier_chain": None
+        if left_out is None or left_out.outlier is None
+        else left_out.outlier + 1,
+        "num_held_out": None if check is None else check.num_held_out,
+        "held_out_error": _field(check, "error"),
+        "held_out_error_low": _field(check, "error_low"),
+        "held_out_error_high": _field(check, "error_high"),
+        "held_out_predicted_error": _field(check, "predicted_error"),
+        "held_out_z_rms": _field(check, "z_rms"),
+        "held_out_coverage_90": _field(check, "coverage_90"),
+        "held_out_nll": _field(check, "nll"),
+    }
+
+
+def error_summary(
+    posterior: Posterior, plain: Calibration | None, scaled: Calibration | None
+) -> PosteriorSummary:
+    """The keys of a standard deviation and its calibration.
+
+    Args:
+      posterior: Its standard deviation.
+      plain: Calibration against the reference, or None without one.
+      scaled: The same with the scaled standard deviation.
+    """
+    return {
+        "intervals": posterior.kind,
+        "std_mean": _root_mean_square(posterior.std),
         "nll": _field(plain, "nll"),
         "coverage_90": _field(plain, "coverage_90"),
         "width_90": _field(plain, "width_90"),
@@ -158,14 +184,6 @@ def posterior_summary(
         "coverage_90_scaled": _field(scaled, "coverage_90"),
         "width_90_scaled": _field(scaled, "width_90"),
         "uce_scaled": _field(scaled, "uce"),
-        "num_held_out": None if check is None else check.num_held_out,
-        "held_out_error": _field(check, "error"),
-        "held_out_error_low": _field(check, "error_low"),
-        "held_out_error_high": _field(check, "error_high"),
-        "held_out_predicted_error": _field(check, "predicted_error"),
-        "held_out_z_rms": _field(check, "z_rms"),
-        "held_out_coverage_90": _field(check, "coverage_90"),
-        "held_out_nll": _field(check, "nll"),
     }
 
 
@@ -180,6 +198,7 @@ def seeds_summary(
       reference: The ground truth `[H, W, C]`, or None.
     """
     summary: PosteriorSummary = {
+        "intervals": posterior.kind,
         "num_seeds": len(posterior.chain_means),
         "num_averaged": posterior.num_samples,
         "std_mean": _root_mean_square(posterior.std),
@@ -242,7 +261,7 @@ def _root_mean_square(values: np.ndarray) -> float | None:
     return _finite(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def _field(source: Calibration | PredictiveCheck | None, name: str) -> float | None:
+def _field(source: Calibration | PredictiveCheck | LeaveOneOut | None, name: str) -> float | None:
     return None if source is None else _finite(getattr(source, name))
 
 

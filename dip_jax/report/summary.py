@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import UnionType
 from typing import Any, NotRequired, TypedDict, cast, get_args, get_origin, get_type_hints
 
-from dip_jax.base import Status
+from dip_jax.base import PosteriorKind, Status
 from dip_jax.errors import InputError
 from dip_jax.report.manifest import Manifest
 from dip_jax.storage.atomic import write_text
@@ -37,8 +37,10 @@ class PosteriorSummary(TypedDict, total=False):
     `uce_scaled` and all PSNR need a reference.
     """
 
+    intervals: PosteriorKind
+    """Origin of the standard deviation: `samples`, `seeds`, `bootstrap` or `linearized`."""
     num_samples: int
-    """Number of samples in all chains."""
+    """Number of samples in all chains, of the linearized network, or of replicates."""
     num_chains: int
     """Number of chains."""
     rhat_max: float | None
@@ -59,6 +61,11 @@ class PosteriorSummary(TypedDict, total=False):
     """Root mean square of the standard deviation over all values, before known values are restored."""
     error_of_mean: float | None
     """Root mean square of the Monte Carlo error of the mean, by the means of the chains; None for one chain."""
+    leave_one_out: float | None
+    """Fraction of the values of a chain's mean in the 90 % interval that the other chains predict, averaged over the
+    chains; 0.9 is expected. None for fewer than three chains."""
+    outlier_chain: int | None
+    """Number of the chain, from 1, for which this fraction is lowest, if it is below 0.6; otherwise None."""
     nll: float | None
     """Mean negative log likelihood of a true value, nats."""
     coverage_90: float | None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dip_jax.storage.paths import AnyPath, as_os_error
 
@@ -59,6 +60,11 @@ def write_text(path: AnyPath, text: str) -> None:
 def write_array(path: AnyPath, array: np.ndarray) -> None:
     """Writes an array as `.npy`, whole or not at all."""
     write(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def write_arrays(path: AnyPath, **arrays: ArrayLike) -> None:
+    """Writes arrays by name as `.npz`, whole or not at all."""
+    write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def remove_parts(folder: AnyPath) -> None:

@@ -51,6 +51,13 @@ def test_numbers_below_one_are_refused(name):
         Estimator(FIT, **{name: 0})
 
 
+@pytest.mark.parametrize(("algorithm", "shared"), [(SAMPLER, 3), (SAMPLER, 0), (FIT, 2)])
+def test_only_chains_share_a_start_and_their_number_divides_that_of_all(algorithm, shared):
+    Estimator(SAMPLER, num_steps=60, num_networks=4, chains_per_start=2)
+    with pytest.raises(InputError, match=f"a divisor of num_networks=4 .*, got {shared}"):
+        Estimator(algorithm, num_steps=60, num_networks=4, chains_per_start=shared)
+
+
 def test_an_algorithm_with_samples_is_a_sampler():
     assert Estimator(SAMPLER, num_steps=60).is_sampler
     assert not Estimator(FIT).is_sampler

@@ -83,6 +83,14 @@ def test_chains_are_weighted_by_their_numbers_of_samples(counts):
     assert merged.notes == ()
 
 
+def test_shared_starts_are_stated_unless_a_chain_is_left_out():
+    chains = [build_chain(draw_samples(5, index), index) for index in range(4)]
+    assert merge(CASE, chains).posterior.chains_per_start == 1
+    assert merge(CASE, chains, chains_per_start=2).posterior.chains_per_start == 2
+    chains[1] = chains[1]._replace(status=Status.DIVERGED)
+    assert merge(CASE, chains, chains_per_start=2).posterior.chains_per_start == 1
+
+
 def test_chains_without_samples_are_merged_to_the_mean_of_their_estimates():
     estimates = draw_samples(2, 0).astype(np.float32)
     chains = [

@@ -128,6 +128,49 @@ def test_chains_of_half_as_many_steps_are_continued_to_the_same_bits(chains):
     np.testing.assert_allclose(merged.curve["loss"][15], misfit, rtol=1e-4)
 
 
+SUPERCHAINS = ("sgld.num_chains=4", "sgld.chains_per_start=2")
+
+
+def test_chains_of_one_start_have_the_same_first_output_and_other_samples(chains):
+    case, config, _, (first, second) = chains
+    (shared,) = restore([case], sampling_config(*SUPERCHAINS))
+    assert shared.posterior.chains_per_start == 2
+    losses = np.stack([curve["loss"] for curve in shared.network_curves])
+    # The warm-up has two steps without noise, and the third only changes norms.
+    assert (losses[0, :3] == losses[1, :3]).all()
+    assert (losses[2, :3] == losses[3, :3]).all()
+    assert losses[0, 0] != losses[2, 0]
+    codes = [network.slot.state.fit.frozen["code"] for network in shared.networks]
+    assert [np.array_equal(codes[0], code) for code in codes] == [True, True, False, False]
+    means = shared.posterior.chain_means
+    apart = np.abs(means[:, np.newaxis] - means).max(axis=(2, 3, 4))
+    assert (apart[~np.eye(4, dtype=bool)] > 1e-3).all()
+    # The first chain of each start is the network of its index.
+    assert_same_bits(shared.network_curves[0], first.curve)
+    assert_same_bits(means[0], first.posterior.mean)
+    alone = case._replace(network_index=2)
+    (third,) = restore_each([alone], estimator_from_config(config), config.run)
+    assert_same_bits(shared.network_curves[2], third.curve)
+    assert np.abs(means[1] - second.posterior.mean).max() > 1e-3
+
+
+def test_chains_of_one_start_are_resumed_with_the_same_bits(chains, tmp_path):
+    case, *_ = chains
+    config = sampling_config(*SUPERCHAINS)
+    (expected,) = restore([case], config)
+    statuses = []
+    for num_chunks in (4, 100):
+        store = CheckpointStore(tmp_path / "checkpoints", every_minutes=0, keep=2)
+        (result,) = restore_many([case], config, store=store, **stop_after(num_chunks))
+        statuses.append(result.status)
+    assert statuses == ["interrupted", "done"]
+    for name in ("mean", "std", "chain_means", "traces", "samples"):
+        assert_same_bits(getattr(result.posterior, name), getattr(expected.posterior, name))
+    (half,) = restore([case], sampling_config(*SUPERCHAINS, "fit.num_steps=15"))
+    (continued,) = restore([case], config, start=[half])
+    assert_same_bits(continued.posterior.traces, expected.posterior.traces)
+
+
 def test_chains_are_not_continued_by_a_fit(chains):
     case, *_ = chains
     (first,) = restore([case], sampling_config("fit.num_steps=15"))
@@ -180,7 +223,7 @@ def test_the_command_samples_and_reports_that_the_chains_have_not_converged(run,
     )
     assert status == 0
     names = {path.name for path in (out / "photo").iterdir()}
-    assert names >= {"restored.png", "std.png", "std.npy", "interval.npy", "traces.png"}
+    assert names >= {"restored.png", "std.png", "std.npy", "interval.npz", "traces.png"}
     assert names >= {"curve.png", "calibration.png"}
     summary = json.loads((out / "photo" / "summary.json").read_text())
     assert summary["method"] == "sgld"
@@ -191,7 +234,9 @@ def test_the_command_samples_and_reports_that_the_chains_have_not_converged(run,
     assert summary["num_held_out"] == 42
     assert summary["held_out_z_rms"] > 0
     std = np.load(out / "photo" / "std.npy")
-    low, high = np.load(out / "photo" / "interval.npy")
+    interval = np.load(out / "photo" / "interval.npz")
+    low, high = interval["low"], interval["high"]
+    assert "not converged" in str(interval["state"])
     np.testing.assert_allclose((high - low) / 2, 1.6449 * std, rtol=1e-3, atol=1e-7)
     assert std.shape == (40, 36, 3)
 

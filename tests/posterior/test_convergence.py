@@ -2,11 +2,12 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from dip_jax.posterior.convergence import ESS_PER_CHAIN, RHAT_LIMIT, diagnose
+from dip_jax.posterior.convergence import ESS_PER_CHAIN, RHAT_LIMIT, diagnose, nested_rhat
 
 # One shape for all traces, so that they are compiled once.
 CHAINS, SAMPLES, NUM = 4, 300, 12
@@ -178,3 +179,81 @@ def test_too_few_samples_give_no_diagnosis():
 def test_traces_with_missing_names_are_rejected():
     with pytest.raises(ValueError, match="names"):
         diagnose(independent(), NAMES[1:])
+
+
+def looped_nested_rhat(traces, chains_per_start):
+    """Margossian et al. 2024, section 2, of each quantity of `[M, S, Q]`."""
+    found = []
+    for q in range(traces.shape[2]):
+        means, withins = [], []
+        for first in range(0, len(traces), chains_per_start):
+            chains = [traces[m, :, q] for m in range(first, first + chains_per_start)]
+            centers = [sum(chain) / len(chain) for chain in chains]
+            center = sum(centers) / len(centers)
+            between = sum((c - center) ** 2 for c in centers) / max(len(chains) - 1, 1)
+            inner = [
+                sum((x - c) ** 2 for x in chain) / max(len(chain) - 1, 1)
+                for chain, c in zip(chains, centers, strict=True)
+            ]
+            means.append(center)
+            withins.append(between + sum(inner) / len(inner))
+        overall = sum(means) / len(means)
+        spread = sum((mean - overall) ** 2 for mean in means) / (len(means) - 1)
+        found.append(math.sqrt(1 + spread / (sum(withins) / len(withins))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shape", "chains_per_start"), [((6, 7, 3), 2), ((6, 7, 3), 3), ((4, 7, 3), 1), ((6, 1, 3), 2)]
+)
+def test_the_nested_r_hat_is_that_of_a_loop_over_superchains(shape, chains_per_start):
+    traces = np.random.default_rng(0).normal(size=shape) + np.arange(shape[0])[:, None, None]
+    expected = looped_nested_rhat(traces, chains_per_start)
+    np.testing.assert_allclose(nested_rhat(traces, chains_per_start), expected, rtol=1e-12)
+    assert min(expected) > 1.2
+
+
+def test_the_nested_r_hat_of_single_samples_is_that_of_blackjax():
+    from blackjax.diagnostics import splitR
+
+    traces = np.random.default_rng(0).normal(size=(8, 1, 3)) + np.arange(8)[:, None, None]
+    expected = splitR(jnp.asarray(traces[:, 0]), 8, 4, func_for_splitR=lambda x: x)
+    np.testing.assert_allclose(nested_rhat(traces, 4), expected, rtol=1e-5)
+
+
+def test_chains_that_have_not_left_their_starts_are_seen_by_the_nested_r_hat():
+    traces = independent()
+    traces[:2, :, 3] += 0.01  # the start of two chains, by one deviation
+    found = diagnose(traces, NAMES, chains_per_start=2)
+    np.testing.assert_allclose(found.rhat, looped_nested_rhat(traces, 2), rtol=1e-9)
+    # The means of the superchains have the variance 1 / 2, the chains about 1.
+    assert found.rhat[3] == pytest.approx(math.sqrt(1.5), rel=0.05)
+    assert not found.converged
+    assert "expected a nested R-hat of at most 1.05, got 1.2" in found.message
+    np.testing.assert_array_equal(found.ess_bulk, diagnose(traces, NAMES).ess_bulk)
+    mixed = diagnose(independent(), NAMES, chains_per_start=2)
+    assert mixed.converged
+    assert mixed.message.startswith("converged: nested R-hat is at most 1.0")
+
+
+def test_chains_of_a_single_start_cannot_tell():
+    found = diagnose(independent(), NAMES, chains_per_start=CHAINS)
+    assert found.converged is None
+    assert found.message.endswith("chains of a single start cannot show whether others would agree")
+    np.testing.assert_array_equal(found.rhat, diagnose(independent(), NAMES).rhat)
+    assert np.isnan(nested_rhat(independent(), CHAINS)).all()
+
+
+def test_constant_quantities_are_judged_as_before_also_in_superchains():
+    traces = independent()
+    traces[..., 4] = 1.0  # a saturated pixel
+    assert diagnose(traces, NAMES, chains_per_start=2).rhat[4] == 1
+    traces[0, :, 4] = 0.5
+    assert "constant" in diagnose(traces, NAMES, chains_per_start=2).message
+
+
+def test_superchains_of_unequal_size_are_rejected():
+    with pytest.raises(ValueError, match="divide the number of chains"):
+        diagnose(independent(), NAMES, chains_per_start=3)
+    with pytest.raises(ValueError, match="divide the number of chains"):
+        nested_rhat(independent(), 0)

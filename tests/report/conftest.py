@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dip_jax.base import Case, Posterior, Problem, Result, Status
+from dip_jax.base import Case, Posterior, PosteriorKind, Problem, Result, Status
 from dip_jax.operators import Identity
 
 STEPS, SHAPE = 25, (40, 36, 3)
@@ -104,6 +104,7 @@ def seeds(result, sampled) -> Result:
         traces=np.zeros((3, 0, 0), np.float32),
         trace_names=(),
         samples=estimates,
+        kind=PosteriorKind.SEEDS,
     )
     curves = tuple(curve_of(20.0 + i) for i in range(3))
     return result._replace(posterior=posterior, curve=curves[0], network_curves=curves)

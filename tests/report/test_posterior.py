@@ -8,7 +8,7 @@ from dip_jax.clipping import Limits, std_before_clipping
 from dip_jax.images.read import StoredImage, read_image
 from dip_jax.operators import Bayer, Mask
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
-from dip_jax.posterior.convergence import diagnose
+from dip_jax.posterior.convergence import diagnose, nested_rhat
 from dip_jax.posterior.prediction import check_prediction
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.posterior import _state, report_posterior
@@ -32,9 +32,10 @@ def test_samples_have_files_of_deviation_interval_traces_and_calibration(
         Manifest(tmp_path), case, sampled, template, likelihood="gaussian"
     )
     figures = {"std.png", "traces.png", "calibration.png"}
-    assert names(tmp_path) == figures | {"std.npy", "interval.npy", "samples"}
+    assert names(tmp_path) == figures | {"std.npy", "interval.npz", "samples"}
     assert names(tmp_path / "samples") == {"0001.png", "0002.png", "0003.png"}
-    std, (low, high) = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npy")
+    std, interval = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npz")
+    low, high = interval["low"], interval["high"]
     np.testing.assert_array_equal(std, sampled.posterior.std)
     np.testing.assert_allclose((low + high) / 2, sampled.posterior.mean, rtol=1e-5)
     np.testing.assert_allclose((high - low) / 2, 1.6449 * std, rtol=1e-3)
@@ -75,6 +76,34 @@ def test_seeds_have_files_of_deviation_and_median(tmp_path, case, seeds, templat
     np.testing.assert_allclose(stored, np.clip(median, 0, 1), atol=0.5 / 255 + 1e-6)
     assert summary["num_seeds"] == 3
     assert notes == []
+
+
+def test_a_chain_that_differs_from_the_others_is_named(tmp_path, case, sampled, template):
+    means = 0.5 + 0.01 * np.random.default_rng(0).standard_normal((6, *case.shape))
+    traces = np.random.default_rng(1).standard_normal((6, 10, 4))
+    posterior = sampled.posterior._replace(chain_means=means, traces=traces)
+    files = Manifest(tmp_path)
+    result = sampled._replace(posterior=posterior)
+    summary, notes = report_posterior(files, case, result, template, likelihood="gaussian")
+    assert summary["leave_one_out"] == pytest.approx(0.9, abs=0.01)
+    assert summary["outlier_chain"] is None
+    assert not any("differs" in note for note in notes)
+    means[4] += 0.1
+    summary, notes = report_posterior(files, case, result, template, likelihood="gaussian")
+    assert summary["outlier_chain"] == 5
+    assert any(note.startswith("chain 5 of 6 differs from the others") for note in notes)
+
+
+def test_chains_that_share_a_start_are_judged_by_the_nested_r_hat(
+    tmp_path, case, sampled, template
+):
+    traces = np.random.default_rng(1).standard_normal((4, 10, 4))
+    traces[:2] += 2
+    posterior = sampled.posterior._replace(traces=traces, chains_per_start=2)
+    result = sampled._replace(posterior=posterior)
+    summary, notes = report_posterior(Manifest(tmp_path), case, result, template, likelihood=None)
+    assert summary["rhat_max"] == nested_rhat(traces, 2).max()
+    assert any("expected a nested R-hat of at most" in note for note in notes)
 
 
 @pytest.mark.parametrize("word", ["samples", "estimates"])
@@ -199,7 +228,8 @@ def test_known_values_have_no_interval_and_are_not_calibrated(
     summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood="gaussian")
     is_known = result.image != result.raw
     assert 0.3 < is_known.mean() < 0.5
-    std, (low, high) = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npy")
+    std, interval = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npz")
+    low, high = interval["low"], interval["high"]
     assert (low <= result.image).all()
     assert (result.image <= high).all()
     np.testing.assert_array_equal(low[is_known], case.reference[is_known])

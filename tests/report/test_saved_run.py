@@ -174,7 +174,7 @@ def test_a_damaged_file_is_named(case, sampled, template, tmp_path):
         "photo/restored.png": "image",
         "photo/metrics.jsonl": "curve",
         "photo/std.npy": "std",
-        "photo/interval.npy": "interval",
+        "photo/interval.npz": "interval",
         "photo/samples/0002.png": "samples",
     }.items():
         content = (tmp_path / name).read_bytes()

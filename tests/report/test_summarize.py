@@ -12,6 +12,7 @@ from dip_jax.metrics import psnr_on_host
 from dip_jax.posterior.calibration import calibrate, calibrate_scaled
 from dip_jax.posterior.convergence import diagnose
 from dip_jax.posterior.law import law_of
+from dip_jax.posterior.leave_one_out import leave_one_out
 from dip_jax.posterior.prediction import check_prediction
 from dip_jax.presets import build_config
 from dip_jax.report.summarize import (
@@ -179,6 +180,18 @@ def test_the_summary_of_samples_has_the_numbers_of_each_part(case, sampled):
     summary = posterior_summary(posterior, diagnosis, plain, scaled, check, stated)
     assert [summary[key] for key in ("temperature", "virial", "step_size")] == [1.5, 0.9, 0.1]
     assert summary["sampled_noise_std"] == 0.2
+
+
+def test_leave_one_out_is_unknown_for_two_chains_and_names_an_outlier_of_three(case, sampled):
+    posterior, diagnosis, *others = parts_of(case, sampled)
+    summary = posterior_summary(posterior, diagnosis, *others, leave_one_out(posterior))
+    assert summary["leave_one_out"] is summary["outlier_chain"] is None
+    means = np.concatenate([posterior.chain_means, posterior.chain_means[:1] + 9])
+    found = leave_one_out(posterior._replace(chain_means=means))
+    summary = posterior_summary(posterior, diagnosis, *others, found)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert summary["outlier_chain"] == 3
+    assert summary["leave_one_out"] == pytest.approx(found.fractions.mean())
 
 
 def test_a_posterior_without_a_reference_has_the_same_keys_without_values(case, sampled):
