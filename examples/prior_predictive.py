@@ -1,4 +1,4 @@
-"""What does the prior of the weights say about images, before any data?
+"""Images of the prior of the weights, before any data.
 
     python -m examples.prior_predictive --output=out/prior_predictive.png
 

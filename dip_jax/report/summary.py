@@ -245,7 +245,10 @@ def _parse(summary: Any) -> Summary:
     """Raises a `ValueError` for anything but a summary from JSON."""
     if not _has_type(summary, Summary):
         raise ValueError("keys are missing or have another type")
-    return cast(Summary, {**summary, "status": Status(summary["status"])})
+    parsed = {**summary, "status": Status(summary["status"])}
+    if "intervals" in summary:
+        parsed["intervals"] = PosteriorKind(summary["intervals"])
+    return cast(Summary, parsed)
 
 
 def _write(files: Manifest, content: object) -> None:
@@ -268,5 +271,5 @@ def _has_type(value: Any, kind: Any) -> bool:
             and kind.__required_keys__ <= value.keys()
             and all(_has_type(value[key], kinds[key]) for key in kinds.keys() & value.keys())
         )
-    stored: dict[Any, Any] = {float: (int, float), Status: str}
+    stored: dict[Any, Any] = {float: (int, float), Status: str, PosteriorKind: str}
     return isinstance(value, stored.get(kind, kind))

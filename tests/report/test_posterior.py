@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dip_jax.base import PosteriorKind
 from dip_jax.clipping import Limits, std_before_clipping
 from dip_jax.images.read import StoredImage, read_image
 from dip_jax.operators import Bayer, Mask
@@ -108,13 +109,37 @@ def test_chains_that_share_a_start_are_judged_by_the_nested_r_hat(
 
 @pytest.mark.parametrize("word", ["samples", "estimates"])
 def test_one_sample_has_no_deviation(tmp_path, case, sampled, template, word):
-    names_of_traces = sampled.posterior.trace_names if word == "samples" else ()
-    posterior = sampled.posterior._replace(num_samples=1, trace_names=names_of_traces)
+    kind = PosteriorKind.SAMPLES if word == "samples" else PosteriorKind.SEEDS
+    posterior = sampled.posterior._replace(num_samples=1, kind=kind)
     result = sampled._replace(posterior=posterior)
     summary, (note,) = report_posterior(Manifest(tmp_path), case, result, template, likelihood=None)
     assert summary == {}
     assert note == f"too few {word} for a standard deviation"
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("kind", [PosteriorKind.BOOTSTRAP, PosteriorKind.LINEARIZED])
+def test_intervals_without_chains_have_no_traces_and_state_their_origin(
+    tmp_path, case, sampled, template, kind
+):
+    posterior = sampled.posterior._replace(kind=kind, trace_names=(), num_samples=8)
+    result = sampled._replace(posterior=posterior, held_out=None)
+    summary, notes = report_posterior(
+        Manifest(tmp_path), case, result, template, likelihood="gaussian"
+    )
+    assert names(tmp_path) == {"std.npy", "std.png", "interval.npz", "calibration.png"}
+    interval = np.load(tmp_path / "interval.npz")
+    np.testing.assert_allclose(
+        interval["high"] - interval["low"], 2 * 1.6448536 * posterior.std, rtol=1e-4
+    )
+    assert str(interval["state"]).startswith("from 8 ")
+    assert summary["intervals"] == kind
+    assert (
+        summary["coverage_90"]
+        == calibrate(posterior.mean, posterior.std, case.reference).coverage_90
+    )
+    assert "rhat_max" not in summary
+    assert notes == []
 
 
 def test_the_state_of_the_chains_is_a_line_unless_they_have_converged():

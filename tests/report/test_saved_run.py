@@ -100,6 +100,7 @@ def test_the_samples_of_chains_come_back(case, sampled, template, tmp_path):
     np.testing.assert_allclose(middle, posterior.mean, atol=1e-6)
     np.testing.assert_allclose(saved.interval[1] - middle, 1.6448536 * posterior.std, rtol=1e-5)
     np.testing.assert_allclose(saved.samples, posterior.samples.clip(0, 1), atol=HALF_A_LEVEL)
+    assert saved.interval_state.startswith("not converged")
     assert saved.median is None
     for found, curve in zip(saved.network_curves, sampled.network_curves, strict=True):
         assert_same_curve(found, curve)

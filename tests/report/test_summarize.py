@@ -16,6 +16,7 @@ from dip_jax.posterior.leave_one_out import leave_one_out
 from dip_jax.posterior.prediction import check_prediction
 from dip_jax.presets import build_config
 from dip_jax.report.summarize import (
+    error_summary,
     failure_summary,
     point_summary,
     posterior_summary,
@@ -144,13 +145,20 @@ def parts_of(case, result):
     )
 
 
+def keys_of(posterior, diagnosis, plain, scaled, *others):
+    """The keys of samples and of their errors."""
+    of_samples = posterior_summary(posterior, diagnosis, *others)
+    return {**of_samples, **error_summary(posterior, plain, scaled)}
+
+
 def test_the_keys_of_samples_and_of_seeds_are_those_of_the_schema(case, sampled, seeds):
-    parts = posterior_summary(*parts_of(case, sampled)), point_summary(sampled)
+    parts = keys_of(*parts_of(case, sampled)), point_summary(sampled)
     median = np.median(seeds.posterior.chain_means, axis=0)
     of_seeds = seeds_summary(seeds.posterior, median, case.reference)
     found = [key for part in (*parts, of_seeds) for key in part]
     assert set(found) == set(PosteriorSummary.__annotations__)
-    assert sorted(set(found) - {"std_mean"}) == sorted(key for key in found if key != "std_mean")
+    shared = {"std_mean", "intervals"}
+    assert sorted(set(found) - shared) == sorted(key for key in found if key not in shared)
     for result, config, keys in ((sampled, SGLD, parts[0] | parts[1]), (seeds, FIT, of_seeds)):
         summary = summarize(case, result, config, posterior=keys)
         assert_fits_the_schema(summary)
@@ -159,7 +167,7 @@ def test_the_keys_of_samples_and_of_seeds_are_those_of_the_schema(case, sampled,
 
 def test_the_summary_of_samples_has_the_numbers_of_each_part(case, sampled):
     posterior, diagnosis, plain, scaled, check, law = parts_of(case, sampled)
-    summary = posterior_summary(posterior, diagnosis, plain, scaled, check, law)
+    summary = keys_of(posterior, diagnosis, plain, scaled, check, law)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["num_samples"] == 20
     assert summary["num_chains"] == 2
@@ -169,7 +177,7 @@ def test_the_summary_of_samples_has_the_numbers_of_each_part(case, sampled):
     assert summary["std_mean"] == pytest.approx(0.05, rel=0.05)
     traces = np.random.default_rng(0).normal(0.5, 0.01, (4, 300, 12))
     mixed = diagnose(traces, [str(i) for i in range(12)])
-    assert posterior_summary(posterior, mixed, None, None, None, law)["converged"] is True
+    assert keys_of(posterior, mixed, None, None, None, law)["converged"] is True
     assert summary["nll_scaled"] == scaled.nll
     assert summary["std_scale"] == scaled.applied_scale
     assert summary["coverage_90"] == plain.coverage_90
@@ -177,18 +185,18 @@ def test_the_summary_of_samples_has_the_numbers_of_each_part(case, sampled):
     assert summary["held_out_z_rms"] == check.z_rms
     assert summary["temperature"] is summary["sampled_noise_std"] is None
     stated = law._replace(temperature=1.5, virial=0.9, step_size=0.1, noise_std=0.2)
-    summary = posterior_summary(posterior, diagnosis, plain, scaled, check, stated)
+    summary = keys_of(posterior, diagnosis, plain, scaled, check, stated)
     assert [summary[key] for key in ("temperature", "virial", "step_size")] == [1.5, 0.9, 0.1]
     assert summary["sampled_noise_std"] == 0.2
 
 
 def test_leave_one_out_is_unknown_for_two_chains_and_names_an_outlier_of_three(case, sampled):
     posterior, diagnosis, *others = parts_of(case, sampled)
-    summary = posterior_summary(posterior, diagnosis, *others, leave_one_out(posterior))
+    summary = keys_of(posterior, diagnosis, *others, leave_one_out(posterior))
     assert summary["leave_one_out"] is summary["outlier_chain"] is None
     means = np.concatenate([posterior.chain_means, posterior.chain_means[:1] + 9])
     found = leave_one_out(posterior._replace(chain_means=means))
-    summary = posterior_summary(posterior, diagnosis, *others, found)
+    summary = keys_of(posterior, diagnosis, *others, found)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["outlier_chain"] == 3
     assert summary["leave_one_out"] == pytest.approx(found.fractions.mean())
@@ -196,12 +204,12 @@ def test_leave_one_out_is_unknown_for_two_chains_and_names_an_outlier_of_three(c
 
 def test_a_posterior_without_a_reference_has_the_same_keys_without_values(case, sampled):
     posterior, diagnosis, *others = parts_of(case, sampled)
-    whole = posterior_summary(posterior, diagnosis, *others)
+    whole = keys_of(posterior, diagnosis, *others)
     traces = posterior.traces.copy()
     traces[0] = traces[0, :1]
     still = diagnose(traces, posterior.trace_names)
     unknown = (None, None, None, law_of([]))
-    summary = posterior_summary(posterior._replace(traces=traces), still, *unknown)
+    summary = keys_of(posterior._replace(traces=traces), still, *unknown)
     json.dumps(summary, allow_nan=False)
     assert list(summary) == list(whole)
     assert summary["rhat_max"] is None
@@ -229,4 +237,5 @@ def test_seeds_are_measured_one_by_one_and_by_their_median(case, seeds):
         "num_seeds",
         "num_averaged",
         "std_mean",
+        "intervals",
     }
