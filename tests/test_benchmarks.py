@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation, ahead, ceilings, curves, layers, predictive_check, step
+from benchmarks import (
+    ablation,
+    ahead,
+    ceilings,
+    curves,
+    folder_calibration,
+    layers,
+    predictive_check,
+    step,
+)
 from benchmarks.protocol import Record, Settings, Task, alternate, arithmetic, loop, measure_all
 from dip_jax.cli.cost import network_work
 from dip_jax.config import NetConfig
@@ -317,3 +326,11 @@ def test_each_answer_of_the_check_of_hidden_pixels_has_a_column():
         rates = predictive_check.answers(12, factor, 0.03, 0.1, repeats=200)
         assert sum(rates.values()) == pytest.approx(1)
         assert rates["noise too high"] > 0
+
+
+def test_in_drawn_folders_without_noise_the_bound_holds_as_often_as_its_rank_says():
+    found = folder_calibration.rates(30, 10**7, 0.03, 0.01, repeats=1000)
+    assert found.bound == pytest.approx(found.exact_bound, rel=1e-3)
+    assert found.below == pytest.approx(28 / 31, abs=0.01)  # four standard errors
+    assert found.told == 1
+    assert found.covered == pytest.approx(0.95, abs=0.03)
