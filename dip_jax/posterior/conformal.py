@@ -148,9 +148,9 @@ def conformal_factor(scores: np.ndarray, level: float = REGION_LEVEL) -> float:
 
     The scores have the noise of v_i. Then the bound holds for the noisy score of a further image. For its true score it
     is mostly conservative: with noise e, independent of t / p^2, and the law F of t / p^2, the noisy score is at most q
-    with probability P(t / p^2 + e <= q) = E F(q - e), which is at most F(q) if F is concave where the noise reaches. So q is too large rather than too small where the
-    scores become rarer towards larger ones, as they do at high levels. It is not guaranteed: images of two kinds with
-    scores of two narrow groups can miss the level by a little.
+    with probability P(t / p^2 + e <= q) = E F(q - e). This is at most F(q) if F is concave where the noise reaches, so q
+    is too large rather than too small where the scores become rarer towards larger ones, as they do at high levels. It
+    is not guaranteed: images of two kinds with scores in two narrow groups can miss the level by a little.
 
     Args:
       scores: The scores s_i `[n]`; n may be 0.
