@@ -15,6 +15,7 @@ from benchmarks import (
     ahead,
     ceilings,
     curves,
+    folder_calibration,
     layers,
     mclmc,
     mixing,
@@ -388,3 +389,11 @@ def test_both_integrators_of_mclmc_make_the_same_number_of_gradients():
     assert errors[1] < errors[0]
     with pytest.raises(InputError, match="Expected step, length and integrator"):
         mixing.sample(case, "mclmc stepp=2", **settings)
+
+
+def test_in_drawn_folders_without_noise_the_bound_holds_as_often_as_its_rank_says():
+    found = folder_calibration.rates(30, 10**7, 0.03, 0.01, repeats=1000)
+    assert found.bound == pytest.approx(found.exact_bound, rel=1e-3)
+    assert found.below == pytest.approx(28 / 31, abs=0.01)  # four standard errors
+    assert found.told == 1
+    assert found.covered == pytest.approx(0.95, abs=0.03)

@@ -80,7 +80,8 @@ class Finisher:
             write_run_summary(self._folder, summaries)
             return summaries
         self._write_stacks(summaries)
-        write_pages(self._folder, summaries)
+        if message := write_pages(self._folder, summaries):
+            self._on_message(message)
         is_finished = all(summary["status"].is_finished for summary in summaries)
         remove_state(self._folder, is_finished=is_finished)
         return summaries

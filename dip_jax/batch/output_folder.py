@@ -28,7 +28,7 @@ from dip_jax.storage.paths import (
 )
 
 # Files that a run writes into its folder, in addition to the folders of the images.
-_RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html")
+_RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html", "conformal.json")
 
 
 def checkpoint_folder(folder: AnyPath) -> AnyPath:

@@ -4,6 +4,12 @@ from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
 from .calibration import calibrate_scaled as calibrate_scaled
 from .calibration import fit_scale as fit_scale
+from .conformal import FolderCalibration as FolderCalibration
+from .conformal import PooledScale as PooledScale
+from .conformal import calibrate_folder as calibrate_folder
+from .conformal import conformal_factor as conformal_factor
+from .conformal import leave_one_out_factors as leave_one_out_factors
+from .conformal import pooled_scale as pooled_scale
 from .convergence import Diagnosis as Diagnosis
 from .convergence import diagnose as diagnose
 from .convergence import nested_rhat as nested_rhat

@@ -70,6 +70,10 @@ class PredictiveCheck(NamedTuple):
     """Mean negative log likelihood of a held-out measurement."""
     message: str
     """The result in a sentence."""
+    squared_error: float = math.nan
+    """v, which the noise may make negative."""
+    squared_error_std: float = math.nan
+    """Standard error of v."""
 
 
 def check_prediction(
@@ -143,6 +147,8 @@ def check_prediction(
         coverage,
         nll,
         _conclusion(num, num_pixels, low / predicted_error, high / predicted_error),
+        squared_error=v,
+        squared_error_std=v_error,
     )
 
 

@@ -27,7 +27,7 @@ _FOLDER = "manifest"
 _SAMPLES = "samples"  # the only folder in the folder of an image
 
 _RUN_FILES = re.compile(
-    r"config\.json|summary\.(json|csv)|index\.html|(contact|comparison)-.*\.png|"
+    r"(config|conformal)\.json|summary\.(json|csv)|index\.html|(contact|comparison)-.*\.png|"
     + re.escape(STATE_FOLDER)
 )
 _IMAGE_FILES = re.compile(

@@ -1,4 +1,4 @@
-"""The files about a whole run: `summary.json`, `summary.csv`, the page `index.html`, contact sheets."""
+"""The files about a whole run: `summary.json`, `summary.csv`, `conformal.json`, `index.html`, contact sheets."""
 
 import collections
 import csv
@@ -9,6 +9,7 @@ from urllib.parse import quote
 import jinja2
 
 from dip_jax.report.contact_sheets import write_contact_sheets
+from dip_jax.report.folder_calibration import write_folder_calibration
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.summary import Summary, write_run_summary
 from dip_jax.storage.atomic import write_text
@@ -47,6 +48,8 @@ td img { max-width: 30em; max-height: 14em }
 </style>
 <h1>{{ title }}</h1>
 <p>{% for status, number in counts.items() %}{{ number }} {{ status }}{{ ", " if not loop.last }}{% endfor %}</p>
+{% if message %}<p>{{ message }}</p>
+{% endif -%}
 <table>
 <tr><th>image<th>status<th>step of the estimate<th>degraded (dB)<th>restored (dB)<th>SSIM<th>time (s)<th></tr>
 {% for image in images -%}
@@ -69,12 +72,15 @@ td img { max-width: 30em; max-height: 14em }
 )
 
 
-def write_pages(folder: AnyPath, summaries: Sequence[Summary]) -> None:
+def write_pages(folder: AnyPath, summaries: Sequence[Summary]) -> str:
     """Writes all files about a whole run.
 
     Args:
       folder: The output folder of the run, with the folder of each image.
       summaries: The summary of each image.
+
+    Returns:
+      A sentence about the standard deviations of all images; empty if they are not calibrated.
 
     Raises:
       OSError: If a file cannot be written.
@@ -82,10 +88,17 @@ def write_pages(folder: AnyPath, summaries: Sequence[Summary]) -> None:
     write_run_summary(folder, summaries)
     files = Manifest(folder)
     write_text(files.path("summary.csv"), _csv(summaries))
+    calibration = write_folder_calibration(files, summaries)
+    message = ""
+    if calibration is not None:
+        message = f"Calibration over the folder: {calibration['message']}."
     counts = collections.Counter(summary["status"] for summary in summaries)
     images = [{**summary, "path": quote(summary["name"])} for summary in summaries]
-    write_text(files.path("index.html"), _PAGE.render(images=images, counts=counts))
+    write_text(
+        files.path("index.html"), _PAGE.render(images=images, counts=counts, message=message)
+    )
     write_contact_sheets(folder, [summary for summary in summaries if not summary["error"]])
+    return message
 
 
 def _csv(summaries: Sequence[Summary]) -> str:

@@ -154,6 +154,8 @@ def posterior_summary(
         "held_out_error": _field(check, "error"),
         "held_out_error_low": _field(check, "error_low"),
         "held_out_error_high": _field(check, "error_high"),
+        "held_out_squared_error": _field(check, "squared_error"),
+        "held_out_squared_error_std": _field(check, "squared_error_std"),
         "held_out_predicted_error": _field(check, "predicted_error"),
         "held_out_z_rms": _field(check, "z_rms"),
         "held_out_coverage_90": _field(check, "coverage_90"),

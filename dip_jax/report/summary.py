@@ -94,6 +94,10 @@ class PosteriorSummary(TypedDict, total=False):
     """Lower end of its 95 % interval."""
     held_out_error_high: float | None
     """Upper end of that interval."""
+    held_out_squared_error: float | None
+    """Estimated mean squared error of the mean on them, in squared [0, 1] units; the noise may make it negative."""
+    held_out_squared_error_std: float | None
+    """Standard error of that estimate, in squared [0, 1] units."""
     held_out_predicted_error: float | None
     """Root mean square of the predicted standard deviation on them, to compare `held_out_error` with."""
     held_out_z_rms: float | None
