@@ -53,7 +53,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         "sgld.point_estimate=False",
     ),
     "seeds": ("fit.num_seeds=8",),
-    "bootstrap": ("fit.intervals=bootstrap", "fit.num_replicates=8"),
+    "bootstrap": ("fit.intervals=bootstrap", "fit.num_replicates=6"),
     "linearized": ("fit.intervals=linearized", "fit.num_replicates=8"),
 }
 """Settings of each method, beside `NETWORK`."""

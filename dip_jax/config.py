@@ -347,8 +347,8 @@ class FitConfig(Section):
     intervals: Literal["none", "bootstrap", "linearized"] = "none"
     """(fit) Estimate the error of each pixel: by fits to `fit.num_replicates` images whose truth is known, each as long
     as the fit itself, or by as many samples of the network linearized in its weights; see `docs/sampling.md`."""
-    num_replicates: int = number(16, 2, 1000)
-    """(bootstrap, linearized) Number of replicates, or of samples."""
+    num_replicates: int = number(8, 2, 1000)
+    """(bootstrap, linearized) Number of replicates, or of samples. Half as many again calibrate the replicates."""
     num_steps: int = number(3000, 1, 10_000_000)
     """Maximum number of steps; a stopping rule may end a fit earlier."""
     optimizer: str = "adam"
@@ -601,8 +601,10 @@ class Config:
     @property
     def num_fits(self) -> int:
         """Networks that are fitted for each image, those of its replicates included."""
-        has_replicates = self.fit.method == "fit" and self.fit.intervals == "bootstrap"
-        return self.num_networks * (1 + self.fit.num_replicates * has_replicates)
+        if self.fit.method != "fit" or self.fit.intervals != "bootstrap":
+            return self.num_networks
+        replicates = self.fit.num_replicates
+        return self.num_networks * (1 + replicates + max(2, replicates // 2))
 
     def __post_init__(self) -> None:
         """Checks the sections together; `dip_jax.tasks.settings` checks that they fit the task.
