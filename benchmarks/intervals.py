@@ -330,7 +330,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("pictures", [], "Names of crops; all twenty if empty.")
     flags.DEFINE_list("methods", list(METHODS), "Methods.")
     flags.DEFINE_float("noise_std", 25.0, "Noise level in gray levels.")
-    flags.DEFINE_integer("side", 64, "Height and width.")
+    flags.DEFINE_integer("side", 48, "Height and width.")
     flags.DEFINE_integer("seed", 0, "Seed of noise, code, weights and chains.")
     flags.DEFINE_multi_string("set", [], "Config overrides, FIELD=VALUE.")
     flags.DEFINE_string("output", "intervals", "Folder of the archives.")

@@ -40,7 +40,7 @@ LEVELS = (
         "scale_invariance",
         "posterior",
     ),
-    ("nets", "fit", "schedules", "underdamped", "warm_up"),
+    ("nets", "fit", "schedules", "underdamped", "warm_up", "kernel"),
     ("sgld", "stopping"),
     ("ensemble", "tasks"),
     ("engine",),
