@@ -2,7 +2,7 @@
 
     python -m benchmarks.mixing --sampler=underdamped --sampler="psgld step_size=0.01"
     python -m benchmarks.mixing --sampler=underdamped --sampler="underdamped step_size=0.08" --chains=1
-    python -m benchmarks.mixing --sampler=underdamped --sampler="mclmc step=40"
+    python -m benchmarks.mixing --sampler=underdamped --sampler="mclmc step=20"
 
 Each picture is a crop with noise of 25 gray levels; the network has 32 channels and four scales. All chains of all samplers
 have the same number of gradients, one for each step; a step of `mclmc` takes two (see `benchmarks.mclmc`). R-hat and
@@ -11,7 +11,7 @@ picture and sampler is appended to `--json`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,10 @@ def row_of(
     sampled = [curve["sampled"] > 0 for curve in curves]
     gradients = num_steps * len(curves) / 1000
 
-    def mean_of(name: str) -> float | None:
+    def mean_of(name: str, average: Callable[[np.ndarray], Any] = np.mean) -> float | None:
         if name not in curves[0]:
             return None
-        return float(np.mean([c[name][s].mean() for c, s in zip(curves, sampled, strict=True)]))
+        return float(np.mean([average(c[name][s]) for c, s in zip(curves, sampled, strict=True)]))
 
     return {
         "rhat_blocks": float(np.median(blocks.rhat)),
@@ -130,6 +130,7 @@ def row_of(
         "virial": mean_of("virial"),
         "step_size": mean_of("step_size"),
         "energy_var": mean_of("energy_var"),
+        "energy_var_median": mean_of("energy_var", np.median),
         "std": 255 * float(np.sqrt(np.mean(posterior.std**2))),
         "psnr_sample": mean_of("psnr"),
         "psnr_chains": [psnr(mean, reference) for mean in posterior.chain_means],
@@ -141,7 +142,7 @@ def main(argv: list[str]) -> None:
     """Samples, appends the rows and prints a table."""
     del argv
     flag = flags.FLAGS
-    names = "picture sampler blocks max pixels max ESS/1000 pixels misfit temp virial step dE^2/D std dB"
+    names = "picture sampler blocks max pixels max ESS/1000 pixels misfit temp virial step dE^2/D median std dB"
     table = Table(*names.split(), box=None)
     for name in flag.pictures:
         pictures = {**HALVES["development"], **HALVES["test"]}
@@ -157,6 +158,7 @@ def main(argv: list[str]) -> None:
             row["seconds"] = seconds
             head = {"command": " ".join(sys.argv), **environment(), "picture": name}
             append_row(Path(flag.json), {**head, "sampler": sampler, "settings": flag.set, **row})
+            errors = (row[key] for key in ("energy_var", "energy_var_median"))
             optional = (row[key] for key in ("temperature", "virial", "step_size"))
             table.add_row(
                 name,
@@ -166,7 +168,7 @@ def main(argv: list[str]) -> None:
                 *(f"{row[key]:.1f}" for key in ("ess_blocks", "ess_pixels")),
                 f"{row['misfit']:.4f}",
                 *("" if value is None else f"{value:.4f}" for value in optional),
-                "" if row["energy_var"] is None else f"{row['energy_var']:.1e}",
+                *("" if value is None else f"{value:.1e}" for value in errors),
                 f"{row['std']:.1f}",
                 f"{row['psnr']:.2f}",
             )
