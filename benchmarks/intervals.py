@@ -32,6 +32,7 @@ from dip_jax.config import Config
 from dip_jax.engine.restore import restore
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.posterior.calibration import STD_FLOOR, calibrate
+from dip_jax.posterior.conformal import pooled_scale
 from dip_jax.posterior.law import law_of
 from dip_jax.posterior.prediction import PredictiveCheck
 from dip_jax.presets import build_config
@@ -152,7 +153,7 @@ def _held_out(case: Case, result: Result) -> dict[str, Any]:
 
 
 def texture(image: np.ndarray) -> np.ndarray:
-    """Returns the local energy of the fine detail of an image `[H, W, C]`, of which a deviation is proportional to.
+    """Returns the local root mean square of the fine detail of an image, `[H, W, C]`.
 
     Args:
       image: The estimate.
@@ -180,6 +181,10 @@ def blocks_covered(
         shape = (*cut.shape[:-3], rows, side, columns, side, cut.shape[-1])
         return cut.reshape(shape).mean(axis=(-4, -2))
 
+    if is_spread:  # the factor that the method has found
+        spread = np.mean((estimates - interval.mean) ** 2)
+        factor = np.sqrt(np.mean(interval.std**2) / spread)
+        estimates = interval.mean + factor * (estimates - interval.mean)
     of_images = means(estimates)
     center = means(interval.mean) if is_spread else of_images.mean(axis=0)
     count = len(of_images) if is_spread else len(of_images) - 1
@@ -207,9 +212,11 @@ def pooled_scale_of_others(checks: list[dict[str, Any]], index: int) -> float:
       index: The crop that is left out.
     """
     others = [check for number, check in enumerate(checks) if number != index]
-    error = sum(c["num_held_out"] * c["squared_error"] for c in others)
-    predicted = sum(c["num_held_out"] * c["predicted_error"] ** 2 for c in others)
-    return float(np.sqrt(max(error / predicted, 0.0)))
+    errors, predicted, numbers = (
+        np.array([check[name] for check in others])
+        for name in ("squared_error", "predicted_error", "num_held_out")
+    )
+    return pooled_scale(errors, predicted**2, numbers).factor
 
 
 def _row(method: str, archives: list[Any], name: str) -> list[str]:

@@ -334,6 +334,16 @@ class NetConfig(Section):
         return values * self.num_scales if len(values) == 1 else values
 
 
+def num_iterated(num_replicates: int) -> int:
+    """Returns the number of replicates of the first replicate, which calibrate the bootstrap.
+
+    Example:
+      >>> num_iterated(8), num_iterated(2)
+      (4, 2)
+    """
+    return max(2, num_replicates // 2)
+
+
 @dataclasses.dataclass(frozen=True)
 class FitConfig(Section):
     """How the network is fitted to the measurement."""
@@ -601,10 +611,10 @@ class Config:
     @property
     def num_fits(self) -> int:
         """Networks that are fitted for each image, those of its replicates included."""
-        if self.fit.method != "fit" or self.fit.intervals != "bootstrap":
+        if self.fit.intervals != "bootstrap":
             return self.num_networks
         replicates = self.fit.num_replicates
-        return self.num_networks * (1 + replicates + max(2, replicates // 2))
+        return self.num_networks * (1 + replicates + num_iterated(replicates))
 
     def __post_init__(self) -> None:
         """Checks the sections together; `dip_jax.tasks.settings` checks that they fit the task.
@@ -618,6 +628,8 @@ class Config:
         if self.fit.method == "sgld":
             self._check_sampling()
         self._check_likelihood()
+        if self.fit.intervals != "none":
+            self._check_intervals()
 
     def _check_code(self) -> None:
         depth, code = self.net.input_depth, self.fit.code
@@ -708,6 +720,38 @@ class Config:
                 "fit.likelihood=poisson_gauss expects a noise of photons, got "
                 f"task.noise={self.task.noise}; add --set task.noise=poisson_gauss --set task.peak=..."
             )
+
+    def _check_intervals(self) -> None:
+        fit, is_linearized = self.fit, self.fit.intervals == "linearized"
+        for name, value, expected, is_met in (
+            ("fit.method", fit.method, "fit; samples have intervals anyway", fit.method == "fit"),
+            (
+                "task.noise",
+                self.task.noise,
+                "Gaussian noise or photons",
+                self.task.noise != "salt_and_pepper",
+            ),
+            (
+                "fit.likelihood",
+                fit.likelihood,
+                "gaussian" if is_linearized else "Gaussian noise or photons",
+                fit.likelihood == "gaussian"
+                or (not is_linearized and fit.likelihood not in ("laplace", "interval")),
+            ),
+            ("fit.tv_weight", fit.tv_weight, "0", not is_linearized or fit.tv_weight == 0),
+            ("fit.optimize", fit.optimize, "net", not is_linearized or fit.optimize == "net"),
+            ("fit.num_seeds", fit.num_seeds, "1", not is_linearized or fit.num_seeds == 1),
+            (
+                "sgld.prior_precision",
+                self.sgld.prior_precision,
+                "none or a precision above 0",
+                not is_linearized or self.sgld.prior_precision != 0,
+            ),
+        ):
+            if not is_met:
+                raise InputError(
+                    f"fit.intervals={fit.intervals} expects {name}={expected}, got {value}; use --intervals=none."
+                )
 
     def _check_sampling(self) -> None:
         sgld, fit = self.sgld, self.fit

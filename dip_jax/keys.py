@@ -13,14 +13,13 @@ import jax
 from dip_jax.base import Array
 
 _NETWORK = 1000  # above all constants below
-_SIMULATION, _INFORMATIVE, _HELD_OUT, _PROBE, _FOLDS, _INTERVALS = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-)  # of the key of an image
+# Of the key of an image.
+_SIMULATION = 1
+_INFORMATIVE = 2
+_HELD_OUT = 3
+_PROBE = 4
+_FOLDS = 5
+_INTERVALS = 6
 _SAMPLER = 1  # of the key of a step
 
 

@@ -85,9 +85,7 @@ class Worker:
             self._folder, config, record, should_stop=should_stop, on_message=self._on_message
         )
         unfinished = reader.unfinished(self._inputs, resume=self._resume)
-        meter = ProgressMeter(
-            record, num_images=len(self._inputs), num_networks=config.num_networks
-        )
+        meter = ProgressMeter(record, num_images=len(self._inputs), num_networks=config.num_fits)
 
         def show(progress: Progress) -> None:
             if on_progress is not None:

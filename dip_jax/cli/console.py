@@ -181,7 +181,7 @@ def _num_optimized(config: Config) -> int:
 def _seconds_per_step(config: Config, machine: Machine) -> float:
     """The forecast for all networks of one image."""
     work = network_work(config.net, _PRESET_SHAPE)
-    return config.num_networks * forecast_seconds(work, machine)
+    return config.num_fits * forecast_seconds(work, machine)
 
 
 def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:

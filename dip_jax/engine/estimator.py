@@ -11,7 +11,7 @@ from dip_jax.errors import InputError
 from dip_jax.fields import shorten
 from dip_jax.losses import Likelihood
 from dip_jax.stopping.fixed import fixed
-from dip_jax.tasks.noise_level import require_noise_std
+from dip_jax.tasks.noise_level import require_known_noise, require_noise_std
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +83,11 @@ class Estimator:
         samples = self.algorithm.samples
         if samples is not None and self.intervals is not None:
             raise InputError("A sampler states intervals itself: expected intervals=None.")
+        needs_network = self.intervals is not None and self.intervals.needs_network
+        if needs_network and self.num_networks > 1:
+            raise InputError(
+                f"Linearized intervals expect a single network, got num_networks={self.num_networks}; use the bootstrap."
+            )
         shared = self.chains_per_start
         if shared != 1 and (samples is None or shared < 1 or self.num_networks % shared):
             raise InputError(
@@ -114,6 +119,8 @@ class Estimator:
             case = self.ensemble.prepared(case)
         if self.guide is not None:
             case = self.guide.added(case)
+        if self.intervals is not None:
+            require_known_noise(case)
         if self.prepare is not None:
             return case
         loss = self.algorithm.loss

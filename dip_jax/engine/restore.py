@@ -16,7 +16,7 @@ from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.intervals import bootstrap, linearize
 from dip_jax.engine.merge import merge
 from dip_jax.engine.observation import Observation
-from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each
+from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each, without_frames
 from dip_jax.errors import InputError
 from dip_jax.operators.from_function import as_operator
 
@@ -290,6 +290,16 @@ def _with_intervals(
     merged: Result, case: Case, estimator: Estimator, run: RunConfig, hooks: RunHooks
 ) -> Result:
     """Adds the intervals of a fit; the other networks wait for them."""
+    try:
+        return _intervals(merged, case, estimator, run, hooks)
+    except Exception as error:  # most likely out of memory; the fit itself is sound
+        note = f"no intervals: {without_frames(error)}"
+        return merged._replace(notes=(*merged.notes, note))
+
+
+def _intervals(
+    merged: Result, case: Case, estimator: Estimator, run: RunConfig, hooks: RunHooks
+) -> Result:
     intervals = estimator.intervals
     assert intervals is not None
     if intervals.kind == "linearized":

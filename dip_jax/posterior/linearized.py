@@ -38,8 +38,10 @@ from dip_jax.problem import assumed_variance, visible_weights
 
 _NUM_PROBES = 2
 """Samples that estimate the effective dimension for `prior_scale`; it is a sum over all measured values."""
-_UPDATE_TOLERANCE = 0.1
+_UPDATE_TOLERANCE = 0.03
 """Relative residual of the systems that only update `prior_scale`."""
+_LEAST_FACTOR = 0.01
+"""Least factor of an update."""
 _SETTLED = 0.1
 """Relative change of `prior_scale` below which it is not updated again."""
 _RESIDUAL_LIMIT = 0.1
@@ -64,6 +66,8 @@ class LinearizedPosterior(NamedTuple):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user about samples that are too wide."""
+        if not np.isfinite(self.std).all():
+            return ("the samples of the linearized network are not finite",)
         if self.residual <= _RESIDUAL_LIMIT:
             return ()
         return (
@@ -172,7 +176,8 @@ def linearized_posterior(
             dimensions = [
                 np.sum((one - noise) ** 2) for one, (*_, noise) in zip(probes, draws, strict=False)
             ]
-            factor = float(u @ (r - u) / np.mean(dimensions))
+            # Of a system that is not solved, the product could be negative.
+            factor = max(float(u @ (r - u) / np.mean(dimensions)), _LEAST_FACTOR)
             scale *= factor
             if abs(factor - 1) < _SETTLED:
                 break

@@ -31,7 +31,7 @@ _RUN_FILES = re.compile(
     + re.escape(STATE_FOLDER)
 )
 _IMAGE_FILES = re.compile(
-    r"(restored|std|median)\..*|config\.json|metrics\.jsonl|summary\.json|interval\.npy|samples|"
+    r"(restored|std|median)\..*|config\.json|metrics\.jsonl|summary\.json|interval\.np[yz]|samples|"
     r"(curve|sheet|traces|calibration)\.png"
 )
 

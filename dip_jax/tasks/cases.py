@@ -231,11 +231,24 @@ def known_values(case: Case) -> np.ndarray | None:
       >>> known_values(case)[:2, :2, 0].tolist()
       [[True, False], [False, True]]
     """
-    operator, y = case.problem.operator, case.problem.measurement
-    # These operators copy some values of the image and lack the others, so A A^T y = y.
-    selects_values = isinstance(operator, Mask | Bayer)
     is_exact = case.problem.peak is None and float(case.problem.noise_std) == 0
-    if not (case.paste_known and case.jpeg is None and selects_values and is_exact):
+    if not (case.paste_known and case.jpeg is None and is_exact):
+        return None
+    return measured_values(case)
+
+
+def measured_values(case: Case) -> np.ndarray | None:
+    """Returns which values of the image are measured themselves, by an operator that copies some and lacks the others.
+
+    Args:
+      case: The case.
+
+    Returns:
+      True where a value is measured, boolean `[H, W, C]`; None for other operators.
+    """
+    operator, y = case.problem.operator, case.problem.measurement
+    # For these operators A A^T y = y.
+    if not isinstance(operator, Mask | Bayer):
         return None
     counts = jnp.ones_like(y) if case.problem.weights is None else case.problem.weights
     return np.asarray(adjoint(operator, case.shape)(counts)) > 0

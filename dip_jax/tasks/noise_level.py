@@ -235,7 +235,7 @@ def resolve_noise(case: Case, config: Config) -> Case:
     """Adds the noise level that the settings need to a case, and notes about the consequences.
 
     Sampling, the stopping rules `discrepancy` and `sure`, and the likelihood `tobit` need the noise level. If it is
-    unknown, it is estimated; for `tobit`, it is that before clipping. A resolved case is returned unchanged.
+    unknown, it is estimated; for `tobit`, it is that before clipping. For intervals, it is only checked that it can be. A resolved case is returned unchanged.
 
     Args:
       case: The case.
@@ -245,10 +245,12 @@ def resolve_noise(case: Case, config: Config) -> Case:
       The case; unchanged if the settings need no noise level.
 
     Raises:
-      InputError: If the settings do not fit the task (`check_settings`), or sampling or `tobit` needs a noise level that
-        is neither known nor can be estimated.
+      InputError: If the settings do not fit the task (`check_settings`), or sampling, `tobit` or intervals need a noise
+        level that is neither known nor can be estimated.
     """
     check_settings(config)  # each case passes here before its fit, also from Python
+    if config.fit.intervals != "none":
+        require_known_noise(case)
     if config.fit.likelihood == "tobit":
         case = require_noise_std(case, before_clipping=True)
     if config.fit.method == "sgld":
@@ -295,6 +297,28 @@ def require_noise_std(case: Case, *, before_clipping: bool = False) -> Case:
             case, f"{verb} with a noise level of {255 * MIN_NOISE_STD:.2g} gray levels"
         )
     return case
+
+
+def require_known_noise(case: Case) -> None:
+    """Checks that the noise of a case is known or can be estimated.
+
+    Args:
+      case: The case.
+
+    Raises:
+      InputError: If it is not, or if the noise is that of a JPEG file.
+    """
+    problem = case.problem
+    if case.jpeg is not None or problem.tolerance is not None:
+        raise InputError(
+            f"{case.name}: intervals expect Gaussian noise or photons, got the rounded coefficients of a JPEG file; use "
+            "--intervals=none."
+        )
+    if problem.peak is None and math.isnan(float(with_noise_std(case).problem.noise_std)):
+        raise InputError(
+            f"{case.name}: intervals need the noise level, and it cannot be estimated from this measurement; set "
+            "Problem.noise_std in [0, 1], or --noise_std=... of 255."
+        )
 
 
 def _with_limits(case: Case, config: Config) -> Case:

@@ -5,8 +5,9 @@ bootstrap. With the estimate x, the operator A and the noise of the case, a repl
 
     y' = A T x + noise.
 
-T is a random flip or turn, under which images are as likely as before, but the operator is not: pixels that a mask
-hides are known in T x, so a replicate also shows the error where the original measures nothing (equivariant bootstrap).
+T is a random flip or turn. It assumes that the turned image is as likely as the image, whereas the operator does not
+turn: some pixels that the original hides are known in T x, so a replicate also shows the error where the original
+measures nothing (equivariant bootstrap).
 
 References:
   Efron, Bootstrap methods: another look at the jackknife, 1979.
@@ -22,9 +23,9 @@ import numpy as np
 
 from dip_jax.base import Array, Case
 from dip_jax.clipping import Limits
-from dip_jax.errors import InputError
 from dip_jax.tasks.cases import only_measured
 from dip_jax.tasks.clipped_noise import limits_of
+from dip_jax.tasks.noise_level import clipped_noise_of, require_known_noise, with_noise_std
 
 
 class Symmetry(NamedTuple):
@@ -77,47 +78,66 @@ def draw_symmetry(key: Array, shape: tuple[int, ...]) -> Symmetry:
     return Symmetry(bool(is_transposed) and shape[0] == shape[1], *map(bool, flips))
 
 
-def replicate_case(key: Array, case: Case, image: np.ndarray, number: int) -> tuple[Case, Symmetry]:
+class Noise(NamedTuple):
+    """The noise of a case, as far as it is not that of photons."""
+
+    std: float
+    """Its standard deviation before clipping, 0 for none."""
+    limits: Limits
+    """The limits at which it was clipped."""
+    notes: tuple[str, ...]
+    """Sentences for the user."""
+
+
+def noise_of(case: Case, image: np.ndarray) -> Noise:
+    """Returns the noise of a case, estimated if it is not known.
+
+    Args:
+      case: The case.
+      image: The estimate `[H, W, C]`, which tells whether values at a limit are clipped noise.
+
+    Raises:
+      InputError: If it cannot be estimated; see `require_known_noise`.
+    """
+    require_known_noise(case)
+    resolved = with_noise_std(case, before_clipping=limits_of(case) != Limits())
+    std, limits = clipped_noise_of(resolved, image)
+    notes = resolved.notes[len(case.notes) :]
+    if case.shares_noise:
+        notes += ("neighboring pixels share their noise, so the intervals are a lower bound",)
+    return Noise(float(np.nan_to_num(std)), limits, notes)
+
+
+def replicate_case(
+    key: Array, case: Case, image: np.ndarray, noise: Noise, number: int
+) -> tuple[Case, Symmetry]:
     """Returns a replicate of a case, and the symmetry T.
 
-    The noise is that of the case: Gaussian noise of its level, photons, or both, clipped where that of the case was. An
-    image that serves as the code is transformed as well; masks and kernels are not, because they belong to A.
+    An image that serves as the code is transformed as well; masks and kernels are not, because they belong to A.
 
     Args:
       key: Random key, consumed.
-      case: The case, with its noise level.
+      case: The case.
       image: The estimate x, `[H, W, C]`.
+      noise: Its noise. A case with a peak also has that of photons.
       number: Number of the replicate, for its name; each has networks of its own.
-
-    Raises:
-      InputError: If the noise is unknown.
 
     Example:
       >>> from dip_jax.config import TaskConfig
       >>> from dip_jax.tasks.cases import build_case
       >>> case = build_case(TaskConfig(), "photo", np.full((40, 40, 1), 0.5, np.float32))
-      >>> case = case._replace(problem=case.problem._replace(noise_std=0.1))
-      >>> other, _ = replicate_case(jax.random.key(0), case, np.full((40, 40, 1), 0.3), 1)
+      >>> noise = Noise(0.1, Limits(), ())
+      >>> other, _ = replicate_case(jax.random.key(0), case, np.full((40, 40, 1), 0.3), noise, 1)
       >>> other.name, float(other.problem.measurement.std().round(2))
       ('photo, replicate 1', 0.1)
     """
     problem = case.problem
-    if case.jpeg is not None or problem.tolerance is not None:
-        raise InputError(
-            f"{case.name}: a replicate expects Gaussian noise or photons, got the coefficients of a JPEG file; use "
-            "--set task.jpeg=decoded, or --intervals=none."
-        )
-    if problem.peak is None and math.isnan(float(problem.noise_std)):
-        raise InputError(
-            f"{case.name}: a replicate needs the noise level, and it cannot be estimated from this measurement; set "
-            "Problem.noise_std in [0, 1], or --noise_std=... of 255."
-        )
     symmetry_key, noise_key = jax.random.split(key)
     symmetry = draw_symmetry(symmetry_key, case.shape)
-    known = jnp.asarray(np.ascontiguousarray(symmetry(image)), jnp.float32)
+    turned = jnp.asarray(np.ascontiguousarray(symmetry(image)), jnp.float32)
     # The operator is an argument, because one with arrays cannot be a constant of a compiled function.
-    clean = np.asarray(jax.jit(lambda operator, x: operator(x))(problem.operator, known))
-    y = only_measured(problem.operator, _add_noise(noise_key, case, clean))
+    clean = np.asarray(jax.jit(lambda operator, x: operator(x))(problem.operator, turned))
+    y = only_measured(problem.operator, _add_noise(noise_key, case, clean, noise))
     if problem.weights is not None:
         y = np.where(np.asarray(problem.weights) > 0, y, np.asarray(problem.measurement))
     measured = problem._replace(measurement=jnp.asarray(y, problem.measurement.dtype))
@@ -128,19 +148,17 @@ def replicate_case(key: Array, case: Case, image: np.ndarray, number: int) -> tu
     return case._replace(name=name, problem=measured, reference=None, preview=None), symmetry
 
 
-def _add_noise(key: Array, case: Case, clean: np.ndarray) -> np.ndarray:
-    """Adds the noise of a case to noise-free measurements."""
-    problem, random = case.problem, np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    y = clean
-    if problem.peak is not None:
-        peak = float(problem.peak)
+def _add_noise(key: Array, case: Case, clean: np.ndarray, noise: Noise) -> np.ndarray:
+    """Adds noise to noise-free measurements."""
+    random, y = np.random.default_rng(np.asarray(jax.random.key_data(key))), clean
+    if case.problem.peak is not None:
+        peak = float(case.problem.peak)
         y = random.poisson(peak * np.maximum(y, 0)) / peak
-    noise_std = float(np.nan_to_num(float(problem.noise_std)))
     if np.iscomplexobj(clean):
-        y = y + noise_std / math.sqrt(2) * (random.normal(size=(*clean.shape, 2)) @ [1, 1j])
-    elif noise_std > 0:
-        y = y + noise_std * random.normal(size=clean.shape)
-    limits = limits_of(case)
+        y = y + noise.std / math.sqrt(2) * (random.normal(size=(*clean.shape, 2)) @ [1, 1j])
+    elif noise.std > 0:
+        y = y + noise.std * random.normal(size=clean.shape)
+    limits = noise.limits
     if limits != Limits():
         y = np.clip(y, 0 if limits.black else None, 1 if limits.white else None)
     return y

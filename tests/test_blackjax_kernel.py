@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dip_jax.kernel import as_kernel
+from dip_jax.blackjax_kernel import as_kernel
 from dip_jax.langevin import langevin_step
 from dip_jax.underdamped import underdamped_step
 
