@@ -16,6 +16,7 @@ from benchmarks import (
     ceilings,
     curves,
     folder_calibration,
+    intervals,
     layers,
     mclmc,
     mixing,
@@ -397,3 +398,45 @@ def test_in_drawn_folders_without_noise_the_bound_holds_as_often_as_its_rank_say
     assert found.below == pytest.approx(28 / 31, abs=0.01)  # four standard errors
     assert found.told == 1
     assert found.covered == pytest.approx(0.95, abs=0.03)
+
+
+def test_every_method_of_intervals_has_valid_settings():
+    for method in intervals.METHODS:
+        config = intervals.config_of(method, seed=1, overrides=["fit.perturbation=0.02"])
+        assert (config.run.seed, config.fit.perturbation) == (1, 0.02)
+
+
+def drawn_interval(std=0.05, stated=0.05):
+    draw = np.random.default_rng(0)
+    mean = draw.random((64, 64, 3))
+    return intervals.Interval(
+        mean, np.full(mean.shape, stated), mean + draw.normal(0, std, mean.shape)
+    )
+
+
+@pytest.mark.parametrize("side", [1, 4])
+def test_means_of_blocks_are_covered_as_often_as_their_spread_says(side):
+    interval = drawn_interval()
+    errors = np.random.default_rng(1).normal(0, 0.05, (400, *interval.mean.shape))
+    covered = intervals.blocks_covered(interval.mean + errors, interval, side, is_spread=True)
+    assert covered == pytest.approx(0.9, abs=0.02)
+    # The stated deviation, not the size of the spread, counts.
+    wide = intervals.blocks_covered(interval.mean + 3 * errors, interval, side, is_spread=True)
+    assert wide == pytest.approx(covered)
+    samples = interval.mean + errors
+    assert intervals.blocks_covered(samples, interval, side, is_spread=False) == pytest.approx(
+        0.9, abs=0.02
+    )
+
+
+def test_the_scale_of_a_crop_comes_from_the_others():
+    crops = [drawn_interval(), drawn_interval(std=0.1), drawn_interval(std=0.1)]
+    assert intervals.scale_of_others(crops, 0) == pytest.approx(2, rel=0.02)
+    assert intervals.scale_of_others(crops, 1) == pytest.approx(np.sqrt(2.5), rel=0.02)
+
+
+def test_texture_is_where_the_detail_is():
+    image = np.zeros((64, 64, 1))
+    image[:, 32:] = np.random.default_rng(0).random((64, 32, 1))
+    found = intervals.texture(image)
+    assert found[:, 45:].min() > 20 * found[:, :19].max()
