@@ -2,8 +2,10 @@
 
 import importlib
 import itertools
+import json
 from unittest import mock
 
+import imageio.v3 as iio
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -244,3 +246,48 @@ def test_several_networks_cannot_be_linearized():
 def test_one_replicate_is_too_few():
     with pytest.raises(InputError, match="at least 2"):
         Intervals("bootstrap", 1)
+
+
+@pytest.fixture
+def photo(tmp_path, image):
+    path = tmp_path / "photo.png"
+    iio.imwrite(path, np.rint(image * 255).astype(np.uint8))
+    return path
+
+
+def test_the_command_adds_intervals_to_a_fit_and_removes_them_again(run, tiny, photo, tmp_path):
+    out = tmp_path / "out"
+    flags = [
+        f"--reference={photo}",
+        f"--output={out}",
+        "--preset=denoise_single",
+        "--stop=fixed",
+        "--num_steps=4",
+        *(f"--set={value}" for value in (*tiny, "fit.num_replicates=2")),
+    ]
+    status, _, errors = run(*flags, "--intervals=bootstrap")
+    assert status == 0, errors
+    of_intervals = {"std.npy", "std.png", "interval.npz", "calibration.png"}
+    assert {path.name for path in (out / "photo").iterdir()} >= of_intervals
+    (summary,) = json.loads((out / "summary.json").read_text())
+    assert (summary["method"], summary["intervals"], summary["num_samples"]) == (
+        "fit",
+        "bootstrap",
+        2,
+    )
+    restored = (out / "photo" / "restored.png").read_bytes()
+    status, _, errors = run(*flags, "--overwrite")
+    assert status == 0, errors
+    assert not {path.name for path in (out / "photo").iterdir()} & of_intervals
+    assert (out / "photo" / "restored.png").read_bytes() == restored
+
+
+def test_the_command_refuses_intervals_of_samples(run, photo, tmp_path):
+    status, _, errors = run(
+        f"--reference={photo}",
+        f"--output={tmp_path / 'out'}",
+        "--method=sgld",
+        "--intervals=bootstrap",
+    )
+    assert status != 0
+    assert "fit.intervals=bootstrap expects fit.method=fit" in errors
