@@ -5,7 +5,9 @@ import gc
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,7 +27,7 @@ import pytest
 from absl.testing import flagsaver
 
 from dip_jax import config
-from dip_jax.engine.program_cache import cache_exports
+from dip_jax.engine import program_cache, step_loop
 from dip_jax.presets import PRESETS
 from dip_jax.tasks import registry
 
@@ -86,6 +88,33 @@ def double():
         yield
 
 
+_PROGRAMS: dict[Any, Any] = {}
+
+
+def build_shared(dependencies, trace, argument_shapes):
+    """Does the same as `build_program`, but once for equal dependencies."""
+    leaves, structure = jax.tree.flatten(dependencies)
+    # A test may patch the length of a block, which is otherwise a constant of the platform.
+    key = (*leaves, structure, step_loop.block_length())
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = program_cache.build_program(dependencies, trace, argument_shapes)
+    return _PROGRAMS[key]
+
+
+@contextlib.contextmanager
+def sharing_programs() -> Iterator[None]:
+    """Lets all slots of equal settings and shapes share a compiled program, also those of other modules."""
+    with mock.patch("dip_jax.engine.slots.build_program", build_shared):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Tests that do not depend on how programs are built share them."""
+    with sharing_programs():
+        yield
+
+
 @pytest.fixture
 def registered():
     """A test may register tasks, which are removed after it."""
@@ -112,7 +141,7 @@ def run_command(*args) -> tuple[int, str, str]:
         try:
             status = command.main()
         finally:
-            cache_exports(None)  # other tests trace what they build
+            program_cache.cache_exports(None)  # other tests trace what they build
     return status, output.getvalue(), errors.getvalue()
 
 

@@ -23,6 +23,8 @@ from tests.conftest import smooth_image
 from tests.engine.cases import assert_same_result, simulate, stop_after
 from tests.engine.test_merge import build_result
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 ENSEMBLE = (
     "net.channels_down=4",
     "net.channels_up=4",
