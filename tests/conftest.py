@@ -1,10 +1,13 @@
 """One place for how the tests run: on CPU unless asked, strict about ranks and warnings."""
 
 import contextlib
+import gc
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,13 +17,17 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache/jax")
 )
 
+# The threads of BLAS wait actively for each other. With a worker on each core they wait for most of the time:
+# filtering small images took seven times as much of the processor with two threads as with one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
 from dip_jax import config
-from dip_jax.engine.program_cache import cache_exports
+from dip_jax.engine import program_cache, step_loop
 from dip_jax.presets import PRESETS
 from dip_jax.tasks import registry
 
@@ -37,6 +44,16 @@ def pytest_configure(config):
     """The default tests compile much and compute little; the slow ones are the other way round."""
     if config.option.markexpr != "slow":
         os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
+
+
+def pytest_collection_finish():
+    """The modules and tests stay until the end, so the garbage collector need not visit them.
+
+    Traces make many objects and few cycles: with the default thresholds a fifth of the time is spent in search of these.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 # The network that compiles fastest: what surrounds it is the same for every network.
@@ -71,6 +88,33 @@ def double():
         yield
 
 
+_PROGRAMS: dict[Any, Any] = {}
+
+
+def build_shared(dependencies, trace, argument_shapes):
+    """Does the same as `build_program`, but once for equal dependencies."""
+    leaves, structure = jax.tree.flatten(dependencies)
+    # A test may patch the length of a block, which is otherwise a constant of the platform.
+    key = (*leaves, structure, step_loop.block_length())
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = program_cache.build_program(dependencies, trace, argument_shapes)
+    return _PROGRAMS[key]
+
+
+@contextlib.contextmanager
+def sharing_programs() -> Iterator[None]:
+    """Lets all slots of equal settings and shapes share a compiled program, also those of other modules."""
+    with mock.patch("dip_jax.engine.slots.build_program", build_shared):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Tests that do not depend on how programs are built share them."""
+    with sharing_programs():
+        yield
+
+
 @pytest.fixture
 def registered():
     """A test may register tasks, which are removed after it."""
@@ -97,7 +141,7 @@ def run_command(*args) -> tuple[int, str, str]:
         try:
             status = command.main()
         finally:
-            cache_exports(None)  # other tests trace what they build
+            program_cache.cache_exports(None)  # other tests trace what they build
     return status, output.getvalue(), errors.getvalue()
 
 

@@ -11,7 +11,6 @@ import pytest
 
 import dip_jax
 from dip_jax import CheckpointStore, RunConfig, restore_many
-from tests.engine.conftest import shared_programs  # noqa: F401 - a fixture
 
 FOLDER = Path(__file__).parent / "user_code"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))

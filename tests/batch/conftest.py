@@ -7,7 +7,7 @@ from dip_jax.batch.inputs import InputFiles
 from dip_jax.presets import build_config
 from tests.batch import command
 from tests.batch.image_folders import Run, draw_images, draw_mixed_images
-from tests.conftest import TINY
+from tests.conftest import TINY, sharing_programs
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +22,10 @@ def finished_run(config, tmp_path_factory) -> Run:
     root = tmp_path_factory.mktemp("finished")
     names = draw_images(root / "in", 3)
     progress = []
-    summaries = restore_files(
-        config, root / "out", InputFiles([root / "in"]), on_progress=progress.append
-    )
+    with sharing_programs():
+        summaries = restore_files(
+            config, root / "out", InputFiles([root / "in"]), on_progress=progress.append
+        )
     return Run(root / "in", root / "out", names, summaries, progress)
 
 

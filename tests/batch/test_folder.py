@@ -44,7 +44,8 @@ def test_the_page_and_the_table_of_the_run_have_every_image(many):
     assert iio.imread(output / "contact-1.png").shape[0] > 100
 
 
-SINGLES = """
+# Arguments: the folder of the images, names of images, and an output folder, which only the first script needs.
+SETTINGS = """
 import sys, jax
 jax.config.update("jax_num_cpu_devices", 4)
 from pathlib import Path
@@ -54,41 +55,41 @@ from dip_jax.config import from_json
 from dip_jax.engine.canvas import pad_case
 from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.slots import Slots
-source, output, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
+source, names = Path(sys.argv[1]), sys.argv[2].split(",")
+def settings(name):
+    return from_json((source.parent / "out" / name / "config.json").read_text())
+def files(name):
+    return InputFiles([source / f"{name}.png"])
+"""
+RESTORE_ALONE = f"""{SETTINGS}
 for name in names:
-    config = from_json((source.parent / "out" / name / "config.json").read_text())
-    files = InputFiles([source / f"{name}.png"])
-    restore_files(config, output / name, files)
-(lazy,) = list_inputs(config, files)
+    restore_files(settings(name), Path(sys.argv[3]) / name, files(name))
+"""
+PRINT_PROGRAM = f"""{SETTINGS}
+config = settings(names[0])
+(lazy,) = list_inputs(config, files(names[0]))
 case = pad_case(lazy.load().case, 16)
 print(Slots(case, estimator_from_config(config), config.run, max_cases=1).text())
 """
 
 
-@pytest.fixture(scope="module")
-def singles(many, tmp_path_factory):
-    """Images of the folder restored alone: `output, names, compiled text`."""
-    source, _, names, _ = many
-    output = tmp_path_factory.mktemp("singles")
-    alone = [names[1], names[3]] if len(names) < 10 else names  # one is padded, one is gray
-    process = run_python(["-c", SINGLES, str(source), str(output), ",".join(alone)])
-    assert process.returncode == 0, process.stderr
-    return output, alone, process.stdout
-
-
 @pytest.mark.slow
-def test_each_image_has_the_files_that_it_has_alone(many, singles):
-    _, output, _, _ = many
-    alone, names, _ = singles
-    for name in names:
-        assert_same_files(output, alone / name, [name])
+def test_each_image_has_the_files_that_it_has_alone(many, tmp_path):
+    source, output, names, _ = many
+    alone = [names[1], names[3]] if len(names) < 10 else names  # one is padded, one is gray
+    process = run_python(["-c", RESTORE_ALONE, str(source), ",".join(alone), str(tmp_path)])
+    assert process.returncode == 0, process.stderr
+    for name in alone:
+        assert_same_files(output, tmp_path / name, [name])
 
 
-def test_the_step_on_four_devices_has_no_collective(singles):
-    text = singles[2]
-    assert "num_partitions=4" in text
+def test_the_step_on_four_devices_has_no_collective(many):
+    source, _, names, _ = many
+    process = run_python(["-c", PRINT_PROGRAM, str(source), names[3]])
+    assert process.returncode == 0, process.stderr
+    assert "num_partitions=4" in process.stdout
     collectives = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-(permute|broadcast)"
-    assert not re.search(collectives, text)
+    assert not re.search(collectives, process.stdout)
 
 
 @pytest.mark.slow

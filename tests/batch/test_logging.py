@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TensorBoard imports modules that are deprecated
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
-pytestmark = pytest.mark.xdist_group("worker")
+pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.usefixtures("shared_programs")]
 
 
 @pytest.fixture

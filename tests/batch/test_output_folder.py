@@ -20,7 +20,7 @@ from dip_jax.errors import InputError
 from dip_jax.report.summary import read_summary
 from tests.batch.image_folders import draw_images
 
-pytestmark = pytest.mark.xdist_group("worker")
+pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.usefixtures("shared_programs")]
 
 
 @pytest.mark.parametrize(

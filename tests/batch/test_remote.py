@@ -20,7 +20,7 @@ from tests.batch.image_folders import assert_same_files, draw_images
 from tests.batch.test_output_folder import finish_at_once
 from tests.storage.bucket import install
 
-pytestmark = pytest.mark.xdist_group("worker")
+pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.usefixtures("shared_programs")]
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from dip_jax.engine.restore import restore_many
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.summary import read_summary
 from tests.batch.image_folders import draw_images
-from tests.conftest import TINY
-from tests.engine.conftest import build_shared
+from tests.conftest import TINY, sharing_programs
 from tests.file_damage import OUTSIDE, damages, relative_names
 
 pytestmark = [
@@ -62,8 +61,7 @@ def stop_in_the_second_image(cases, config, *, store, **options):
 @pytest.fixture(scope="module", autouse=True)
 def quick_runs():
     """Programs are compiled once, and figures are not drawn."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("dip_jax.engine.slots.build_program", build_shared)
+    with pytest.MonkeyPatch.context() as patched, sharing_programs():
         for name in ("draw_curve", "draw_sheet"):
             patched.setattr(
                 f"dip_jax.report.image.{name}",

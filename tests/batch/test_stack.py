@@ -11,6 +11,8 @@ from dip_jax.presets import build_config
 from tests.batch.test_output_folder import finish_at_once
 from tests.images.image_files import noise
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 PAGES = np.stack([noise(1, np.uint16, seed) >> 4 for seed in range(5)])  # 12 bits in 16
 CONFIG = build_config(overrides=["fit.num_steps=1"])
 

@@ -14,7 +14,7 @@ from dip_jax.report.saved_run import load_run
 from dip_jax.report.summary import read_summary
 from tests.batch.image_folders import Run, assert_files_are_complete, draw_images
 
-pytestmark = pytest.mark.xdist_group("worker")
+pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.usefixtures("shared_programs")]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import pytest
 from dip_jax.cli import demo
 from dip_jax.presets import build_config
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.mark.parametrize("is_installed", [True, False])
 def test_bm3d_is_in_the_table_if_it_is_installed(monkeypatch, tmp_path, tiny, is_installed):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dip_jax.base import Case, Problem, Status
 from dip_jax.clipping import Limits
@@ -22,6 +22,8 @@ from dip_jax.tasks.noise_level import resolve_noise
 from tests.conftest import smooth_image
 from tests.engine.cases import assert_same_result, simulate, stop_after
 from tests.engine.test_merge import build_result
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 ENSEMBLE = (
     "net.channels_down=4",
@@ -344,12 +346,12 @@ def test_the_threads_of_blas_are_limited_until_the_last_filter_has_ended():
     def threads():
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-    before = threads()
-    with host_threads.one_thread_of_blas():
+    with threadpool_limits(2, "blas"):
         with host_threads.one_thread_of_blas():
+            with host_threads.one_thread_of_blas():
+                assert threads() == {1}
             assert threads() == {1}
-        assert threads() == {1}
-    assert threads() == before
+        assert threads() == {2}
 
 
 def test_a_measurement_without_pixels_is_refused():

@@ -21,6 +21,8 @@ from dip_jax.tasks.cases import build_case
 from tests.conftest import TINY
 from tests.engine.cases import simulate
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 SMALL = ["net.channels_down=4", "net.channels_up=4", "net.channels_skip=2", "net.input_depth=4"]
 PHOTO = (data.astronaut()[:256, 130:386].reshape(128, 2, 128, 2, 3).mean(axis=(1, 3)) / 255).astype(
     np.float32

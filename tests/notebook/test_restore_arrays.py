@@ -6,6 +6,8 @@ from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 from dip_jax.tasks.cases import build_case
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 TINY = {
     "net.kind": "deep_decoder",
     "net.depth": 1,

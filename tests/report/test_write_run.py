@@ -6,6 +6,8 @@ from dip_jax import losses, schedules, sgld
 from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 NET = dip_jax.nets.deep_decoder(depth=1, width=4, input_depth=4)
 
 

@@ -20,7 +20,7 @@ from dip_jax.tasks.simulate import simulate_case
 from dip_jax.tasks.task import SideInputs, Task
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = pytest.mark.usefixtures("registered", "shared_programs")
 
 
 @dataclasses.dataclass(frozen=True)
