@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dip_jax.base import Array, Case
+from dip_jax.base import Array, Case, Operator
 from dip_jax.clipping import Limits
 from dip_jax.tasks.cases import only_measured
 from dip_jax.tasks.clipped_noise import limits_of
@@ -128,15 +128,14 @@ def replicate_case(
       >>> case = build_case(TaskConfig(), "photo", np.full((40, 40, 1), 0.5, np.float32))
       >>> noise = Noise(0.1, Limits(), ())
       >>> other, _ = replicate_case(jax.random.key(0), case, np.full((40, 40, 1), 0.3), noise, 1)
-      >>> other.name, float(other.problem.measurement.std().round(2))
+      >>> other.name, round(float(other.problem.measurement.std()), 2)
       ('photo, replicate 1', 0.1)
     """
     problem = case.problem
     symmetry_key, noise_key = jax.random.split(key)
     symmetry = draw_symmetry(symmetry_key, case.shape)
     turned = jnp.asarray(np.ascontiguousarray(symmetry(image)), jnp.float32)
-    # The operator is an argument, because one with arrays cannot be a constant of a compiled function.
-    clean = np.asarray(jax.jit(lambda operator, x: operator(x))(problem.operator, turned))
+    clean = np.asarray(_measure(problem.operator, turned))
     y = only_measured(problem.operator, _add_noise(noise_key, case, clean, noise))
     if problem.weights is not None:
         y = np.where(np.asarray(problem.weights) > 0, y, np.asarray(problem.measurement))
@@ -146,6 +145,12 @@ def replicate_case(
         measured = measured._replace(code_image=jnp.asarray(guide))
     name = f"{case.name}, replicate {number}"
     return case._replace(name=name, problem=measured, reference=None, preview=None), symmetry
+
+
+@jax.jit
+def _measure(operator: Operator, image: Array) -> Array:
+    """A x; the operator is an argument, because one with arrays cannot be a constant of a compiled function."""
+    return operator(image)
 
 
 def _add_noise(key: Array, case: Case, clean: np.ndarray, noise: Noise) -> np.ndarray:

@@ -22,6 +22,7 @@ from dip_jax.operators import Identity, Mask
 from dip_jax.posterior.linearized import linearized_posterior
 from tests.engine.test_merge import build_result
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 restore_module = importlib.import_module("dip_jax.engine.restore")
 
 SHAPE = (40, 40, 1)
