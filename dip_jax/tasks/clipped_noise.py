@@ -31,7 +31,7 @@ def limits_of(case: Case) -> Limits:
     problem = case.problem
     if not isinstance(problem.operator, Identity | Mask) or problem.peak is not None:
         return Limits()
-    return Limits(*(bool(fraction >= _MIN_FRACTION) for fraction in _fractions_at_limits(case)))
+    return Limits(*(bool(fraction >= _MIN_FRACTION) for fraction in fractions_at_limits(case)))
 
 
 def correct_clipping(case: Case, image: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -70,14 +70,18 @@ def confirmed_limits(case: Case, limits: Limits, clean: np.ndarray, noise_std: f
       clean: Estimate of the clean image `[H, W, C]`.
       noise_std: Standard deviation of the noise before clipping, above 0.
     """
-    found = _fractions_at_limits(case)
+    found = fractions_at_limits(case)
     expected = (ndtr(z / noise_std).mean() for z in (-clean, clean - 1))
     is_clipped = [bool(f >= _MIN_RATIO * e) for f, e in zip(found, expected, strict=True)]
     return Limits(limits.black and is_clipped[0], limits.white and is_clipped[1])
 
 
-def _fractions_at_limits(case: Case) -> tuple[float, float]:
-    """Fractions of the known values of the measurement that are 0, and that are 1."""
+def fractions_at_limits(case: Case) -> tuple[float, float]:
+    """Returns the fractions of the known values of a measurement of pixels that are 0, and that are 1.
+
+    Args:
+      case: The case.
+    """
     y = np.asarray(case.problem.measurement)
     weights = None if case.problem.weights is None else np.asarray(case.problem.weights)
     if isinstance(case.problem.operator, Mask):

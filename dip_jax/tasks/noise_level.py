@@ -20,7 +20,7 @@ from dip_jax.ensemble.similar_patches import channel_basis
 from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity
 from dip_jax.problem import MIN_NOISE_STD, informative_mask
-from dip_jax.tasks.clipped_noise import confirmed_limits, limits_of
+from dip_jax.tasks.clipped_noise import confirmed_limits, fractions_at_limits, limits_of
 from dip_jax.tasks.settings import check_settings
 
 _MIN_SIDE = 16
@@ -31,6 +31,7 @@ _LIMIT_DISTANCE = (
     1.5  # noise levels between a local mean and a limit at which clipping hardly matters
 )
 _NUM_ROUNDS = 4
+_MUCH_CLIPPED = 0.05  # fraction of the values at black or white; see "Clipped noise" in docs/sampling.md
 _MAX_NOISE_RATIO = 2.0  # of noise at half and at full resolution, between white and blurred noise
 # Structure of clean photos at half resolution, in color differences and in gray images, is mostly below these levels.
 _SHARED_COLOR_NOISE = 7 / 255
@@ -254,14 +255,27 @@ def resolve_noise(case: Case, config: Config) -> Case:
     if config.fit.likelihood == "tobit":
         case = require_noise_std(case, before_clipping=True)
     if config.fit.method == "sgld":
-        counts_photons = config.fit.likelihood in ("poisson", "poisson_gauss")
-        return case if config.sgld.sampler == "paper" or counts_photons else require_noise_std(case)
+        if config.sgld.sampler == "paper" or "poisson" in config.fit.likelihood:
+            return case
+        case = require_noise_std(case)
+        return _with_clipping(case) if config.fit.likelihood == "gaussian" else case
     if config.stop.rule in ("held_out", "wmv", "emv", "cross_validation"):
         case = _with_shared_noise(case, config)
     case = _with_limits(case, config)
     if config.stop.rule in _NEED_LEVEL:
         return _for_stopping_rule(case, config)
     return with_noise_std(case) if _uses_patches(config) else case
+
+
+def _with_clipping(case: Case) -> Case:
+    """Adds a note if so many values were clipped that the likelihood of unclipped noise is a bad one for samples."""
+    fraction = sum(fractions_at_limits(case)) if limits_of(case) != Limits() else 0.0
+    if fraction < _MUCH_CLIPPED:
+        return case
+    return _with_note(
+        case,
+        f"{fraction:.0%} of the values are black or white: --set fit.likelihood=tobit takes clipped noise into account",
+    )
 
 
 def _uses_patches(config: Config) -> bool:

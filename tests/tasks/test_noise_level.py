@@ -233,3 +233,14 @@ def test_noise_that_four_neighbors_share_is_twice_as_strong_at_half_resolution()
     full, half = noise_of_neighbors(blocks + white)
     np.testing.assert_allclose(full, 0.1, rtol=0.05)
     np.testing.assert_allclose(half, 2 * np.sqrt(1 + 0.05**2), rtol=0.05)
+
+
+@pytest.mark.parametrize(("fraction", "is_noted"), [(0.0, False), (0.03, False), (0.07, True)])
+def test_samples_of_much_clipped_noise_get_the_advice_of_another_likelihood(fraction, is_noted):
+    y = 0.5 + 0.1 * np.random.default_rng(0).standard_normal((64, 64, 1))
+    y.ravel()[: int(fraction * y.size)] = 0
+    case = Case("photo", Problem(Identity(), jnp.asarray(y, jnp.float32), 0.1), y.shape)
+    tobit = build_config(overrides=["fit.method=sgld", "fit.likelihood=tobit"])
+    advice = [note for note in resolve_noise(case, SAMPLING).notes if "tobit" in note]
+    assert len(advice) == is_noted
+    assert not any("black or white" in note for note in resolve_noise(case, tobit).notes)
