@@ -40,6 +40,7 @@ from .config import RunConfig as RunConfig
 from .engine.checkpoint import CheckpointStore as CheckpointStore
 from .engine.estimator import Estimator as Estimator
 from .engine.from_config import estimator_from_config as estimator_from_config
+from .engine.intervals import Intervals as Intervals
 from .engine.observation import Observation as Observation
 from .engine.restore import restore as restore
 from .engine.restore import restore_many as restore_many
