@@ -1,3 +1,4 @@
+from . import blackjax_kernel as blackjax_kernel
 from . import codes as codes
 from . import ensemble as ensemble
 from . import images as images
