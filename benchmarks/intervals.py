@@ -46,15 +46,17 @@ NETWORK = (
     "net.channels_up=32,32,32,32",
     "net.channels_skip=4,4,4,4",
 )
+_SAMPLING = (
+    "fit.method=sgld",
+    "fit.num_steps=3000",
+    "sgld.num_chains=2",
+    "sgld.keep_samples=100",
+    "sgld.held_out_fraction=0.05",
+    "sgld.point_estimate=False",
+)
 METHODS: dict[str, tuple[str, ...]] = {
-    "sampling": (
-        "fit.method=sgld",
-        "fit.num_steps=3000",
-        "sgld.num_chains=2",
-        "sgld.keep_samples=100",
-        "sgld.held_out_fraction=0.05",
-        "sgld.point_estimate=False",
-    ),
+    "sampling": _SAMPLING,
+    "sampling-unclipped": (*_SAMPLING, "task.clipping=ignored"),
     "seeds": ("fit.num_seeds=8",),
     "bootstrap": ("fit.intervals=bootstrap", "fit.num_replicates=6"),
     "linearized": ("fit.intervals=linearized", "fit.num_replicates=8"),

@@ -30,7 +30,7 @@ from jax.flatten_util import ravel_pytree
 
 from dip_jax.base import Array, Case, Info, Posterior, Problem
 from dip_jax.config import Config
-from dip_jax.engine.from_config import algorithm_from_config, loss_from_config
+from dip_jax.engine.from_config import algorithm_from_config, sampled_loss
 from dip_jax.errors import InputError
 from dip_jax.keys import image_key
 from dip_jax.losses import mean_loss, nll_scale
@@ -80,7 +80,7 @@ class Energy:
         self.first, self._unravel = ravel_pytree(state.params)
         self.root = jnp.sqrt(dynamics.mass + dynamics.precision)
         self._precision, self._code = dynamics.precision, state.variables["code"]
-        self._problem, self._loss = problem, loss_from_config(config.fit)
+        self._problem, self._loss = problem, sampled_loss(config)
         self._net = ConfiguredNet(config.net)(state.average.shape)
 
     def output(self, x: Array) -> tuple[Array, Array]:

@@ -111,8 +111,9 @@ class TaskConfig(Section):
     salt_fraction: float = number(0.1, 0, 1)
     """(salt_and_pepper) Fraction of the pixels that a simulation turns black or white."""
     clipping: Literal["auto", "ignored"] = "auto"
-    """Noise that was clipped at 0 and 1: `auto` corrects the estimate for it if the measurement has such values (pixels
-    with Gaussian noise, no sampling; not for `fit.likelihood=tobit`, which needs no correction), `ignored` never."""
+    """Noise that was clipped at 0 and 1: `auto` corrects the estimate of a fit for it if the measurement has such values
+    (pixels with Gaussian noise; not for `fit.likelihood=tobit`, which needs no correction), and samples of a noisy image
+    with 5 % of such values or more have the likelihood `tobit`; `ignored` does neither."""
     saturation: float | None = number(None, 0, open_low=True)
     """Measured values of at least this are saturated and get weight 0; None for no limit."""
     known_fraction: float = number(0.5, 0, 1, open_low=True)

@@ -9,6 +9,7 @@ the limits).
 | likelihood | misfit | k |
 |---|---|---|
 | `gaussian` | (p - y)^2 | n / (2 noise_std^2) |
+| `gaussian_or_tobit` | `tobit` if 5 % of the values or more are 0 or 1, otherwise `gaussian`; of samplers | n / (2 noise_std^2) |
 | `tobit` | (p - y)^2 for 0 < y < 1, -2 noise_std^2 log P(clipped) for y = 0 and 1 | n / (2 noise_std^2) |
 | `laplace` | abs(p - y) | n sqrt(2) / noise_std |
 | `poisson` | p - y + y log(y / p) | n peak |
@@ -24,7 +25,9 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from dip_jax.base import Array, Loss, Problem
+from dip_jax.clipping import MUCH_CLIPPED
 from dip_jax.errors import InputError
+from dip_jax.operators.basic import Identity
 from dip_jax.problem import MIN_NOISE_STD, assumed_variance, num_measurements, visible_weights
 
 # Added to both counts of a deviance: with no expected photon, one photon would be impossible.
@@ -141,6 +144,33 @@ def tobit_misfit(prediction: Array, problem: Problem) -> Array:
     inside = jnp.where(y <= 0, prediction, 1 - prediction)  # signed distance to the limit
     at_limit = -2 * variance * _log_tail(inside / noise_std)
     return jnp.where((y <= 0) | (y >= 1), at_limit, gaussian_misfit(prediction, problem))
+
+
+def gaussian_or_tobit_misfit(prediction: Array, problem: Problem) -> Array:
+    """Returns `tobit_misfit` if much of a noisy image was clipped, and `gaussian_misfit` otherwise.
+
+    Much is a fraction `clipping.MUCH_CLIPPED` of the values with weight 1. Only a copy of the image (`operators.Identity`) counts,
+    because other measurements may have values of 0 and 1 for other reasons.
+
+    Args:
+      prediction: p = A x, same shape as the measurement.
+      problem: The problem, with the measurement y and `noise_std`, that before clipping.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dip_jax.operators import Identity
+      >>> problem = Problem(Identity(), jnp.array([0.0, 0.5, 0.5, 0.5]), noise_std=0.1)
+      >>> p = jnp.array([-1.0, 0.5, 0.5, 0.4])
+      >>> [f"{value:.2f}" for value in gaussian_or_tobit_misfit(p, problem)]
+      ['0.00', '0.00', '0.00', '0.01']
+    """
+    plain, y = gaussian_misfit(prediction, problem), problem.measurement
+    if not isinstance(problem.operator, Identity):
+        return plain
+    weights = visible_weights(problem)
+    clipped = jnp.sum(weights * ((y == 0) | (y == 1)))
+    is_much = clipped >= MUCH_CLIPPED * jnp.sum(weights)
+    return jnp.where(is_much, tobit_misfit(prediction, problem), plain)
 
 
 def laplace_misfit(prediction: Array, problem: Problem) -> Array:
@@ -265,6 +295,8 @@ gaussian = Likelihood(gaussian_misfit, _gaussian_scale, needs_noise_std=True)
 """Normal noise of the standard deviation `Problem.noise_std`."""
 tobit = Likelihood(tobit_misfit, _gaussian_scale, needs_noise_std=True, models_clipping=True)
 """Normal noise of the standard deviation `Problem.noise_std`, after which values were clipped to [0, 1]."""
+gaussian_or_tobit = Likelihood(gaussian_or_tobit_misfit, _gaussian_scale, needs_noise_std=True)
+"""`tobit` for images of which much was clipped, and `gaussian` for others."""
 laplace = Likelihood(laplace_misfit, _laplace_scale, needs_noise_std=True, floor=_QUARTER_LEVEL)
 """Noise with rare large outliers, of the standard deviation `Problem.noise_std`."""
 poisson = Likelihood(poisson_misfit, _photon_scale)

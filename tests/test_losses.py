@@ -10,7 +10,7 @@ from dip_jax import losses
 from dip_jax.base import Problem
 from dip_jax.errors import InputError
 from dip_jax.losses import Likelihood, loss_floor, mean_loss, nll_scale
-from dip_jax.operators.basic import Identity
+from dip_jax.operators.basic import Identity, Mask
 
 LIKELIHOODS = {
     "gaussian": losses.gaussian,
@@ -324,3 +324,29 @@ def test_the_tobit_likelihood_of_complex_values_is_refused():
     prob = problem(0.0)._replace(measurement=jnp.asarray([1 + 2j], jnp.complex64))
     with pytest.raises(InputError, match="complex measurement"):
         losses.tobit(jnp.asarray([1j], jnp.complex64), prob)
+
+
+@pytest.mark.parametrize(
+    ("num_clipped", "is_much"), [(0, False), (4, False), (5, True), (40, True)]
+)
+def test_the_tobit_likelihood_holds_if_much_was_clipped_in_the_image_without_its_margin(
+    num_clipped, is_much
+):
+    y = np.full((10, 20, 1), 0.5, np.float32)
+    y[:5].reshape(-1)[:num_clipped] = np.arange(num_clipped) % 2
+    y[5:] = 0
+    region = jnp.asarray((np.arange(10) < 5).astype(np.float32))[:, None, None] * jnp.ones(
+        (10, 20, 1)
+    )
+    problem = Problem(Identity(), jnp.asarray(y), 0.1, region=region)
+    p = jnp.linspace(-0.2, 1.2, 200).reshape(10, 20, 1)
+    found = losses.gaussian_or_tobit(p, problem)
+    expected = losses.tobit if is_much else losses.gaussian
+    np.testing.assert_array_equal(found, expected(p, problem))
+
+
+def test_values_of_another_measurement_are_not_clipped_noise():
+    mask = jnp.ones((10, 10, 1))
+    problem = Problem(Mask(mask), jnp.zeros((10, 10, 1)), 0.1)
+    p = jnp.full((10, 10, 1), -0.1)
+    np.testing.assert_allclose(losses.gaussian_or_tobit(p, problem), 0.01, rtol=1e-5)

@@ -35,7 +35,7 @@ from dip_jax.stopping.held_out import held_out, hold_out_from_sampler
 from dip_jax.stopping.keep import keep
 from dip_jax.stopping.sure import sure
 from dip_jax.stopping.wmv import wmv
-from dip_jax.tasks.noise_level import resolve_noise
+from dip_jax.tasks.noise_level import resolve_noise, samples_clipped_noise
 from dip_jax.underdamped import DEFAULT_STEP_SIZE
 
 
@@ -105,13 +105,15 @@ def algorithm_from_config(config: Config, net: NetBuilder) -> Algorithm:
         fit = dataclasses.replace(fit, perturbation=settings.perturbation)
     is_sampled = settings.noise == "sampled"
     prior = NoisePrior(settings.noise_shape, settings.noise_rate) if is_sampled else None
+    loss = sampled_loss(config)
     inner = fit_from_config(
         fit,
         net,
+        loss=loss,
         optimizer=sampler_from_config(
             settings, fit.learning_rate or DEFAULT_LEARNING_RATE, num_steps
         ),
-        extra_args=sampler_args(loss_from_config(fit), noise_prior=prior),
+        extra_args=sampler_args(loss, noise_prior=prior),
         guarded_steps=None if settings.sampler == "paper" else settings.phases(num_steps)[0],
     )
     samples = settings.samples(num_steps)
@@ -122,6 +124,7 @@ def fit_from_config(
     config: FitConfig,
     net: NetBuilder,
     *,
+    loss: Loss | None = None,
     optimizer: optax.GradientTransformation | None = None,
     extra_args: ExtraArgs | None = None,
     guarded_steps: int | None = None,
@@ -131,6 +134,7 @@ def fit_from_config(
     Args:
       config: The settings.
       net: The network.
+      loss: Replaces the loss of the config.
       optimizer: Replaces the optimizer of the config.
       extra_args: See `build_fit`.
       guarded_steps: See `Guard.num_steps`.
@@ -139,7 +143,7 @@ def fit_from_config(
     decay = 0.0 if config.average == "none" else config.average_decay
     return build_fit(
         net,
-        loss=loss_from_config(config),
+        loss=loss_from_config(config) if loss is None else loss,
         optimizer=chosen.transformation,
         eval_params=chosen.eval_params,
         extra_args=extra_args,
@@ -189,6 +193,19 @@ def loss_from_config(config: FitConfig) -> Loss:
         "poisson": losses.poisson,
         "poisson_gauss": losses.poisson_gauss,
     }[config.likelihood]
+
+
+def sampled_loss(config: Config) -> Loss:
+    """Returns the loss whose likelihood is sampled.
+
+    It is that of the fit, but takes much clipped noise into account, as the correction of a stopped fit does.
+
+    Args:
+      config: The settings.
+    """
+    return (
+        losses.gaussian_or_tobit if samples_clipped_noise(config) else loss_from_config(config.fit)
+    )
 
 
 def code_from_config(config: FitConfig) -> CodeBuilder:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.restoration import estimate_sigma
 
 from dip_jax.base import Case
-from dip_jax.clipping import Limits, std_before_clipping
+from dip_jax.clipping import MUCH_CLIPPED, Limits, std_before_clipping
 from dip_jax.config import Config
 from dip_jax.ensemble.similar_patches import channel_basis
 from dip_jax.errors import InputError
@@ -31,7 +31,6 @@ _LIMIT_DISTANCE = (
     1.5  # noise levels between a local mean and a limit at which clipping hardly matters
 )
 _NUM_ROUNDS = 4
-_MUCH_CLIPPED = 0.05  # fraction of the values at black or white; see "Clipped noise" in docs/sampling.md
 _MAX_NOISE_RATIO = 2.0  # of noise at half and at full resolution, between white and blurred noise
 # Structure of clean photos at half resolution, in color differences and in gray images, is mostly below these levels.
 _SHARED_COLOR_NOISE = 7 / 255
@@ -257,8 +256,7 @@ def resolve_noise(case: Case, config: Config) -> Case:
     if config.fit.method == "sgld":
         if config.sgld.sampler == "paper" or "poisson" in config.fit.likelihood:
             return case
-        case = require_noise_std(case)
-        return _with_clipping(case) if config.fit.likelihood == "gaussian" else case
+        return require_noise_std(_with_clipping(case, config))
     if config.stop.rule in ("held_out", "wmv", "emv", "cross_validation"):
         case = _with_shared_noise(case, config)
     case = _with_limits(case, config)
@@ -267,15 +265,29 @@ def resolve_noise(case: Case, config: Config) -> Case:
     return with_noise_std(case) if _uses_patches(config) else case
 
 
-def _with_clipping(case: Case) -> Case:
-    """Adds a note if so many values were clipped that the likelihood of unclipped noise is a bad one for samples."""
-    fraction = sum(fractions_at_limits(case)) if limits_of(case) != Limits() else 0.0
-    if fraction < _MUCH_CLIPPED:
-        return case
-    return _with_note(
-        case,
-        f"{fraction:.0%} of the values are black or white: --set fit.likelihood=tobit takes clipped noise into account",
+def samples_clipped_noise(config: Config) -> bool:
+    """Returns whether samples have the likelihood of clipped noise if much of an image was clipped.
+
+    Args:
+      config: The settings.
+    """
+    return (
+        config.task.clipping == "auto"
+        and config.task.noise == "gaussian"
+        and config.fit.likelihood == "gaussian"
+        and config.sgld.sampler != "paper"
+        and config.sgld.noise == "known"
     )
+
+
+def _with_clipping(case: Case, config: Config) -> Case:
+    """Adds the noise level before clipping, and a note, to a case whose samples have the likelihood of clipped noise."""
+    is_copy = isinstance(case.problem.operator, Identity)
+    fraction = sum(fractions_at_limits(case)) if is_copy else 0.0
+    if not samples_clipped_noise(config) or fraction < MUCH_CLIPPED:
+        return case
+    note = f"{fraction:.0%} of the values are black or white, so the likelihood is that of clipped noise (task.clipping)"
+    return _with_note(with_noise_std(case, before_clipping=True), note)
 
 
 def _uses_patches(config: Config) -> bool:

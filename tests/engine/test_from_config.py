@@ -19,6 +19,7 @@ from dip_jax.engine.from_config import (
     fit_from_config,
     loss_from_config,
     optimizer_from_config,
+    sampled_loss,
     sampler_from_config,
     schedule_from_config,
     stopper_from_config,
@@ -202,6 +203,23 @@ def test_each_likelihood_has_its_loss(name):
     }
     loss = loss_from_config(FitConfig(likelihood=name, interval_pull=0.2))
     np.testing.assert_allclose(loss(jnp.array([p]), problem), [expected[name]], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "loss"),
+    [
+        ((), losses.gaussian_or_tobit),
+        (("task.clipping=ignored",), losses.gaussian),
+        (("sgld.sampler=paper",), losses.gaussian),
+        (("sgld.noise=sampled",), losses.gaussian),
+        (("fit.likelihood=tobit",), losses.tobit),
+        (("fit.likelihood=laplace",), losses.laplace),
+    ],
+)
+def test_samples_take_much_clipped_noise_into_account_unless_it_is_ignored(overrides, loss):
+    config = build_config(overrides=["fit.method=sgld", *overrides])
+    assert sampled_loss(config) is loss
+    assert estimator_from_config(config).algorithm.loss is loss
 
 
 @pytest.mark.parametrize(
@@ -456,7 +474,7 @@ def test_a_sampler_of_the_config_has_its_samples_and_keeps_them():
     assert steps == list(range(12, 40, 2))
     state = algorithm.init(jax.random.key(0), PROBLEM, SHAPE)
     assert state.moments.kept.shape == (3, *SHAPE)
-    assert algorithm.loss is losses.gaussian
+    assert algorithm.loss is losses.gaussian_or_tobit
     assert algorithm_from_config(build_config(overrides=TINY), START).samples is None
 
 

@@ -235,12 +235,18 @@ def test_noise_that_four_neighbors_share_is_twice_as_strong_at_half_resolution()
     np.testing.assert_allclose(half, 2 * np.sqrt(1 + 0.05**2), rtol=0.05)
 
 
-@pytest.mark.parametrize(("fraction", "is_noted"), [(0.0, False), (0.03, False), (0.07, True)])
-def test_samples_of_much_clipped_noise_get_the_advice_of_another_likelihood(fraction, is_noted):
+@pytest.mark.parametrize(("fraction", "is_much"), [(0.0, False), (0.03, False), (0.07, True)])
+def test_samples_of_much_clipped_noise_have_another_likelihood_and_the_level_before_it(
+    fraction, is_much
+):
     y = 0.5 + 0.1 * np.random.default_rng(0).standard_normal((64, 64, 1))
     y.ravel()[: int(fraction * y.size)] = 0
-    case = Case("photo", Problem(Identity(), jnp.asarray(y, jnp.float32), 0.1), y.shape)
-    tobit = build_config(overrides=["fit.method=sgld", "fit.likelihood=tobit"])
-    advice = [note for note in resolve_noise(case, SAMPLING).notes if "tobit" in note]
-    assert len(advice) == is_noted
-    assert not any("black or white" in note for note in resolve_noise(case, tobit).notes)
+    case = Case("photo", Problem(Identity(), jnp.asarray(y, jnp.float32), np.nan), y.shape)
+    found = resolve_noise(case, SAMPLING)
+    assert any("likelihood is that of clipped noise" in note for note in found.notes) == is_much
+    expected = estimate_noise_std(case, before_clipping=is_much)
+    assert float(found.problem.noise_std) == pytest.approx(expected)
+    ignored = build_config(overrides=["fit.method=sgld", "task.clipping=ignored"])
+    assert not any("black or white" in note for note in resolve_noise(case, ignored).notes)
+    masked = case._replace(problem=case.problem._replace(operator=Mask(jnp.ones((64, 64, 1)))))
+    assert not any("black or white" in note for note in resolve_noise(masked, SAMPLING).notes)
