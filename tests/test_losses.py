@@ -274,21 +274,22 @@ def test_the_tobit_likelihood_is_a_density_between_two_probabilities(p, std):
 
 
 @pytest.mark.parametrize("std", [0.0, 1 / 255, 0.1, 1.0])
-@pytest.mark.parametrize("z", [-5000.0, -50.0, -3.0, 0.0, 3.0, 9.9, 10.1, 50.0, 5000.0])
-def test_the_tobit_misfit_and_its_gradient_are_those_of_scipy_far_outside_too(std, z):
+def test_the_tobit_misfit_and_its_gradient_are_those_of_scipy_far_outside_too(std):
+    z = np.array([-5000.0, -50.0, -3.0, 0.0, 3.0, 9.9, 10.1, 50.0, 5000.0])
     s = max(std, 1 / 255)
-    misfit = -2 * s**2 * stats.norm.logcdf(-z)
-    slope = 2 * s * np.exp(stats.norm.logpdf(z) - stats.norm.logcdf(-z))
+    misfits = -2 * s**2 * stats.norm.logcdf(-z)
+    slopes = 2 * s * np.exp(stats.norm.logpdf(z) - stats.norm.logcdf(-z))
     for y, sign in ((0.0, 1), (-0.2, 1), (1.0, -1), (1.3, -1)):
-        prob = problem([y])._replace(noise_std=jnp.float32(std))
+        prob = problem(np.full(z.shape, y))._replace(noise_std=jnp.float32(std))
         limit = min(max(y, 0.0), 1.0)
-        p = jnp.asarray([limit + sign * z * s], jnp.float32)
-        value, found = jax.value_and_grad(lambda q, b=prob: losses.tobit(q, b).sum())(p)
-        assert value >= 0
+        p = jnp.asarray(limit + sign * z * s, jnp.float32)
+        values = losses.tobit(p, prob)
+        found = jax.grad(lambda q, b=prob: losses.tobit(q, b).sum())(p)
+        assert (values >= 0).all()
         rounding = 1e-6 / s  # of p, in noise levels
         tolerance = 1e-4 + 8 * rounding
-        np.testing.assert_allclose(value, misfit, rtol=tolerance, atol=1e-9)
-        np.testing.assert_allclose(found, [sign * slope], rtol=tolerance, atol=1e-9)
+        np.testing.assert_allclose(values, misfits, rtol=tolerance, atol=1e-9)
+        np.testing.assert_allclose(found, sign * slopes, rtol=tolerance, atol=1e-9)
 
 
 def test_the_mean_of_many_clipped_values_maximizes_the_tobit_likelihood_only():
