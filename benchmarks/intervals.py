@@ -236,7 +236,11 @@ def _row(method: str, archives: list[Any], name: str) -> list[str]:
         intervals = [x._replace(std=np.maximum(texture(x.mean), STD_FLOOR)) for x in intervals]
     scales = [scale_of_others(intervals, i) for i in range(len(intervals))]
     scaled = [_figures(x, scale) for x, scale in zip(intervals, scales, strict=True)]
-    cells = [_mean([f["psnr"] for f in facts], 2), f"{np.mean([f['seconds'] for f in facts]):.0f}"]
+    cells = [
+        str(len(facts)),
+        _mean([f["psnr"] for f in facts], 2),
+        f"{np.mean([f['seconds'] for f in facts]):.0f}",
+    ]
     if name == method:
         plain = [_figures(x, 1.0) for x in intervals]
         cells += [
@@ -290,7 +294,7 @@ def table(folder: Path) -> None:
     """
     console = Console(width=190)
     main = Table(
-        "method", "dB", "s", *3 * ["coverage", "width", "NLL"], box=None, title=str(folder)
+        "method", "crops", "dB", "s", *3 * ["coverage", "width", "NLL"], box=None, title=str(folder)
     )
     details = Table(
         "method", *(f"std {i}" for i in range(1, 5)), *(f"value {i}" for i in range(1, 5)), box=None
@@ -320,8 +324,24 @@ def table(folder: Path) -> None:
                 for b in BLOCKS
             ),
         )
-    for each in (main, details, of_blocks):
+    for each in (main, details, of_blocks, _against_seeds(folder)):
         console.print(each)
+
+
+def _against_seeds(folder: Path) -> Table:
+    """By how much the estimates of the methods are better than the mean of the stopped fits, in dB, over equal crops."""
+
+    def psnrs(method: str) -> dict[str, float]:
+        facts = [json.loads(str(np.load(p)["facts"])) for p in folder.glob(f"*_{method}.npz")]
+        return {f["picture"]: f["psnr"] for f in facts}
+
+    fits, table = psnrs("seeds"), Table("method", "crops", "dB above seeds", "better on", box=None)
+    for method in METHODS:
+        differences = [value - fits[name] for name, value in psnrs(method).items() if name in fits]
+        if differences and method != "seeds":
+            number = sum(difference > 0 for difference in differences)
+            table.add_row(method, str(len(differences)), _mean(differences, 2), str(number))
+    return table
 
 
 def main(argv: list[str]) -> None:
