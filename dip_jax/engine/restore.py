@@ -139,22 +139,10 @@ def _restore_all(
     hooks: RunHooks,
     max_cases: int | None,
 ) -> Iterator[Result]:
-    """Restores prepared cases."""
-    is_single = estimator.num_networks == 1 and not estimator.is_sampler
-    if is_single and estimator.intervals is None:
+    """Restores prepared cases, each with its networks and its intervals, and yields their merged results."""
+    if estimator.num_networks == 1 and not estimator.is_sampler and estimator.intervals is None:
         yield from restore_each(cases, estimator, run, hooks, max_cases=max_cases)
-    else:
-        yield from _restore_merged(cases, estimator, run, hooks, max_cases=max_cases)
-
-
-def _restore_merged(
-    cases: Iterable[Case],
-    estimator: Estimator,
-    run: RunConfig,
-    hooks: RunHooks,
-    max_cases: int | None,
-) -> Iterator[Result]:
-    """Restores each image with several networks, or with intervals, and yields their merged results."""
+        return
     number, ensemble, intervals = estimator.num_networks, estimator.ensemble, estimator.intervals
     needs_network = intervals is not None and intervals.needs_network
     of_networks = hooks._replace(keep_networks=hooks.keep_networks or needs_network)
