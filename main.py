@@ -375,10 +375,6 @@ def validate(request: Request) -> None:
             "A plan is for one setting: leave out --compare, or plan one preset at a time.",
         ),
         (
-            request.mode != "demo" and not given & {"input", "reference"},
-            "Nothing to restore: pass degraded images (--input), or clean ones (--reference).",
-        ),
-        (
             "num_chains" in given and "sgld" not in methods,
             "--num_chains belongs to sampling: add --method=sgld.",
         ),
@@ -407,10 +403,14 @@ def validate(request: Request) -> None:
 
 def validate_task(request: Request) -> None:
     """Raises an `InputError` for flags and settings that do not fit the task; it loads JAX."""
-    from dip_jax.tasks.registry import tasks_with_setting, tasks_with_side_input
+    from dip_jax.tasks.registry import task_of, tasks_with_setting, tasks_with_side_input
     from dip_jax.tasks.settings import check_settings
 
-    task = request.config.task.name
+    task, takes_files = request.config.task.name, task_of(request.config.task).target is None
+    if takes_files and request.mode != "demo" and not request.given & {"input", "reference"}:
+        raise InputError(
+            "Nothing to restore: pass degraded images (--input), or clean ones (--reference)."
+        )
     users = {
         **{flag: tasks_with_side_input(flag) for flag in _SIDE_INPUTS},
         **{flag: tasks_with_setting(flag) for flag in _TASK_FIELDS},
