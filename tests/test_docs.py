@@ -333,6 +333,7 @@ def test_every_figure_of_the_tasks_exists_and_has_its_command():
 
 # Flags that make each example fast.
 EXAMPLES = {
+    "activations": ("--figure=maximization", "--classes=340", "--side=64", "--num_steps=2"),
     "gp_inpainting": ("--draws=300", "--channels=8"),
     "posterior_1d": ("--steps=200", "--chains=1", "--width=4"),
     "prior_kernel": ("--draws=2", "--columns=1"),

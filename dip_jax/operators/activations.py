@@ -34,17 +34,26 @@ class Activations:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class UnitActivation:
-    """A x = the mean activation of one channel of a layer, `[1]`; of `logits`, the value of one class."""
+    """A x = the mean activation of one channel of a layer, over its positions and several sizes of the image, `[1]`.
+
+    `[H, W, C]` in [0, 1], gray or RGB; see `classifiers.efficientnet_lite`.
+    """
 
     weights: Weights
     """The weights of the layer and of those before it."""
     unit: Array
-    """Index of the channel or class, int32."""
+    """Index of the channel, or of the class for `logits`, int32."""
     layer: str = dataclasses.field(metadata={"static": True})
     """Name of the layer."""
+    num_sizes: int = dataclasses.field(default=1, metadata={"static": True})
+    """Number of sizes: that of the image, half of it, a quarter, ..."""
     is_linear: ClassVar[bool] = False
 
     def __call__(self, image: Array) -> Array:
         """Measures `image`."""
-        y = activations(self.weights, image, self.layer)
-        return jnp.mean(y[..., self.unit], keepdims=True).reshape(1)
+        height, width, channels = image.shape
+        means = []
+        for k in range(self.num_sizes):
+            resized = jax.image.resize(image, (height >> k, width >> k, channels), "linear")
+            means.append(jnp.mean(activations(self.weights, resized, self.layer)[..., self.unit]))
+        return jnp.mean(jnp.stack(means), keepdims=True)

@@ -4,7 +4,7 @@ The activations are divided by their root mean square, so the loss is |Phi(x) - 
 
 References:
   Mahendran and Vedaldi, Understanding deep image representations by inverting them, 2015.
-  Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, section 3.4 (natural pre-image).
+  Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, natural pre-image.
 """
 
 import jax

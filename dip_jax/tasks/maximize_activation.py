@@ -5,7 +5,7 @@ its distance |target - activation|, with the likelihood `laplace`.
 
 References:
   Simonyan, Vedaldi and Zisserman, Deep inside convolutional networks, 2014.
-  Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, section 3.5 (activation maximization).
+  Ulyanov, Vedaldi and Lempitsky, Deep Image Prior, 2018, activation maximization.
 """
 
 import jax.numpy as jnp
@@ -35,13 +35,13 @@ def _operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> Unit
             f"maximize_activation expects task.unit from 0 to {count - 1}, a channel of {config.layer}, got "
             f"{config.unit}; add --set task.unit=..."
         )
-    return UnitActivation(weights, jnp.int32(config.unit), config.layer)
+    return UnitActivation(weights, jnp.int32(config.unit), config.layer, config.num_sizes)
 
 
 MAXIMIZE_ACTIVATION = Task(
     "maximize_activation",
     measurement="array",
-    settings=("layer", "unit", "target", "image_shape"),
+    settings=("layer", "unit", "num_sizes", "target", "image_shape"),
     counts_photons=False,
     target=_target,
     shape=_shape,
