@@ -35,6 +35,8 @@ class InputFiles(NamedTuple):
     """Blur kernels: one for all images, or matched by stem."""
     max_pixels: int = MAX_PIXELS
     """Pixels of the largest accepted image; a larger one is refused before it is decoded."""
+    recursive: bool = False
+    """A folder of `inputs` or `references` also means the images in its subfolders."""
 
 
 class Stack(NamedTuple):
@@ -92,8 +94,12 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
             "Nothing to restore: add a degraded image (--input) or a clean image (--reference)."
         )
     is_degraded = bool(files.inputs)
-    paths = list_images(list(files.inputs or files.references), exclude=RecordedFiles())
-    references = _by_stem(files.references) if is_degraded else {}
+    paths = list_images(
+        list(files.inputs or files.references),
+        exclude=RecordedFiles(),
+        recursive=files.recursive,
+    )
+    references = _by_stem(files.references, recursive=files.recursive) if is_degraded else {}
     side_inputs = {
         "mask": _by_stem(files.masks),
         "guide": _by_stem(files.guides),
@@ -132,9 +138,7 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
 
 def _require_no_files(config: Config, files: InputFiles) -> None:
     if any(files._replace(max_pixels=0)):
-        raise InputError(
-            f"{config.task.name} takes no files; leave out --input, --reference and the other images."
-        )
+        raise InputError(f"{config.task.name} takes no files; leave out the images.")
 
 
 def _operator_file(config: Config) -> Path | None:
@@ -212,11 +216,11 @@ def _avoid_run_files(name: str) -> str:
     return f"images/{name}" if is_taken else name
 
 
-def _by_stem(paths: Sequence[str | AnyPath]) -> dict[str, AnyPath]:
+def _by_stem(paths: Sequence[str | AnyPath], *, recursive: bool = False) -> dict[str, AnyPath]:
     if not paths:
         return {}
     by_stem: dict[str, AnyPath] = {}
-    for path in list_images(list(paths)):
+    for path in list_images(list(paths), recursive=recursive):
         if path.stem in by_stem:
             raise InputError(
                 f"{by_stem[path.stem]} and {path} have the same stem, by which files are matched to "
