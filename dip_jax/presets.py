@@ -525,7 +525,12 @@ PRESETS: dict[str, Preset] = {
         "maximize_activation",
         "no network; optimizes the pixels",
         "Ulyanov et al. 2018, activation maximization",
-        {**_PIXELS, "fit.likelihood": "laplace", "fit.num_steps": 1000},
+        {
+            **_PIXELS,
+            "fit.code_scale": 1.0,
+            "fit.likelihood": "laplace",
+            "fit.num_steps": 500,
+        },
     ),
     "custom": Preset(
         "custom",

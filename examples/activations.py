@@ -31,7 +31,7 @@ flags.DEFINE_list("layers", ["block3", "block9", "block16", "logits"], "inversio
 flags.DEFINE_list("classes", ["340", "985", "130", "971"], "maximization: classes of ImageNet.")
 flags.DEFINE_integer("side", 224, "Height and width of the images.")
 flags.DEFINE_integer("num_steps", 500, "Number of steps.")
-flags.DEFINE_float("tv_weight", 1e-5, "Weight of the total variation.")
+flags.DEFINE_float("tv_weight", None, "Weight of the total variation.")
 
 ROWS = ("network", "pixels, total variation", "pixels")
 # Some classes of ImageNet, for titles.
@@ -60,7 +60,7 @@ def invert(layer: str, row: str) -> tuple[Result, str]:
     config = build_config(preset, overrides=[f"task.layer={layer}", *_overrides(row)])
     case = simulate_case(jax.random.key(0), config.task, "cat", photograph(FLAGS.side))
     (result,) = restore([case], config)
-    misfit = case.problem.operator(jnp.asarray(result.image)) - case.problem.measurement
+    misfit = case.problem.operator(jnp.clip(result.image, 0, 1)) - case.problem.measurement
     return result, f"{float(jnp.mean(misfit**2)):.4f}"
 
 
@@ -71,7 +71,7 @@ def maximize(number: str, row: str) -> tuple[Result, str]:
     settings = [f"task.unit={number}", f"task.image_shape={sides}", *_overrides(row)]
     config = build_config(preset, overrides=settings)
     (result,) = restore([target_case(config.task)], config)
-    logits = activations(load_weights(), jnp.asarray(result.image), "logits")
+    logits = activations(load_weights(), jnp.clip(result.image, 0, 1), "logits")
     probability = jax.nn.softmax(logits)[int(number)]
     return result, f"{float(logits[int(number)]):.1f} ({float(probability):.0%})"
 
@@ -79,7 +79,8 @@ def maximize(number: str, row: str) -> tuple[Result, str]:
 def _overrides(row: str) -> list[str]:
     overrides = [f"fit.num_steps={FLAGS.num_steps}"]
     if row == ROWS[1]:
-        overrides.append(f"fit.tv_weight={FLAGS.tv_weight}")
+        default = 1e-5 if FLAGS.figure == "inversion" else 1e-2
+        overrides.append(f"fit.tv_weight={FLAGS.tv_weight or default}")
     return overrides
 
 

@@ -82,7 +82,7 @@ def weights_from_torch(state: Mapping[str, np.ndarray]) -> Weights:
       InputError: If a tensor is missing or has another shape.
     """
     try:
-        weights = {"stem": (_folded(state, "_conv_stem", "_bn0"),)}
+        weights: Weights = {"stem": (_folded(state, "_conv_stem", "_bn0"),)}
         for index, name in enumerate(LAYERS[1:-2]):
             prefix = f"_blocks.{index}."
             parts = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
@@ -91,7 +91,7 @@ def weights_from_torch(state: Mapping[str, np.ndarray]) -> Weights:
                 for kernel, norm in parts[not index :]
             )
         weights["head"] = (_folded(state, "_conv_head", "_bn1"),)
-        weights["logits"] = (Linear(state["_fc.weight"].T, state["_fc.bias"]),)
+        weights["logits"] = (_linear(state["_fc.weight"].T, state["_fc.bias"]),)
         shape = jax.eval_shape(
             lambda image: activations(weights, image, "logits"),
             jax.ShapeDtypeStruct((SIDE, SIDE, 3), jnp.float32),
@@ -270,4 +270,8 @@ def _folded(state: Mapping[str, np.ndarray], kernel_name: str, norm_name: str) -
         kernel = kernel[0, 0]
     elif kernel.shape[2] == 1:
         kernel = kernel[:, :, 0]
-    return Linear(kernel.astype(np.float32), bias.astype(np.float32))
+    return _linear(kernel, bias)
+
+
+def _linear(kernel: np.ndarray, bias: np.ndarray) -> Linear:
+    return Linear(jnp.asarray(kernel, jnp.float32), jnp.asarray(bias, jnp.float32))

