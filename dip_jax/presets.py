@@ -492,13 +492,19 @@ PRESETS: dict[str, Preset] = {
         "invert_features",
         "no network; optimizes the pixels",
         "Ulyanov et al. 2018, natural pre-image",
-        {**_PIXELS, "task.layer": "block9", "fit.num_steps": 1000},
+        {**_PIXELS, "task.layer": "block9", "fit.code_scale": 1.0, "fit.num_steps": 1000},
     ),
     "invert_features_tv": Preset(
         "invert_features",
         "no network; optimizes the pixels, with total variation",
         "Ulyanov et al. 2018, natural pre-image",
-        {**_PIXELS, "task.layer": "block9", "fit.num_steps": 1000, "fit.tv_weight": 1e-5},
+        {
+            **_PIXELS,
+            "task.layer": "block9",
+            "fit.code_scale": 1.0,
+            "fit.num_steps": 1000,
+            "fit.tv_weight": 1e-5,
+        },
     ),
     "maximize_activation": Preset(
         "maximize_activation",

@@ -51,8 +51,6 @@ LAYERS: tuple[str, ...] = get_args(Layer)
 """Names of the layers, the first one first."""
 SIDE = 224
 """Side of the images that the classifier was trained with."""
-NUM_CLASSES = 1000
-"""Number of classes, which are those of ImageNet in their usual order."""
 # The classifier was trained with (v - 127) / 128, for v from 0 to 255.
 _MEAN, _STD = 127 / 255, 128 / 255
 _EPSILON = 1e-3  # of the normalizations
@@ -92,16 +90,17 @@ def weights_from_torch(state: Mapping[str, np.ndarray]) -> Weights:
             )
         weights["head"] = (_folded(state, "_conv_head", "_bn1"),)
         weights["logits"] = (_linear(state["_fc.weight"].T, state["_fc.bias"]),)
-        shape = jax.eval_shape(
-            lambda image: activations(weights, image, "logits"),
-            jax.ShapeDtypeStruct((SIDE, SIDE, 3), jnp.float32),
-        ).shape
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"These are not the weights of EfficientNet-Lite0: {error}.") from None
-    if shape != (NUM_CLASSES,):
-        raise InputError(
-            f"Expected the weights of {NUM_CLASSES} classes, got an output of shape {shape}."
-        )
+    channels = 3
+    for name in LAYERS:
+        for linear in weights[name]:
+            if linear.kernel.shape[-1 if linear.kernel.ndim == 3 else -2] != channels:
+                raise InputError(
+                    f"These are not the weights of EfficientNet-Lite0: {name} expects {channels} channels, got a kernel "
+                    f"{linear.kernel.shape}."
+                )
+            channels = linear.bias.shape[0]
     return weights
 
 
@@ -144,6 +143,7 @@ def num_channels(weights: Weights, layer: str) -> int:
     return weights[layer][-1].bias.shape[0]
 
 
+@functools.partial(jax.jit, static_argnames="layer")
 def activations(weights: Weights, image: Array, layer: str) -> Array:
     """Returns what a layer makes of an image.
 

