@@ -31,8 +31,8 @@ _RUN_FILES = re.compile(
     + re.escape(STATE_FOLDER)
 )
 _IMAGE_FILES = re.compile(
-    r"(restored|std|median)\..*|config\.json|metrics\.jsonl|summary\.json|interval\.np[yz]|samples|"
-    r"(curve|sheet|traces|calibration)\.png"
+    r"(restored|median)\..*|config\.json|metrics\.jsonl|summary\.json|posterior\.npz|samples|thumbnail\.jpg|"
+    r"(degraded|reference|restored_8bit|interval_(low|high)|curve|sheet|std|traces|calibration)\.png"
 )
 
 

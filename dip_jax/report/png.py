@@ -1,4 +1,4 @@
-"""PNG files of figures and images, each written whole or not at all."""
+"""PNG and JPEG files of figures and images, each written whole or not at all."""
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,3 +18,8 @@ def save_png(path: AnyPath, image: Figure | Image.Image) -> None:
         )
     else:
         atomic.write(path, lambda file: image.save(file, format="png"))
+
+
+def save_jpeg(path: AnyPath, image: Image.Image) -> None:
+    """Writes a small RGB image as JPEG, where a PNG would be too large."""
+    atomic.write(path, lambda file: image.save(file, format="jpeg", quality=85))
