@@ -57,6 +57,8 @@ def write_posterior(files: Manifest, posterior: Posterior, state: str) -> None:
 def samples_by_chain(posterior: Posterior) -> np.ndarray:
     """The kept samples with an axis of chains, `[M, K, H, W, C]`; NaN where a chain kept fewer than K.
 
+    The axis has length 1 if the posterior does not tell the samples of its chains apart.
+
     Example:
       >>> x = np.arange(3.0).reshape(3, 1, 1, 1)
       >>> none = np.zeros((2, 0, 0))
@@ -66,8 +68,10 @@ def samples_by_chain(posterior: Posterior) -> np.ndarray:
     """
     samples, num_chains = posterior.samples, len(posterior.chain_means)
     counts = posterior.num_kept or (len(samples) // num_chains,) * num_chains
+    if sum(counts) != len(samples):
+        return samples[np.newaxis]
     parts = np.split(samples, np.cumsum(counts)[:-1])
-    padded = np.full((num_chains, max(counts), *samples.shape[1:]), math.nan, samples.dtype)
+    padded = np.full((len(counts), max(counts), *samples.shape[1:]), math.nan, samples.dtype)
     for chain, part in zip(padded, parts, strict=True):
         chain[: len(part)] = part
     return padded
@@ -84,5 +88,9 @@ def read_posterior(path: AnyPath, names: Sequence[str]) -> dict[str, np.ndarray]
       OSError: If the file is missing or cannot be read.
       Exception: Of any type, from numpy, if it is damaged.
     """
-    with local_copy(path) as file, np.load(file, allow_pickle=False) as archive:
+    with (
+        local_copy(path) as copy,
+        copy.open("rb") as file,  # numpy leaves a damaged file open
+        np.load(file, allow_pickle=False) as archive,
+    ):
         return {name: archive[name] for name in names if name in archive}

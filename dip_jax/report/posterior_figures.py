@@ -153,7 +153,7 @@ def draw_calibration(path: AnyPath, calibration: Calibration, scaled: Calibratio
     axes = figure.subplots(
         1,
         3,
-        gridspec_kw={"left": 0.06, "right": 0.985, "bottom": 0.29, "top": 0.93, "wspace": 0.25},
+        gridspec_kw={"left": 0.06, "right": 0.985, "bottom": 0.31, "top": 0.94, "wspace": 0.25},
     )
     curves = [(calibration, "C3", "o", "as predicted")]
     if scaled is not None:
@@ -220,11 +220,11 @@ def _draw_bins(axis: Axes, curves: _Curves) -> None:
         style = {"color": color, "marker": marker, "lw": 0}
         axis.scatter(std[is_joined], rmse[is_joined], s=area, alpha=0.7, label=uce, **style)
         axis.scatter(std[is_rare], rmse[is_rare], s=6, alpha=0.3, **style)
+    rare = f"bins of less than {100 * _RARE_BIN:g} % of the values"
+    axis.scatter([], [], s=6, alpha=0.3, color="k", lw=0, label=rare)
     end = 1.25 * largest  # a bin of few values may lie outside
     axis.plot([0, end], [0, end], color="0.6", lw=0.8, ls="--", label="calibrated")
     axis.set(xlim=(0, end), ylim=(0, end))
     axis.set_xlabel("predicted standard deviation (gray levels)", fontsize=9)
     axis.set_ylabel("RMSE (gray levels)", fontsize=9)
-    axis.set_title(
-        f"Error by predicted variance (pale: below {_RARE_BIN:.1%} of values)", fontsize=10
-    )
+    axis.set_title("Error in bins of predicted variance", fontsize=10)

@@ -58,5 +58,7 @@ def _fields() -> list[tuple[str, str, str]]:
 
 
 def _text(value: object) -> str:
-    """A value as `--set` reads it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """A value as `--set` reads it, with six digits."""
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -131,11 +131,11 @@ class SavedImage:
         traces, samples = self.traces, self.samples
         if traces is None:
             traces = np.zeros((0, 0, 0), np.float32)
-        if samples is None:
-            samples = np.zeros((0, 0, 0, 0, 0), np.float32)
-        kept = samples.reshape(-1, *samples.shape[2:])
-        is_kept = ~np.isnan(kept).all(axis=(1, 2, 3))
-        return arrays_to_arviz(traces, self.trace_names, kept[is_kept])
+        kept = np.zeros((0, 0, 0, 0), np.float32)
+        if samples is not None:
+            flat = samples.reshape(-1, *samples.shape[2:])
+            kept = flat[~np.isnan(flat).all(axis=(1, 2, 3))]
+        return arrays_to_arviz(traces, self.trace_names, kept)
 
     @property
     def median(self) -> np.ndarray | None:

@@ -98,7 +98,7 @@ def _error_panel(image: np.ndarray, reference: np.ndarray) -> _Panel:
     """The root mean square of the error over the channels; its brightest color is the 99.8 % quantile."""
     error = 255 * np.sqrt(np.mean(np.square(image - reference, dtype=np.float64), axis=-1))
     limit = max(float(np.quantile(error, 0.998)), 1e-3)
-    return _Panel(f"|restored - reference|, up to {limit:.0f} of 255", error, limit, "magma")
+    return _Panel(f"error, up to {limit:.0f} of 255", error, limit, "magma")
 
 
 def _detail(image: np.ndarray) -> tuple[tuple[slice, slice], int]:

@@ -51,7 +51,7 @@ def test_each_image_has_a_record_of_its_own(tmp_path):
 
 def test_a_file_that_no_run_wrote_is_never_given_out_for_writing(tmp_path):
     (tmp_path / "a").mkdir()
-    for name in ("std.npy", "broken_link"):
+    for name in ("posterior.npz", "broken_link"):
         (tmp_path / "a" / name).symlink_to("nowhere") if "link" in name else (
             tmp_path / "a" / name
         ).write_text("mine")

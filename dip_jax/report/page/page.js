@@ -85,8 +85,7 @@ function select() {
   let shown = images.filter((image) =>
     (!words || image.search.includes(words))
     && (!list.status || image.status === list.status || (list.status === "not converged" && isUnconverged(image))));
-  shown = shown.map((image) => image);
-  if (list.key) {
+    if (list.key) {
     shown.sort(compareBy(COLUMNS.find((column) => column.key === list.key)));
   } else {
     shown.sort((a, b) => rank(a) - rank(b) || collator.compare(a.name, b.name));
@@ -205,14 +204,15 @@ const decibels = (value) => value == null ? "" : ` ${value.toFixed(2)} dB`;
 // The pictures that can be compared: their key, which another image may share, title and address.
 function picturesOf(image) {
   const found = [];
-  const add = (key, title, file, from = image) => found.push({key, title, url: urlOf(from, file)});
+  const add = (key, title, file, from = image, psnr = null) =>
+    found.push({key, title, tag: title + decibels(psnr), url: urlOf(from, file)});
   const has = (file, from = image) => from.files.includes(file);
-  if (has("degraded.png")) add("degraded.png", "degraded" + decibels(image.psnr_measurement), "degraded.png");
+  if (has("degraded.png")) add("degraded.png", "degraded", "degraded.png", image, image.psnr_measurement);
   for (const other of byName.get(image.name)) {
     const file = ["restored_8bit.png", "restored.png"].find((name) => has(name, other));
     const title = other.variant == null ? "restored" : other.variant;
     const key = other === image ? "restored" : `restored ${other.variant}`;
-    if (file) add(key, title + decibels(other.psnr), file, other);
+    if (file) add(key, title, file, other, other.psnr);
   }
   for (const file of Object.keys(FILE_NAMES).slice(1)) if (has(file)) add(file, FILE_NAMES[file], file);
   for (const file of image.files) {
@@ -277,15 +277,29 @@ function showPictures() {
   for (const side of ["left", "right"]) {
     const chosen = view.pictures.find((picture) => picture.key === $(side).value);
     const image = $(`image-${side}`);
-    image.src = chosen ? chosen.url : "";
+    if (chosen) image.src = chosen.url;
+    else image.removeAttribute("src");
     image.alt = chosen ? chosen.title : "";
-    $(`tag-${side}`).textContent = chosen ? chosen.title : "";
+    $(`tag-${side}`).textContent = chosen ? chosen.tag : "";
   }
+}
+
+// Chooses the pictures of the two sides, as far as the image has them.
+function choosePictures(wanted) {
+  const fallback = {left: 0, right: Math.min(1, view.pictures.length - 1)};
+  for (const side of ["left", "right"]) {
+    const isKnown = view.pictures.some((picture) => picture.key === wanted[side]);
+    $(side).value = isKnown ? wanted[side] : (view.pictures[fallback[side]] || {key: ""}).key;
+  }
+  showPictures();
 }
 
 function startCompare() {
   for (const side of ["left", "right"]) {
-    $(side).addEventListener("change", () => { view[side] = $(side).value; showPictures(); });
+    $(side).addEventListener("change", () => {
+      if (view.tab === "compare") view[side] = $(side).value;
+      showPictures();
+    });
   }
   // The right image decides the size: a degraded image may have fewer pixels, and is then enlarged.
   $("image-right").addEventListener("load", () => {
@@ -293,6 +307,9 @@ function startCompare() {
     view.height = $("image-right").naturalHeight;
     place();
   });
+  for (const side of ["left", "right"]) {
+    $(`image-${side}`).addEventListener("error", () => { $(`tag-${side}`).textContent += " (cannot be shown)"; });
+  }
   const setSplit = () => stage.style.setProperty("--split", `${$("slider").value}%`);
   $("slider").addEventListener("input", setSplit);
   setSplit();
@@ -369,15 +386,17 @@ const FIGURES = [
   ["std.png", "Deviation"], ["curve.png", "Curve"], ["traces.png", "Traces"], ["calibration.png", "Calibration"],
   ["sheet.png", "Sheet"],
 ];
+const INTERVAL = {left: "interval_low.png", right: "interval_high.png"};
 let tab = "compare";
 
 function drawTabs(image) {
-  const tabs = [["compare", "Compare"], ...FIGURES.filter(([file]) => image.files.includes(file))];
-  if (!view.pictures.length) tabs.shift();
+  const tabs = FIGURES.filter(([file]) => image.files.includes(file));
+  if (image.files.includes(INTERVAL.left)) tabs.unshift(["interval", "Interval"]);
+  if (view.pictures.length) tabs.unshift(["compare", "Compare"]);
   const chosen = tabs.some(([key]) => key === tab) ? tab : tabs.length ? tabs[0][0] : "";
   const buttons = tabs.map(([key, title]) => {
     const isChosen = key === chosen;
-    const panel = key === "compare" ? "compare" : "figure";
+    const panel = key.endsWith(".png") ? "figure" : "compare";
     const node = make("button", {
       type: "button", role: "tab", "aria-selected": String(isChosen), "aria-controls": panel, tabindex: isChosen ? 0 : -1,
     }, title);
@@ -385,12 +404,15 @@ function drawTabs(image) {
     return node;
   });
   $("tabs").replaceChildren(...buttons);
-  $("compare").hidden = chosen !== "compare";
-  const isFigure = chosen && chosen !== "compare";
+  const isFigure = chosen.endsWith(".png");
+  view.tab = chosen;
+  $("compare").hidden = isFigure || !chosen;
   $("figure").hidden = !isFigure;
   if (isFigure) {
     $("figure-link").href = $("figure-image").src = urlOf(image, chosen);
     $("figure-image").alt = tabs.find(([key]) => key === chosen)[1];
+  } else if (chosen) {
+    choosePictures(chosen === "interval" ? INTERVAL : view);
   }
   place();
 }
@@ -398,7 +420,7 @@ function drawTabs(image) {
 const NUMBERS = [
   ["psnr", "PSNR", "dB", 2], ["gain", "gain", "dB", 2, true], ["ssim", "SSIM", "", 3], ["psnr_measurement", "degraded", "dB", 2],
   ["psnr_best", "best step", "dB", 2], ["stop_step", "step of the estimate", "", 0], ["num_steps", "steps", "", 0],
-  ["seconds", "time", "s", 1], ["noise_std", "noise level", "values of the file", 2], ["rhat_max", "largest R-hat", "", 3],
+  ["seconds", "time", "s", 1], ["noise_std", "noise level", "in the file", 2], ["rhat_max", "largest R-hat", "", 3],
   ["ess_min", "smallest effective sample size", "", 0], ["num_samples", "samples", "", 0],
   ["coverage_90", "coverage of the 90 % interval", "", 3], ["width_90", "mean width of the 90 % interval", "of 255", 1, false, 255],
   ["std_mean", "standard deviation, RMS", "of 255", 1, false, 255],
@@ -451,17 +473,13 @@ function open(image) {
   $("previous").disabled = position <= 0;
   $("next").disabled = position < 0 || position + 1 >= list.shown.length;
   view.pictures = picturesOf(image);
-  const fallback = {left: 0, right: Math.min(1, view.pictures.length - 1)};
   for (const side of ["left", "right"]) {
     $(side).replaceChildren(...view.pictures.map((picture) => make("option", {value: picture.key}, picture.title)));
-    const isKnown = view.pictures.some((picture) => picture.key === view[side]);
-    $(side).value = isKnown ? view[side] : (view.pictures[fallback[side]] || {key: ""}).key;
   }
   if (!viewer.open) viewer.showModal();
   drawFacts(image);
   drawTabs(image);
   if (isOther) showAll();
-  showPictures();
 }
 
 function step(offset) {
