@@ -12,9 +12,9 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-import main
+from dip_jax.cli.flags import build_flags, parse_flags
+from dip_jax.cli.request import resolve_flags, validate
 from dip_jax.config import field_names, parse_field
 from dip_jax.presets import COMPARISONS, PRESETS
 from tests.conftest import TINY, smooth_image
@@ -277,7 +277,7 @@ def named_flags(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_preset_and_comparison_in_a_page_exists(page):
     text = PAGES[page]
-    main_flags = set(main.FLAGS)
+    main_flags = set(build_flags())
     known = main_flags if page == "README.md" else main_flags | flags_of("benchmarks/*.py")
     for span in SPANS[page]:
         if span.startswith("--"):
@@ -306,13 +306,10 @@ def test_every_command_in_a_page_has_settings_that_exist(tmp_path, monkeypatch):
     ]
     assert len(found) > 15
     for arguments in found:
-        with flagsaver.flagsaver():
-            main.FLAGS.unparse_flags()
-            assert not main.FLAGS(["main.py", *shlex.split(arguments)])[1:], arguments
-            request = main.resolve_flags()
-            main.validate(request)
-            task = main.FLAGS.task
-            assert task in (None, request.config.task.name), arguments
+        flags, images = parse_flags(shlex.split(arguments))
+        request = resolve_flags(flags, images)
+        validate(request)
+        assert flags.task in (None, request.config.task.name), arguments
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
