@@ -1,6 +1,7 @@
 """The figure `curve.png`: loss, signals of the stopping rules and PSNR over the steps."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ def draw_curve(path: AnyPath, case: Case, result: Result) -> None:
 def _draw_loss(axis: Axes, curves: Iterable[dict[str, np.ndarray]]) -> None:
     drawn = []
     for i, curve in enumerate(curves):
-        style = {"color": "0.35", "lw": 0.8, "alpha": 1 if i == 0 else 0.35}
+        style: dict[str, Any] = {"color": "0.35", "lw": 0.8, "alpha": 1 if i == 0 else 0.35}
         axis.semilogy(curve["step"], curve["loss"], label="loss" if i == 0 else None, **style)
         drawn.append(curve["loss"][_first_shown(curve) :])
         for name, signal in curve.items():
@@ -88,7 +89,7 @@ def _draw_psnr(
     drawn = []
 
     def draw(
-        curve: dict[str, np.ndarray], name: str, label: str | None, first: int = 0, **style: object
+        curve: dict[str, np.ndarray], name: str, label: str | None, first: int = 0, **style: Any
     ) -> None:
         axis.plot(curve["step"][first:], curve[name][first:], label=label, **style)
         drawn.append(curve[name][max(first, _first_shown(curve)) :])

@@ -40,7 +40,7 @@ def write_posterior(files: Manifest, posterior: Posterior, state: str) -> None:
     arrays = {"mean": posterior.mean, "std": posterior.std}
     if posterior.kind != PosteriorKind.SEEDS:
         arrays["low"], arrays["high"] = interval_of(posterior)
-        arrays["level"] = np.float32(LEVEL)
+        arrays["level"] = np.array(LEVEL)
     texts: dict[str, Sequence[str]] = {"kind": posterior.kind.value, "state": state}
     if posterior.kind == PosteriorKind.SAMPLES:
         # A pixel of a small image may be traced twice, with the same values.

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -217,7 +218,7 @@ def _draw_bins(axis: Axes, curves: _Curves) -> None:
         axis.plot(std[is_joined], rmse[is_joined], color=color, lw=0.9, alpha=0.7)
         area = 8 + 160 * fraction[is_joined]  # shows how many values the bin has
         uce = f"{label}: UCE {255**2 * calibration.uce:.1f} squared gray levels"
-        style = {"color": color, "marker": marker, "lw": 0}
+        style: dict[str, Any] = {"color": color, "marker": marker, "lw": 0}
         axis.scatter(std[is_joined], rmse[is_joined], s=area, alpha=0.7, label=uce, **style)
         axis.scatter(std[is_rare], rmse[is_rare], s=6, alpha=0.3, **style)
     rare = f"bins of less than {100 * _RARE_BIN:g} % of the values"

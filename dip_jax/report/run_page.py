@@ -9,7 +9,7 @@ import functools
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -72,7 +72,10 @@ def write_page(
 
 
 def _read(
-    output: AnyPath, summary: Summary, folders: Mapping[str, str], settings_of: Any
+    output: AnyPath,
+    summary: Summary,
+    folders: Mapping[str, str],
+    settings_of: Callable[[bytes], RunSettings | None],
 ) -> _Image:
     name, run = summary["name"], output
     path = name

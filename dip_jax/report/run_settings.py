@@ -48,13 +48,16 @@ def describe_settings(config: Config) -> RunSettings:
 
 
 def _values(config: Config) -> dict[str, object]:
-    return {name: getattr(getattr(config, section), field) for name, section, field in _fields()}
+    return {
+        f"{section}.{field}": getattr(getattr(config, section), field)
+        for section, field in _fields()
+    }
 
 
 @functools.cache
-def _fields() -> list[tuple[str, str, str]]:
-    split = [(name, *name.split(".")) for name in field_names()]
-    return [item for item in split if item[1] != "run" or item[2] == "seed"]
+def _fields() -> list[tuple[str, str]]:
+    split = [(section, field) for section, _, field in (n.partition(".") for n in field_names())]
+    return [item for item in split if item[0] != "run" or item[1] == "seed"]
 
 
 def _text(value: object) -> str:

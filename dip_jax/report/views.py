@@ -44,7 +44,9 @@ def write_views(files: Manifest, case: Case, result: Result, template: StoredIma
       OSError: If a file cannot be written.
     """
     degraded = degraded_image(case)
-    images = {_DEGRADED: degraded, _REFERENCE: case.reference, _RESTORED: result.image}
+    images = {_DEGRADED: degraded, _RESTORED: result.image}
+    if case.reference is not None:
+        images[_REFERENCE] = case.reference
     for name in view_names(case, template):
         if name in images:
             write_view(files.path(name), images[name])
