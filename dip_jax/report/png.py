@@ -17,7 +17,8 @@ def save_png(path: AnyPath, image: Figure | Image.Image) -> None:
             path, lambda file: image.savefig(file, format="png", dpi=DPI, metadata=metadata)
         )
     else:
-        atomic.write(path, lambda file: image.save(file, format="png"))
+        # Noise cannot be compressed, so more effort takes three times as long for a few percent.
+        atomic.write(path, lambda file: image.save(file, format="png", compress_level=1))
 
 
 def save_jpeg(path: AnyPath, image: Image.Image) -> None:
