@@ -484,7 +484,9 @@ function open(image) {
 
 function step(offset) {
   const next = list.shown[list.shown.indexOf(current) + offset];
-  if (current && next) location.replace("#" + encodePath(next.path));
+  if (!current || !next) return;
+  history.replaceState(null, "", "#" + encodePath(next.path));
+  open(next);
 }
 
 function followHash() {
