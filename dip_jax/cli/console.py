@@ -32,7 +32,7 @@ _MAX_LABEL = 20
 class ProgressDisplay:
     """A context in which `show(progress)` prints the progress of a run.
 
-    A terminal shows a bar: for one image its step, steps/s, time left, loss and, with a reference, PSNR; for
+    A terminal shows a bar: for one image its step, steps per second, time left, and its PSNR or loss; for
     a folder the number of images done, in progress, failed and per hour. A file or pipe gets one line at the
     start and then one every 20 seconds.
     """
