@@ -119,7 +119,9 @@ def _draw_psnr(
     ):
         is_chain = "psnr_mean" in result.curve
         several = (
-            "mean of all chains" if is_chain else f"of all {len(result.network_curves)} networks"
+            "mean of all chains"
+            if is_chain
+            else f"estimate of {len(result.network_curves)} networks"
         )
         psnr = psnr_on_host(result.raw, case.reference)
         label = several if len(result.network_curves) > 1 else "estimate"
