@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import generated  # noqa: E402
+
 from dip_jax._version import __version__  # noqa: E402
 
 project = "dip_jax"
@@ -20,7 +21,6 @@ version = release = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
 ]
@@ -36,8 +36,6 @@ autodoc_preserve_defaults = True
 autodoc_class_signature = "separated"
 autodoc_default_options = {"exclude-members": "__new__, __init__"}
 add_module_names = False
-napoleon_use_rtype = False
-napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
@@ -56,5 +54,5 @@ linkcheck_timeout = 20
 def setup(app) -> dict:
     """Registers the tables that are made from the source, see `generated`."""
     app.connect("source-read", generated.insert)
-    app.connect("autodoc-process-docstring", generated.adapt_docstring, priority=400)
+    app.connect("autodoc-process-docstring", generated.adapt_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -20,9 +20,11 @@ import types
 from pathlib import Path
 from typing import Any
 
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
 import dip_jax
 from dip_jax.cli.flags import GROUPS, Flag
-from dip_jax.config import SECTIONS
+from dip_jax.config import SECTIONS, TASKS
 from dip_jax.fields import describe_field, meanings
 from dip_jax.presets import COMPARISONS, PRESETS
 
@@ -33,6 +35,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 EXAMPLE = r"^ *>>>.*(?:\n.*\S.*)*"
 CODE = r"`[^`]+`"
 EMPHASIS = r"(?<![\w*])\*{1,2}(?=[^\s*])[^*\n]+(?<=\S)\*{1,2}(?![\w*])"
+GOOGLE_STYLE = Config(napoleon_use_rtype=False)
 # Files of the repository that are pages of the site.
 PAGES_OF_FILES = {
     "CONTRIBUTING.md": "docs/development/contributing.md",
@@ -76,9 +79,10 @@ def glossary() -> str:
 def adapt_docstring(
     _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
 ) -> None:
-    """Writes a docstring as reStructuredText: Markdown's code as literals, other marks as characters.
+    """Writes a docstring as reStructuredText; a handler of `autodoc-process-docstring`.
 
-    A handler of `autodoc-process-docstring` that runs before the sections of Google style are read.
+    Markdown's code becomes literals, and other marks are characters. The sections of Google style are read as those of
+    a function: napoleon's own handler takes the text before a colon for the type of an attribute.
     """
     text = re.sub(
         r"^(References:\n)((?: .*\n?|\n)+)", list_references, "\n".join(lines), flags=re.MULTILINE
@@ -92,7 +96,7 @@ def adapt_docstring(
         elif number % 2 == 0:
             escaped = re.sub(r"(?<=[^\n ])\*|(?<=\S )\*|\|", r"\\\g<0>", part)
             parts[number] = re.sub(r"(?<=\w)_(?!\w)", r"\\_", escaped)
-    lines[:] = "".join(parts).split("\n")
+    lines[:] = GoogleDocstring("".join(parts), GOOGLE_STYLE, what="function").lines()
 
 
 def list_references(section: re.Match) -> str:
@@ -166,16 +170,24 @@ def default(field: dataclasses.Field) -> str:
 
 
 def presets() -> str:
-    """A table of the presets."""
-    rows = ["| preset | task | setting | source |", "|---|---|---|---|"]
-    for name, preset in PRESETS.items():
-        rows.append(f"| `{name}` | `{preset.task}` | {preset.about} | {link(preset.source)} |")
-    return "\n".join(rows)
+    """A table of the presets of each task."""
+    tables = []
+    for task in TASKS:
+        rows = [f"## {task}", "", "| preset | setting | source |", "|---|---|---|"]
+        for name, preset in PRESETS.items():
+            if preset.task == task:
+                rows.append(f"| `{name}` | {preset.about} | {link(preset.source)} |")
+        tables.append("\n".join(rows))
+    return "\n\n".join(tables)
 
 
 def link(source: str) -> str:
-    """The source of a preset, with links to pages of this site; those of `reference/` come first."""
-    return re.sub(r"docs/([\w/-]+)\.md", lambda page: f"[{page[1]}](../{page[1]}.md)", source)
+    """The source of a preset, with links from a page in `reference/`."""
+    return re.sub(
+        r"docs/([\w/-]+)\.md",
+        lambda page: f"[{page[1].rpartition('/')[2].replace('_', ' ')}](../{page[1]}.md)",
+        source,
+    )
 
 
 def comparisons() -> str:
