@@ -344,6 +344,8 @@ QUICK = (
     "--set=fit.num_replicates=2",
     "--num_steps=4",
 )
+# A command spends its time on compiling.
+FAST_XLA = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 
 
 @pytest.mark.slow
@@ -354,7 +356,7 @@ def test_every_command_of_a_page_runs_in_its_order(page, folder):
         found = subprocess.run(
             [sys.executable, "-m", "dip_jax", *arguments, *(() if is_listing else QUICK)],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "", "XLA_FLAGS": FAST_XLA},
             capture_output=True,
             text=True,
         )
