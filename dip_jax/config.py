@@ -48,6 +48,8 @@ Likelihood = Literal["gaussian", "tobit", "poisson", "poisson_gauss", "laplace",
 LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
 Variation = Literal["isotropic", "smooth"]
 Schedule = Literal["constant", "cosine", "warmup_cosine"]
+MAX_NETWORKS = 64
+"""Largest number of networks of an image."""
 DEFAULT_LEARNING_RATE = 0.01
 """Learning rate of samplers, and of optimizers that do not estimate the size of their steps."""
 
@@ -353,7 +355,7 @@ class FitConfig(Section):
 
     method: Literal["fit", "sgld"] = "fit"
     """A point estimate (`dip_jax.fit`), or samples of the posterior (`dip_jax.sgld`)."""
-    num_seeds: int = number(1, 1, 64)
+    num_seeds: int = number(1, 1, MAX_NETWORKS)
     """(fit) Networks for each image; their estimates are averaged."""
     intervals: Literal["none", "bootstrap", "linearized"] = "none"
     """(fit) Estimate the error of each pixel: by fits to `fit.num_replicates` images whose truth is known, each as long
@@ -426,9 +428,9 @@ class SgldConfig(Section):
     """Steps before the first sample; None for 35 % of all steps, as in 2019, and in `csgld` whole cycles."""
     thin: int = number(10, 1)
     """Every `thin`-th step after the burn-in gives a sample."""
-    num_chains: int = number(2, 1, 64)
+    num_chains: int = number(2, 1, MAX_NETWORKS)
     """Number of chains, each with its own network."""
-    chains_per_start: int = number(1, 1, 64)
+    chains_per_start: int = number(1, 1, MAX_NETWORKS)
     """Number of consecutive chains that start from the same weights and code, and differ in the random numbers of
     their steps; it divides `sgld.num_chains`. Above 1, convergence is judged by the nested R-hat."""
     temperature: float = number(1.0, 0)
@@ -800,10 +802,11 @@ class Config:
             )
 
 
-_SECTIONS: dict[str, type[Section]] = {
+SECTIONS: dict[str, type[Section]] = {
     section.SECTION: section
     for section in (TaskConfig, NetConfig, FitConfig, SgldConfig, StopConfig, RunConfig)
 }
+"""The sections of a `Config`, by name."""
 
 
 def replace_fields(config: Config, values: dict[str, Any]) -> Config:
@@ -816,7 +819,7 @@ def replace_fields(config: Config, values: dict[str, Any]) -> Config:
     Raises:
       InputError: For an unknown field or a value that is not allowed.
     """
-    changes: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    changes: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in values.items():
         _field(name)
         section, field = name.split(".")
@@ -832,7 +835,7 @@ def field_names() -> tuple[str, ...]:
     """Returns the names of all fields, as `section.field`."""
     return tuple(
         f"{name}.{field.name}"
-        for name, section in _SECTIONS.items()
+        for name, section in SECTIONS.items()
         for field in dataclasses.fields(section)
     )
 
@@ -878,4 +881,4 @@ def from_json(text: str) -> Config:
 def _field(name: str) -> dataclasses.Field:
     require_choice("config field", name, field_names())
     section, field = name.split(".")
-    return next(f for f in dataclasses.fields(_SECTIONS[section]) if f.name == field)
+    return next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == field)

@@ -4,13 +4,18 @@ The annotation of a field is the single source of its type and, if it is a `Lite
 choices. `number` adds a range.
 """
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import math
 import numbers
 import reprlib
 import sys
+import textwrap
 import types
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from dip_jax.errors import InputError
@@ -59,6 +64,62 @@ def shorten(value: Any) -> str:
     return _shortened.repr(value)
 
 
+def nearest(name: str, choices: Sequence[str]) -> str | None:
+    """Returns the choice that a mistyped or abbreviated name most likely means; None if none is similar.
+
+    Args:
+      name: A name, or `section.field`.
+      choices: The valid names.
+
+    Example:
+      >>> fields = ("fit.b2", "fit.learning_rate", "fit.num_steps")
+      >>> nearest("fit.lr", fields), nearest("steps", fields), nearest("admaw", ("adamaxw", "adamw"))
+      ('fit.learning_rate', 'fit.num_steps', 'adamw')
+    """
+    section, _, short = name.casefold().rpartition(".")
+    in_section = [choice for choice in choices if section in ("", choice.rpartition(".")[0])]
+    for choice in in_section:
+        words = choice.rpartition(".")[2].split("_")
+        if sorted(short) == sorted("_".join(words)) or short == "".join(w[0] for w in words if w):
+            return choice
+    for choice in in_section:
+        if short in choice.rpartition(".")[2].split("_"):
+            return choice
+    similar = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    return similar[0] if similar else None
+
+
+def meanings(section: type["Section"]) -> dict[str, str]:
+    """Returns the description of each field of a section: the text under it in the source."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, text in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            found[ast.unparse(field.target)] = inspect.cleandoc(ast.literal_eval(text.value))
+    return found
+
+
+def describe_field(field: dataclasses.Field) -> str:
+    """Describes the type and the range of a field.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Example(Section):
+      ...     rate: float = number(0.1, 0, 1, open_low=True)
+      >>> describe_field(dataclasses.fields(Example)[0])
+      'a number, more than 0 and at most 1'
+    """
+    kind = describe_type(field.type)
+    return f"{kind}, {_bounds(field)}" if "range" in field.metadata else kind
+
+
+def _bounds(field: dataclasses.Field) -> str:
+    low, high, open_low = field.metadata["range"]
+    bounds = f"more than {low:g}" if open_low else f"at least {low:g}"
+    return bounds + ("" if math.isinf(high) else f" and at most {high:g}")
+
+
 def require_choice(subject: str, value: str, choices: tuple[str, ...]) -> None:
     """Checks that `value` is one of `choices`.
 
@@ -77,8 +138,8 @@ def require_choice(subject: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value in choices:
         return
-    similar = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {similar[0]!r}?" if similar else ""
+    similar = nearest(str(value), choices)
+    hint = f" Did you mean {similar!r}?" if similar else ""
     listed = f" Known: {', '.join(choices)}." if len(choices) <= 12 else ""
     raise InputError(f"Unknown {subject} {shorten(value)}.{hint}{listed}")
 
@@ -155,9 +216,7 @@ def _check(name: str, value: Any, field: dataclasses.Field) -> None:
         if "range" in field.metadata and item is not None:
             low, high, open_low = field.metadata["range"]
             if not (low <= item <= high) or (open_low and item == low):
-                bounds = f"more than {low:g}" if open_low else f"at least {low:g}"
-                bounds += "" if math.isinf(high) else f" and at most {high:g}"
-                raise InputError(f"{name} must be {bounds}, got {shorten(item)}.")
+                raise InputError(f"{name} must be {_bounds(field)}, got {shorten(item)}.")
         kinds = (kind, *get_args(kind))
         if float in kinds and item is not None and not abs(item) <= sys.float_info.max:
             raise InputError(f"{name} expects a finite number, got {shorten(item)}.")

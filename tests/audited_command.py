@@ -68,17 +68,16 @@ class Auditor:
         self.paths.add(os.path.abspath(path))
 
 
-def interrupt(display: Any, progress: Any) -> None:
+def interrupt(progress: Any) -> None:
     """Takes the place of the method that shows the progress."""
-    signal.raise_signal(signal.SIGTERM)
+    if not progress.in_progress.phase:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def main(runs: list[list[str]]) -> list[dict[str, Any]]:
     auditor = Auditor()
     sys.addaudithook(auditor)
-    from absl.testing import flagsaver
-
-    import main as command
+    from dip_jax.cli import command
 
     results = []
     for arguments in runs:  # the first run also has the paths of the imports
@@ -86,12 +85,10 @@ def main(runs: list[list[str]]) -> list[dict[str, Any]]:
         if "--interrupt" in arguments:
             interrupted = mock.patch(
                 "dip_jax.cli.console.ProgressDisplay.show",
-                side_effect=lambda progress: signal.raise_signal(signal.SIGTERM),
+                side_effect=interrupt,
             )
-        sys.argv = ["main.py", *(a for a in arguments if a != "--interrupt")]
-        with flagsaver.flagsaver(), interrupted:
-            command.FLAGS.unparse_flags()
-            status = command.main()
+        with interrupted:
+            status = command.main([a for a in arguments if a != "--interrupt"])
         left = os.listdir(os.environ["TMPDIR"])
         results.append({"status": status, "paths": sorted(auditor.paths), "temporary": left})
         auditor.paths = set()

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import io
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
 from dip_jax import config
 from dip_jax.engine import program_cache, step_loop
@@ -128,18 +126,15 @@ def registered():
 
 def run_command(*args) -> tuple[int, str, str]:
     """Runs the command in this process: `(status, output, errors)`."""
-    import main as command
+    from dip_jax.cli import command
 
     output, errors = io.StringIO(), io.StringIO()
     with (
-        flagsaver.flagsaver(),
-        mock.patch.object(sys, "argv", ["main.py", *map(str, args)]),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):
-        command.FLAGS.unparse_flags()
         try:
-            status = command.main()
+            status = command.main([*map(str, args)])
         finally:
             program_cache.cache_exports(None)  # other tests trace what they build
     return status, output.getvalue(), errors.getvalue()

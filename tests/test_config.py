@@ -230,7 +230,7 @@ def test_the_choices_that_restrict_a_field_exist_in_its_section():
 
 
 def test_a_wrong_flag_is_reported_without_loading_jax():
-    code = "import sys, main; sys.argv = ['main.py', '--task=denois']; main.main(); print('jax' in sys.modules)"
+    code = "import sys; from dip_jax.cli import command; command.main(['--task=denois']); print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
     assert "denoise" in out.stderr

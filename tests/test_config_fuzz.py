@@ -289,4 +289,4 @@ def test_a_long_value_is_shortened_in_the_message():
 
 def test_the_sections_of_a_config_are_those_that_fields_are_drawn_from():
     assert set(FIELDS) == set(field_names())
-    assert {f.type for f in dataclasses.fields(Config)} == set(config_module._SECTIONS.values())
+    assert {f.type for f in dataclasses.fields(Config)} == set(config_module.SECTIONS.values())

@@ -356,7 +356,12 @@ def test_every_command_of_a_page_runs_in_its_order(page, folder):
         found = subprocess.run(
             [sys.executable, "-m", "dip_jax", *arguments, *(() if is_listing else QUICK)],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "", "XLA_FLAGS": FAST_XLA},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONWARNINGS": "",
+                "XLA_FLAGS": FAST_XLA,
+            },
             capture_output=True,
             text=True,
         )

@@ -75,5 +75,5 @@ def test_an_absent_platform_and_a_closed_output_give_one_sentence(tmp_path):
     assert process.returncode == 2
     # Matplotlib may say before it that there is no home folder.
     *_, sentence = process.stderr.splitlines()
-    assert sentence.startswith("dip_jax: JAX cannot use the platform of JAX_PLATFORMS=cuda")
+    assert sentence.startswith("dip-jax: JAX cannot use the platform of JAX_PLATFORMS=cuda")
     assert "Traceback" not in process.stderr

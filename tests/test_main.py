@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import imageio.v3 as iio
+import jax
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-import main as command
-from dip_jax.presets import PRESETS, build_config
+import dip_jax
+from dip_jax.cli import command
+from dip_jax.cli.flags import all_flags
+from dip_jax.presets import build_config
 from tests.conftest import TINY, smooth_image
 
 # Several tests check the same runs. One worker runs all these tests, so that each run is made once.
@@ -402,12 +406,23 @@ def test_an_image_that_is_not_a_mask_is_refused(run, photo, tmp_path, values, wo
         (["--noise_std=-3"], "from 0 to 255"),
         (["--noise_std=nan"], "from 0 to 255"),
         (["--num_steps=0"], "at least 1"),
-        (["--num_steps=ten"], "num_steps"),
-        (["--cpu_devices=0"], "cpu_devices"),
+        (["--num_steps=ten"], "--num_steps expects an integer, got 'ten'."),
+        (["--checkpoint_every=often"], "--checkpoint_every expects a number, got 'often'."),
+        (["--resume=maybe"], "--resume expects true or false, got 'maybe'."),
+        (["--set=fit.lr=1"], "Did you mean 'fit.learning_rate'"),
+        (["--set=fit.optimizer=admaw"], "Did you mean 'adamw'"),
+        (["--noise_std=0.1"], "write --noise_std=25.5"),
+        (["--cpu_devices=0", "--input=a.png"], "--cpu_devices expects at least 1"),
+        (["--resume"], "pass degraded images"),
+        (["--flat"], "pass degraded images"),
+        (["--compare=networks", "--flat", "a.png"], "leave out --flat"),
+        (["--list_settings=fitt"], "Did you mean 'fit'"),
+        (["--list_settings", "net.kid"], "Did you mean 'kind'"),
+        (["--list_presets=denois"], "Did you mean 'denoise'"),
         (["--stop=now"], "fixed"),
         (["--task=denoise", "--preset=inpaint"], "is for inpaint"),
-        (["image.png"], "--input=image.png"),
-        (["--task=inpaint"], "pass degraded images (--input)"),
+        (["no-such-image.png"], "no-such-image.png"),
+        (["--task=inpaint"], "pass degraded images"),
         (["--plan"], "Nothing to restore"),
         (["--compare=networks"], "Nothing to restore"),
         (["--mask=mask.png"], "use --task=inpaint"),
@@ -465,20 +480,19 @@ def test_a_mistake_that_affects_every_image_starts_nothing(run, photo, tmp_path)
 # ---- modes and exit statuses ----
 
 
-def test_help_lists_the_flags(run):
-    status, output, _ = run("--help")
-    assert status == 0
-    assert "--input" in output
-    assert "--reference" in output
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_every_flag_within_80_columns(run, flag):
+    status, output, errors = run(flag, "--task=denoise")
+    assert (status, errors) == (0, "")
+    usages = re.findall(r"^  (?:-\w, )?--(\w+)", output, re.MULTILINE)
+    assert sorted(usages) == sorted(f.name for f in all_flags())
+    assert max(map(len, output.splitlines())) < 80
 
 
-@pytest.mark.slow
-def test_presets_are_listed_with_network_size_cost_and_source(run):
-    status, output, _ = run("--list_presets")
+def test_the_version_is_shown_with_those_of_jax_and_python(run):
+    status, output, _ = run("--version")
     assert status == 0
-    assert set(PRESETS) <= {line.split(" ")[0].rstrip("*") for line in output.splitlines()}
-    for words in ("2,217,831", "Ulyanov", "deep_decoder", "s/step"):
-        assert words in output
+    assert output.startswith(f"dip-jax {dip_jax.__version__} (jax {jax.__version__} flax ")
 
 
 @pytest.mark.parametrize(
@@ -534,6 +548,8 @@ def test_ctrl_c_keeps_the_estimate_and_the_command_states_how_to_continue(photo,
         text=True,
     )
     try:
+        line = process.stderr.readline()
+        assert line == "photo: compiling ...\n"
         line = process.stderr.readline()
         assert "step" in line, line
         time.sleep(0.2)

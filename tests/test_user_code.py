@@ -11,6 +11,7 @@ import pytest
 
 import dip_jax
 from dip_jax import CheckpointStore, RunConfig, restore_many
+from dip_jax.engine.scheduler import Progress
 
 FOLDER = Path(__file__).parent / "user_code"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -39,7 +40,12 @@ def build_cases(script, image):
 
 def stop_after(num_chunks):
     chunks = []
-    return {"on_progress": chunks.append, "should_stop": lambda: len(chunks) >= num_chunks}
+
+    def count(progress: Progress) -> None:
+        if not progress.phase:
+            chunks.append(progress)
+
+    return {"on_progress": count, "should_stop": lambda: len(chunks) >= num_chunks}
 
 
 @pytest.mark.usefixtures("shared_programs")

@@ -4,8 +4,9 @@ import errno
 from collections.abc import Callable, Sequence
 
 from dip_jax.base import Status
+from dip_jax.batch.flat import FlatOutput
 from dip_jax.batch.inputs import LazyInput
-from dip_jax.batch.output_folder import remove_state
+from dip_jax.batch.output_folder import earlier_summaries, remove_state
 from dip_jax.batch.processes import Heartbeats, Partition
 from dip_jax.batch.reader import has_changed
 from dip_jax.batch.record import RunRecord
@@ -29,6 +30,7 @@ class Finisher:
         partition: Partition,
         heartbeats: Heartbeats,
         *,
+        flat: FlatOutput | None,
         on_message: Callable[[str], None],
     ):
         """Does nothing yet.
@@ -39,11 +41,12 @@ class Finisher:
           folder: The output folder.
           partition: The partition of this process.
           heartbeats: The heartbeats of all processes.
+          flat: Gets a copy of each joined file of pages; None for no copies.
           on_message: Called with sentences for the user.
         """
         self._inputs, self._config, self._folder = inputs, config, folder
         self._partition, self._heartbeats = partition, heartbeats
-        self._on_message = on_message
+        self._flat, self._on_message = flat, on_message
 
     def finish(self, record: RunRecord, *, should_stop: Callable[[], bool]) -> list[Summary]:
         """Writes the files of the run.
@@ -76,14 +79,15 @@ class Finisher:
             else self._other_summary(lazy, i % self._partition.num_processes)
             for i, lazy in enumerate(self._inputs)
         ]
+        earlier = earlier_summaries(self._folder, (lazy.name for lazy in self._inputs))
         if should_stop():  # the user waits for the end: leave out the pages
-            write_run_summary(self._folder, summaries)
+            write_run_summary(self._folder, [*earlier, *summaries])
             return summaries
         self._write_stacks(summaries)
-        if message := write_pages(self._folder, summaries):
+        if message := write_pages(self._folder, summaries, earlier=earlier):
             self._on_message(message)
-        is_finished = all(summary["status"].is_finished for summary in summaries)
-        remove_state(self._folder, is_finished=is_finished)
+        finished = [s["name"] for s in summaries if s["status"].is_finished]
+        remove_state(self._folder, finished)
         return summaries
 
     def _write_stacks(self, summaries: Sequence[Summary]) -> None:
@@ -94,6 +98,8 @@ class Finisher:
         for stack in sorted(stacks - incomplete):
             pages = [self._folder / name / "restored.tif" for name in stack.page_names()]
             write_stack(Manifest(self._folder, stack.name).path("restored.tif"), pages, stack.path)
+            if self._flat is not None:
+                self._flat.publish(stack.name)
 
     def _own_summary(self, lazy: LazyInput, known: dict[str, Summary]) -> Summary:
         return known.get(lazy.name) or failure_summary(

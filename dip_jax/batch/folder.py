@@ -7,6 +7,7 @@ error of one image is recorded in its summary, and the other images are restored
 import functools
 from collections.abc import Callable, Sequence
 
+from dip_jax.batch.flat import FlatOutput
 from dip_jax.batch.inputs import InputFiles, LazyInput, list_inputs
 from dip_jax.batch.interrupt import interruptible
 from dip_jax.batch.load import LoadedInput
@@ -24,7 +25,9 @@ from dip_jax.batch.worker import Worker
 from dip_jax.config import Config
 from dip_jax.engine.from_config import optimizer_from_config
 from dip_jax.errors import InputError, describe_error
+from dip_jax.images.find import subfolders_with_images
 from dip_jax.report.loggers import require_logger
+from dip_jax.report.manifest import RecordedFiles
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath, to_path
 from dip_jax.tasks.settings import check_settings
@@ -38,6 +41,7 @@ def restore_files(
     overwrite: bool = False,
     resume: bool = False,
     processes: ProcessOptions = SINGLE_PROCESS,
+    flat: bool = False,
     on_progress: Callable[[FolderProgress], None] | None = None,
     on_message: Callable[[str], None] = lambda text: None,
 ) -> list[Summary]:
@@ -55,7 +59,9 @@ def restore_files(
         in progress from their checkpoints.
       processes: How several processes divide the images. Without `distributed`, they never meet and can
         start and end independently, which needs `resume`.
-      on_progress: Called between chunks of steps.
+      flat: Write each restored image to `output/NAME.png` (or another suffix), and all files of the run to
+        `output/details/`.
+      on_progress: Called between chunks of steps, and when a phase without steps begins.
       on_message: Called with sentences for the user.
 
     Returns:
@@ -76,16 +82,28 @@ def restore_files(
       >>> summary["name"], summary["status"].value
       ('photo', 'done')
     """
+    inputs = list_inputs(config, files)
+    if not files.recursive:
+        _report_subfolders(files, on_message)
     return restore_inputs(
         config,
         output,
-        list_inputs(config, files),
+        inputs,
         overwrite=overwrite,
         resume=resume,
         processes=processes,
+        flat=flat,
         on_progress=on_progress,
         on_message=on_message,
     )
+
+
+def _report_subfolders(files: InputFiles, on_message: Callable[[str], None]) -> None:
+    """Says which subfolders with images are left out."""
+    left_out = subfolders_with_images(files.inputs or files.references, exclude=RecordedFiles())
+    if left_out:
+        named = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
+        on_message(f"Images of subfolders are left out ({named}); add --recursive to restore them.")
 
 
 def restore_inputs(
@@ -96,6 +114,7 @@ def restore_inputs(
     overwrite: bool = False,
     resume: bool = False,
     processes: ProcessOptions = SINGLE_PROCESS,
+    flat: bool = False,
     on_progress: Callable[[FolderProgress], None] | None = None,
     on_message: Callable[[str], None] = lambda text: None,
 ) -> list[Summary]:
@@ -108,6 +127,7 @@ def restore_inputs(
       overwrite: As in `restore_files`, which also describes the other arguments and the return value.
       resume: Continue an earlier run.
       processes: How several processes divide the images.
+      flat: Write the restored images side by side.
       on_progress: Called between chunks of steps.
       on_message: Called with sentences for the user.
 
@@ -116,12 +136,17 @@ def restore_inputs(
       OSError: If the disk is full.
     """
     folder, names = to_path(output), [lazy.name for lazy in inputs]
+    flat_output = FlatOutput(folder) if flat else None
+    if flat_output is not None:
+        folder = flat_output.details
     require_logger(config, folder)
     names += sorted({lazy.stack.name for lazy in inputs if lazy.stack is not None})
 
     def prepare(process: int = 0) -> None:
         check_settings(config)
         optimizer_from_config(config.fit)
+        if flat_output is not None:
+            flat_output.require_free(names)
         prepare_folder(folder, names, config, overwrite=overwrite, resume=resume, process=process)
 
     partition = Partition()
@@ -137,7 +162,13 @@ def restore_inputs(
         inputs = _require_readable(inputs)
         prepare()
     worker = Worker(
-        inputs, config, folder, partition=partition, resume=resume, on_message=on_message
+        inputs,
+        config,
+        folder,
+        partition=partition,
+        resume=resume,
+        flat=flat_output,
+        on_message=on_message,
     )
     with interruptible(on_message) as interrupt:
         return worker.run(interrupt, on_progress)

@@ -34,6 +34,8 @@ class InputFiles(NamedTuple):
     """Blur kernels: one for all images, or matched by stem."""
     max_pixels: int = MAX_PIXELS
     """Pixels of the largest accepted image; a larger one is refused before it is decoded."""
+    recursive: bool = False
+    """A folder of `inputs` or `references` also means the images in its subfolders."""
 
 
 class Stack(NamedTuple):
@@ -85,8 +87,12 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
             "Nothing to restore: add a degraded image (--input) or a clean image (--reference)."
         )
     is_degraded = bool(files.inputs)
-    paths = list_images(list(files.inputs or files.references), exclude=RecordedFiles())
-    references = _by_stem(files.references) if is_degraded else {}
+    paths = list_images(
+        list(files.inputs or files.references),
+        exclude=RecordedFiles(),
+        recursive=files.recursive,
+    )
+    references = _by_stem(files.references, recursive=files.recursive) if is_degraded else {}
     side_inputs = {
         "mask": _by_stem(files.masks),
         "guide": _by_stem(files.guides),
@@ -198,11 +204,11 @@ def _avoid_run_files(name: str) -> str:
     return f"images/{name}" if is_taken else name
 
 
-def _by_stem(paths: Sequence[str | AnyPath]) -> dict[str, AnyPath]:
+def _by_stem(paths: Sequence[str | AnyPath], *, recursive: bool = False) -> dict[str, AnyPath]:
     if not paths:
         return {}
     by_stem: dict[str, AnyPath] = {}
-    for path in list_images(list(paths)):
+    for path in list_images(list(paths), recursive=recursive):
         if path.stem in by_stem:
             raise InputError(
                 f"{by_stem[path.stem]} and {path} have the same stem, by which files are matched to "

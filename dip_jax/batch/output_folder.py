@@ -1,17 +1,21 @@
 """The output folder of a run: checked for other runs, created, and cleaned up at the end."""
 
 import contextlib
+import functools
 import json
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from dip_jax.config import Config, from_json, to_json
+from dip_jax.base import network_label
+from dip_jax.config import MAX_NETWORKS, Config, from_json, to_json
+from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.errors import InputError
 from dip_jax.report.contact_sheets import contact_sheet_names
 from dip_jax.report.loggers import log_folder
 from dip_jax.report.manifest import STATE_FOLDER, Manifest, is_image_file
-from dip_jax.report.summary import remove_summary
+from dip_jax.report.summary import Summary, read_run_summary, remove_summary
 from dip_jax.storage.atomic import write_text
 from dip_jax.storage.paths import (
     AnyPath,
@@ -27,6 +31,7 @@ from dip_jax.storage.paths import (
     remove_if_empty,
 )
 
+_NUM_READING = 16  # files that are read at the same time: a remote one takes a request
 # Files that a run writes into its folder, in addition to the folders of the images.
 _RUN_FILES = ("config.json", "summary.json", "summary.csv", "index.html", "conformal.json")
 
@@ -50,21 +55,23 @@ def prepare_folder(
     resume: bool = False,
     process: int = 0,
 ) -> None:
-    """Creates the output folder, writes the `config.json` of the run and removes the state of other runs.
+    """Creates the output folder, writes the `config.json` of the run and removes the state of its images.
+
+    A folder can hold several runs, if they restore different images.
 
     Args:
       folder: The output folder.
       names: The names of the images, each of which gets a folder in it.
       config: The settings.
-      overwrite: Overwrite the files of another run.
+      overwrite: Overwrite the files of another run of the same images.
       resume: Continue an earlier run of the same settings.
       process: Number of this process, where several prepare the folder; only process 0 removes the
         heartbeats of an earlier run.
 
     Raises:
-      InputError: If the folder cannot be written; if it holds another run, and neither `overwrite` nor
-        `resume` is set; if it holds a run of other settings that is to be resumed; or if a file that no run
-        wrote has the name of a file of the run.
+      InputError: If the folder cannot be written; if it holds one of the images, and neither `overwrite` nor
+        `resume` is set; if it holds one that was begun with other settings and is to be resumed; or if a file that
+        no run wrote has the name of a file of the run.
     """
     _require_writable(folder)
     _require_free_names(folder, names)
@@ -75,8 +82,10 @@ def prepare_folder(
         write_text(path, text)
     if not resume:
         # The state and the summaries of another run must not count as those of this run.
-        remove_folder(checkpoint_folder(folder))
-        remove_folder(log_folder(folder))
+        _checkpoints(folder).remove_images(names)
+        labels = (network_label(name, i) for name in names for i in range(MAX_NETWORKS))
+        for label in _possible(log_folder(folder), labels):
+            remove_folder(log_folder(folder) / label)
         for name in names:
             with contextlib.suppress(OSError):
                 remove_summary(folder, name)
@@ -84,13 +93,32 @@ def prepare_folder(
         remove_folder(heartbeat_folder(folder))
 
 
-def remove_state(folder: AnyPath, *, is_finished: bool) -> None:
-    """Removes the heartbeats of a run that ends, and its checkpoints if it finished all images."""
+def remove_state(folder: AnyPath, finished: Iterable[str]) -> None:
+    """Removes the heartbeats of a run that ends, and the checkpoints of its finished images."""
     remove_folder(heartbeat_folder(folder))
-    if is_finished:
-        remove_folder(checkpoint_folder(folder))
-    else:
-        remove_if_empty(checkpoint_folder(folder))  # those of unfinished images stay
+    _checkpoints(folder).remove_images(finished)
+    remove_if_empty(checkpoint_folder(folder))
+
+
+def earlier_summaries(folder: AnyPath, names: Iterable[str]) -> list[Summary]:
+    """The summaries of the images that other runs restored into the folder.
+
+    Args:
+      folder: The output folder.
+      names: The images of this run, which are left out, as are images whose folders were removed.
+    """
+    own = {name.casefold() for name in names}
+    try:
+        summaries = read_run_summary(folder)
+    except (InputError, OSError):  # missing or damaged: it is written anew
+        return []
+    others = {s["name"]: s for s in summaries if s["name"].casefold() not in own}
+    present = set(_possible(folder, others))
+    return [summary for name, summary in others.items() if name in present]
+
+
+def _checkpoints(folder: AnyPath) -> CheckpointStore:
+    return CheckpointStore(checkpoint_folder(folder), every_minutes=0, keep=0)
 
 
 def _require_writable(folder: AnyPath) -> None:
@@ -133,21 +161,35 @@ def _possible(folder: AnyPath, names: Iterable[str]) -> list[str]:
 def _require_permission(
     folder: AnyPath, names: Sequence[str], config: Config, *, overwrite: bool, resume: bool
 ) -> None:
-    path = folder / "config.json"
-    possible = _possible(folder, (*_RUN_FILES, "contact-1.png", *names))
-    is_taken = any(exists(folder / name) for name in possible)
-    # Checked after `is_taken`, because another process may start in between.
-    if exists(path) and resume:
-        difference = _first_difference(from_json(read_bytes(path).decode(errors="replace")), config)
-        if difference:
-            raise InputError(
-                f"{folder} holds a run with {difference}; resume it with its settings, or choose another "
-                "--output."
-            )
-    elif is_taken and not overwrite:
+    taken = [name for name in _possible(folder, names) if exists(folder / name)]
+    if resume:
+        with ThreadPoolExecutor(_NUM_READING) as executor:
+            paths = (folder / name / "config.json" for name in taken)
+            # The list raises the first error.
+            list(executor.map(functools.partial(_require_same_settings, config), paths))
+    elif taken and not overwrite:
+        others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise InputError(
-            f"The output folder {folder} holds another run, and nothing is overwritten by default: choose "
+            f"The output folder {folder} already has {taken[0]}{others}, and nothing is overwritten by default: choose "
             "another --output, or add --resume to continue that run, or --overwrite."
+        )
+
+
+def _require_same_settings(config: Config, path: AnyPath) -> None:
+    """Raises an error if an image was begun with other settings; `path` is its `config.json`."""
+    try:
+        text = read_bytes(path).decode(errors="replace")
+    except FileNotFoundError:
+        return
+    if text == to_json(config):
+        return
+    try:
+        difference = _first_difference(from_json(text), config)
+    except InputError as error:
+        raise InputError(f"{path}: {error} Use --overwrite to restore the image anew.") from None
+    if difference:
+        raise InputError(
+            f"{path.parent} was begun with {difference}; resume it with its settings, or choose another --output."
         )
 
 

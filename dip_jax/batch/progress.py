@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from dip_jax.base import Status
+from dip_jax.base import Status, network_label
 from dip_jax.batch.record import RunRecord
 from dip_jax.engine.scheduler import Progress
 
@@ -22,7 +22,8 @@ class FolderProgress(NamedTuple):
     per_hour: float
     """Images that this run restored, per hour; 0 before the first one."""
     seconds_left: float
-    """Upper bound on the time left, if the other images take as many steps as the finished ones."""
+    """Upper bound on the time left, if the other images take as many steps as the finished ones; NaN while the speed
+    is unknown."""
 
 
 class ProgressMeter:
@@ -38,6 +39,7 @@ class ProgressMeter:
         """
         self._record = record
         self._num_images, self._num_networks = num_images, num_networks
+        self._labels: set[str] = set()  # of all networks that made steps
         self._start = time.monotonic()
 
     def measure(self, in_progress: Progress) -> FolderProgress:
@@ -46,13 +48,19 @@ class ProgressMeter:
         Args:
           in_progress: The networks in progress.
         """
-        statuses = [summary["status"] for summary in self._record.summaries().values()]
+        if not in_progress.phase:
+            self._labels.update(in_progress.names)
+        summaries = self._record.summaries()
+        statuses = [summary["status"] for summary in summaries.values()]
         num_failed = sum(status in (Status.FAILED, Status.DIVERGED) for status in statuses)
         num_steps = self._record.num_steps()
         hours = (time.monotonic() - self._start) / 3600
         mean_steps = sum(num_steps) / len(num_steps) if num_steps else in_progress.num_steps
         steps_left = [max(mean_steps - steps, 0) for steps in in_progress.steps]
-        num_waiting = self._num_networks * (self._num_images - len(statuses)) - len(steps_left)
+        # An image that was kept from an earlier run, or could not be read, has no network in this run.
+        num_without = sum(network_label(name, 0) not in self._labels for name in summaries)
+        num_fitted = self._num_networks * (self._num_images - num_without)
+        num_waiting = num_fitted - len(self._labels)
         total_left = sum(steps_left) + max(num_waiting, 0) * mean_steps
         steps_per_second = in_progress.steps_per_second * max(len(steps_left), 1)
         return FolderProgress(
@@ -61,5 +69,5 @@ class ProgressMeter:
             num_done=len(statuses) - num_failed,
             num_failed=num_failed,
             per_hour=len(num_steps) / hours if hours else 0.0,
-            seconds_left=total_left / max(steps_per_second, 1e-9),
+            seconds_left=total_left / steps_per_second,
         )

@@ -8,10 +8,12 @@ from dip_jax.base import Case
 from dip_jax.batch.inputs import LazyInput
 from dip_jax.batch.load import LoadedInput
 from dip_jax.batch.record import RunRecord
-from dip_jax.config import Config
+from dip_jax.config import Config, to_json
 from dip_jax.engine.canvas import canvas_shape
 from dip_jax.errors import describe_error
+from dip_jax.report.manifest import Manifest
 from dip_jax.report.summary import Summary, read_summary, remove_summary
+from dip_jax.storage.atomic import write_text
 from dip_jax.storage.paths import AnyPath
 from dip_jax.tasks.cases import operator_class
 from dip_jax.tasks.noise_level import resolve_noise
@@ -84,11 +86,19 @@ class Reader:
             except Exception as error:  # any error concerns only this image
                 self._record.fail(lazy.name, describe_error(error))
                 continue
+            self._note_settings(lazy.name)
             for note in loaded.case.notes:
                 self._on_message(f"{lazy.name}: {note}")
             with self._lock:
                 self._loaded[lazy.name] = (loaded, digest)
             yield loaded.case
+
+    def _note_settings(self, name: str) -> None:
+        """Writes the settings of an image that begins, so that it is resumed with them only."""
+        try:
+            write_text(Manifest(self._folder, name).path("config.json"), to_json(self._config))
+        except OSError as error:  # the result cannot be written either, which is reported then
+            self._record.note_disk_full(error)
 
     def release(self, name: str) -> tuple[LoadedInput, str]:
         """Returns an image that was read, with the digest of its files, and keeps it no longer."""

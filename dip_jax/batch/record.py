@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+from dip_jax.batch.output_folder import earlier_summaries
 from dip_jax.config import Config
 from dip_jax.errors import is_disk_full
 from dip_jax.report.manifest import Manifest
@@ -81,6 +82,7 @@ class RunRecord:
             return
         self._saved_at = now
         try:
-            write_run_summary(self._folder, list(self._summaries.values()))
+            earlier = earlier_summaries(self._folder, self._summaries)
+            write_run_summary(self._folder, [*earlier, *self._summaries.values()])
         except OSError as error:  # not an error of this image; the end of the run reports it
             self.note_disk_full(error)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from dip_jax.base import Status
 from dip_jax.batch.finisher import Finisher
+from dip_jax.batch.flat import FlatOutput
 from dip_jax.batch.inputs import LazyInput
 from dip_jax.batch.interrupt import Interrupt
 from dip_jax.batch.output_folder import checkpoint_folder, heartbeat_folder
@@ -33,6 +34,7 @@ class Worker:
         *,
         partition: Partition,
         resume: bool,
+        flat: FlatOutput | None,
         on_message: Callable[[str], None],
     ):
         """Starts nothing yet.
@@ -43,15 +45,16 @@ class Worker:
           folder: The output folder, prepared.
           partition: The partition of this process.
           resume: Keep the results of an earlier run.
+          flat: Gets a copy of each restored image; None for no copies.
           on_message: Called with sentences for the user.
         """
         self._config, self._folder, self._resume = config, folder, resume
-        self._on_message = on_message
+        self._flat, self._on_message = flat, on_message
         self._inputs = partition.of(inputs)
         self._record = RunRecord(folder, config, saves_summaries=partition.num_processes == 1)
         self._heartbeats = Heartbeats(heartbeat_folder(folder), partition)
         self._finisher = Finisher(
-            inputs, config, folder, partition, self._heartbeats, on_message=on_message
+            inputs, config, folder, partition, self._heartbeats, flat=flat, on_message=on_message
         )
 
     def run(
@@ -106,6 +109,7 @@ class Worker:
                 record,
                 store,
                 logger=logger,
+                flat=self._flat,
                 on_message=self._on_message,
             ) as writer:
                 for result in restore_many(

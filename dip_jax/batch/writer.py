@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from dip_jax.base import Result, Status, network_label
+from dip_jax.batch.flat import FlatOutput
 from dip_jax.batch.reader import Reader
 from dip_jax.batch.record import RunRecord
 from dip_jax.config import Config
@@ -30,6 +31,7 @@ class ResultWriter:
         store: CheckpointStore,
         *,
         logger: Logger | None,
+        flat: FlatOutput | None,
         on_message: Callable[[str], None],
     ):
         """Starts no thread yet.
@@ -41,11 +43,12 @@ class ResultWriter:
           record: Gets the summary of each result.
           store: The checkpoints; those of a finished image are removed.
           logger: Gets each result after its files are written, and is closed at the end; None to log nothing.
+          flat: Gets a copy of each restored image; None for no copies.
           on_message: Called with sentences for the user.
         """
         self._folder, self._config = folder, config
         self._reader, self._record, self._store = reader, record, store
-        self._logger, self._on_message = logger, on_message
+        self._logger, self._flat, self._on_message = logger, flat, on_message
         self._executor = ThreadPoolExecutor(1)  # one thread: matplotlib is not thread-safe
         self._queue_space = threading.Semaphore(_MAX_WAITING)
 
@@ -82,6 +85,8 @@ class ResultWriter:
             new_notes = summary["notes"][len(case.notes) :]  # the reader reported those of the case
             for note in new_notes:
                 self._on_message(f"{result.name}: {note}")
+            if self._flat is not None:
+                self._flat.publish(result.name)
             if result.status != Status.INTERRUPTED:
                 for network_index in range(self._config.num_networks):
                     self._store.remove(network_label(result.name, network_index))

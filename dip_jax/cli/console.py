@@ -12,18 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-import jax
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dip_jax.base import Status
+from dip_jax.batch.flat import DETAILS
 from dip_jax.batch.progress import FolderProgress
-from dip_jax.cli.cost import Machine, forecast_seconds, network_work, probe_machine
 from dip_jax.cli.plan import Plan
-from dip_jax.config import Config
-from dip_jax.presets import PRESETS, build_config
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath
 
@@ -78,29 +75,36 @@ class ProgressDisplay:
         images = progress.in_progress
         if progress.num_images == 1:
             label, total, done = images.names[0], images.num_steps, images.steps[0]
-            position = f"step {done}/{total}"
+            position = "" if images.phase else f"step {done}/{total}  "
         else:
             label, total = "images", progress.num_images
             done = progress.num_done + progress.num_failed
-            position = f"{done}/{total}"
-        text = f"{position}  {describe(progress)}"
+            position = f"{done}/{total}  "
+        text = position + describe(progress)
         if self._live is None:
             now = time.monotonic()
-            if now - self._last_line >= _PLAIN_SECONDS:
-                self._last_line = now
+            if images.phase or now - self._last_line >= _PLAIN_SECONDS:
+                self._last_line = float("-inf") if images.phase else now
                 self.announce(f"{label}: {text}")
             return
         if self._task is None:
             self._task = self._live.add_task(escape(label), total=total, text="")
-        self._live.update(self._task, completed=done, text=text)
+        self._live.update(self._task, description=escape(label), completed=done, text=text)
 
 
 def describe(progress: FolderProgress) -> str:
     """Speed, time left and quality in one line."""
     images = progress.in_progress
-    time_left = f"at most {_duration(progress.seconds_left)}"
+    if images.phase:
+        label = "" if progress.num_images == 1 else f"{images.names[0]}: "
+        return f"{label}{images.phase} ..."
+    time_left = "measuring the speed"
+    if not math.isnan(progress.seconds_left):
+        time_left = f"at most {_duration(progress.seconds_left)}"
     if progress.num_images == 1:
-        parts = [f"{images.steps_per_second:.3g} steps/s", time_left, f"loss {images.loss:.5f}"]
+        speed = images.steps_per_second
+        parts = [] if math.isnan(speed) else [f"{speed:.3g} steps/s"]
+        parts += [time_left, f"loss {images.loss:.5f}"]
     else:
         parts = [f"{len(images.names)} in progress"]
         if progress.num_failed:
@@ -135,53 +139,6 @@ def _table(columns: Sequence[_Column], rows: Iterable[Any], *, title: str | None
 def _stdout() -> Console:
     """Standard output; tables in a pipe are not limited to a terminal's 80 columns."""
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-
-
-def print_presets() -> None:
-    """Prints every preset with its task, network, cost on this machine and source."""
-    machine = probe_machine()
-    columns = (
-        _Column("preset", _marked_name, "left"),
-        _Column("task", lambda name: PRESETS[name].task, "left"),
-        _Column("network", lambda name: build_config(name).net.kind, "left"),
-        _Column("parameters", lambda name: f"{_num_optimized(build_config(name)):,}"),
-        _Column("steps", lambda name: f"{build_config(name).fit.num_steps:,}"),
-        _Column("s/step", lambda name: f"{_seconds_per_step(build_config(name), machine):.2g}"),
-        _Column(
-            "about, and source",
-            lambda name: f"{PRESETS[name].about} ({PRESETS[name].source})",
-            "left",
-            wraps=True,
-        ),
-    )
-    console = _stdout()
-    console.print(_table(columns, PRESETS))
-    console.print("* the default of its task")
-    console.print(
-        "s/step: coarse forecast for all networks of one image of 256 x 256 on this machine "
-        f"({jax.devices()[0].device_kind}); --plan measures it"
-    )
-
-
-_PRESET_SHAPE = (256, 256, 3)
-
-
-def _marked_name(name: str) -> str:
-    is_default = PRESETS[name].task == name
-    return name + "*" * is_default
-
-
-def _num_optimized(config: Config) -> int:
-    """Number of weights, or of pixels where these are optimized themselves."""
-    if config.net.kind == "identity":
-        return math.prod(_PRESET_SHAPE)
-    return network_work(config.net, _PRESET_SHAPE).num_params
-
-
-def _seconds_per_step(config: Config, machine: Machine) -> float:
-    """The forecast for all networks of one image."""
-    work = network_work(config.net, _PRESET_SHAPE)
-    return config.num_fits * forecast_seconds(work, machine)
 
 
 def print_plan(plans: Sequence[Plan], *, start_seconds: float) -> None:
@@ -248,8 +205,9 @@ def print_results(summaries: Sequence[Summary], output: AnyPath) -> None:
         console.print(f"{len(summaries)} images: {listed}", markup=False)
     if Status.INTERRUPTED in counts:
         console.print("Interrupted: repeat the command with --resume to continue.")
-    has_page = len(summaries) > 1 and (output / "index.html").exists()
-    page = f"; open {output}/index.html" if has_page else ""
+    details = output / DETAILS if (output / DETAILS / "index.html").exists() else output
+    has_page = (details / "index.html").exists()
+    page = f"; open {details}/index.html" if has_page else ""
     console.print(f"Results in {output}/{page}", markup=False, soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ import logging
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dip_jax.base import network_label
+from dip_jax.config import MAX_NETWORKS
 from dip_jax.engine.active_network import SavedNetwork
 from dip_jax.engine.step_loop import Slot
 from dip_jax.errors import is_disk_full
@@ -35,6 +37,7 @@ from dip_jax.storage.paths import (
     read_bytes,
     remove_file,
     remove_folder,
+    remove_if_empty,
     to_path,
 )
 
@@ -137,9 +140,20 @@ class CheckpointStore:
         """Deletes the checkpoints of a network."""
         remove_folder(self._network_folder(name))
 
+    def remove_images(self, names: Iterable[str]) -> None:
+        """Deletes the checkpoints of all networks of some images, and keeps those of others."""
+        present = {folder.name: folder for folder in list_folder(self._folder)}
+        if not present:
+            return
+        for name in names:
+            for index in range(MAX_NETWORKS):
+                folder = present.get(_folder_name(network_label(name, index)))
+                if folder is not None:
+                    remove_folder(folder)
+        remove_if_empty(self._folder)
+
     def _network_folder(self, name: str) -> AnyPath:
-        """Returns the folder of a network, whose name may contain any characters."""
-        return self._folder / hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+        return self._folder / _folder_name(name)
 
     def _newest_first(self, name: str) -> list[tuple[int, AnyPath]]:
         """Step and file of each checkpoint of a network; none if its folder cannot be listed."""
@@ -150,6 +164,11 @@ class CheckpointStore:
             return []
         steps = {int(f.stem): f for f in files if f.suffix == _SUFFIX and f.stem.isdecimal()}
         return sorted(steps.items(), reverse=True)
+
+
+def _folder_name(label: str) -> str:
+    """The name of the folder of a network, whose label may contain any characters."""
+    return hashlib.sha1(label.encode(), usedforsecurity=False).hexdigest()
 
 
 def _pack(tree: dict[str, Any]) -> bytes:

@@ -1,5 +1,6 @@
 """The number of steps in a chunk."""
 
+import math
 import time
 
 from dip_jax.engine.devices import is_cpu
@@ -21,8 +22,8 @@ class ChunkSizer:
         """
         self.count = 1
         """Number of steps of the next chunk."""
-        self.steps_per_second = 0.0
-        """Measured speed, a moving average."""
+        self.steps_per_second = math.nan
+        """Measured speed, a moving average; NaN before the end of the second chunk."""
         self._max_count, self._block = max_count, block
         self._num_chunks = 0
         self._clock = 0.0
@@ -37,9 +38,10 @@ class ChunkSizer:
             return
         speed = num_steps / max(time.perf_counter() - self._clock, 1e-6)
         self._num_chunks += 1
-        # The first chunk includes first-time allocations, so the second replaces its speed.
-        old = self.steps_per_second
-        self.steps_per_second = speed if self._num_chunks <= 2 else 0.7 * old + 0.3 * speed
+        if self._num_chunks == 2:  # the first chunk includes first-time allocations
+            self.steps_per_second = speed
+        elif self._num_chunks > 2:
+            self.steps_per_second = 0.7 * self.steps_per_second + 0.3 * speed
         seconds = _SECONDS_ON_CPU if is_cpu() else _SECONDS_ELSEWHERE
         num_blocks = max(1, round(seconds * speed / self._block))
         self.count = min(num_blocks * self._block, self._max_count)

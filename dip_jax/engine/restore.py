@@ -16,7 +16,14 @@ from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.intervals import bootstrap, linearize
 from dip_jax.engine.merge import merge
 from dip_jax.engine.observation import Observation
-from dip_jax.engine.scheduler import Progress, RunHooks, Store, restore_each, without_frames
+from dip_jax.engine.scheduler import (
+    Progress,
+    RunHooks,
+    Store,
+    report_phase,
+    restore_each,
+    without_frames,
+)
 from dip_jax.errors import InputError
 from dip_jax.operators.from_function import as_operator
 
@@ -152,6 +159,8 @@ def _restore_all(
     def networks() -> Iterator[Case]:
         for case in cases:
             in_progress[case.name] = case
+            if ensemble is not None and len(in_progress) == 1:  # no network makes steps
+                report_phase(hooks, case.name, "preparing", estimator.num_steps)
             of_case = members.setdefault(case.name, [])
             for member in _networks(case, estimator, run.seed):
                 of_case.append(member)
@@ -170,6 +179,8 @@ def _restore_all(
         results.append(result)
         if len(results) == number:
             case = in_progress.pop(result.name)
+            if ensemble is not None and not in_progress:
+                report_phase(hooks, case.name, "combining networks", estimator.num_steps)
             merged = merge(
                 case,
                 finished.pop(result.name),

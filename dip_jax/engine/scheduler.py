@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dip_jax.base import Case, Result
+from dip_jax.base import Case, Result, network_label
 from dip_jax.config import RunConfig
 from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
 from dip_jax.engine.case_queue import CaseQueue, read_ahead
@@ -24,7 +24,7 @@ from dip_jax.nets import cropped
 
 
 class Progress(NamedTuple):
-    """The state of a run between two chunks."""
+    """The state of a run between two chunks, or at the start of a phase in which no network makes steps."""
 
     names: tuple[str, ...]
     """Labels of the networks in progress."""
@@ -33,11 +33,13 @@ class Progress(NamedTuple):
     num_steps: int
     """Maximum number of steps of a network."""
     steps_per_second: float
-    """Steps per second of each network."""
+    """Steps per second of each network; NaN until two chunks have been measured."""
     loss: float
     """Loss in the last step, mean over the networks; NaN before the first step."""
     psnr: float | None
     """PSNR of the estimates in dB, mean over the networks with a reference; None without one."""
+    phase: str = ""
+    """The work that begins before the next step, such as `compiling`; empty between two chunks."""
 
 
 class Store(Protocol):
@@ -76,6 +78,20 @@ class RunHooks(NamedTuple):
     no multiple. A network that is interrupted has not reached its end."""
     every: int = 100
     """Number of steps between two calls of `on_step`."""
+
+
+def report_phase(hooks: RunHooks, label: str, phase: str, num_steps: int) -> None:
+    """Tells the observer of the progress that a phase without steps begins.
+
+    Args:
+      hooks: The world around the run.
+      label: Label of the network, or name of the image.
+      phase: The work.
+      num_steps: Maximum number of steps of a network.
+    """
+    if hooks.on_progress is not None:
+        nan = float("nan")
+        hooks.on_progress(Progress((label,), (0,), num_steps, nan, nan, None, phase))
 
 
 class Ending(enum.Enum):
@@ -294,6 +310,8 @@ def restore_each(
             signature = first.signature
             if signature not in errors and (scheduler is None or scheduler.signature != signature):
                 scheduler = None  # frees its memory before the next one needs it
+                label = network_label(first.case.name, first.case.network_index)
+                report_phase(hooks, label, "compiling", estimator.num_steps)
                 try:
                     scheduler = Scheduler(
                         queue,

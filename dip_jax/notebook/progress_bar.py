@@ -52,12 +52,18 @@ class ProgressBar:
 
     def __call__(self, progress: Progress) -> None:
         """Shows the progress of a run."""
+        if progress.phase:
+            self._update(progress, 0, progress.names[0], progress.phase)
+            return
         step = min(progress.steps)
         number = len(progress.names)
         label = progress.names[0] if number == 1 else f"{number} networks"
         parts = [f"step {step}/{progress.num_steps}", f"loss {progress.loss:.5f}"]
         if progress.psnr is not None:
             parts.append(f"{progress.psnr:.2f} dB")
+        self._update(progress, step, label, "  ".join(parts))
+
+    def _update(self, progress: Progress, step: int, label: str, text: str) -> None:
         if self._task is None:
             self._task = self._bar.add_task("", total=progress.num_steps, text="")
         self._bar.update(
@@ -65,5 +71,5 @@ class ProgressBar:
             description=escape(label),
             completed=step,
             total=progress.num_steps,
-            text="  ".join(parts),
+            text=text,
         )

@@ -63,17 +63,18 @@ class Manifest:
     images never write the same record.
     """
 
-    def __init__(self, output: AnyPath, image: str | None = None):
+    def __init__(self, output: AnyPath, image: str | None = None, *, is_flat: bool = False):
         """Reads the record; it is empty if the file is missing or damaged.
 
         Args:
           output: The output folder.
           image: The name of the image; None for the files of the run itself.
+          is_flat: The files of the image lie in the output folder itself.
 
         Raises:
           OSError: If the file cannot be read.
         """
-        self._output, self._image = output, image
+        self._output, self._image = output, None if is_flat else image
         name = "run" if image is None else hashlib.sha1(image.encode()).hexdigest()
         self._path = output / STATE_FOLDER / _FOLDER / f"{name}.json"
         self._names = _read(self._path)

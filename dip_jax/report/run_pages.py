@@ -72,12 +72,15 @@ td img { max-width: 30em; max-height: 14em }
 )
 
 
-def write_pages(folder: AnyPath, summaries: Sequence[Summary]) -> str:
+def write_pages(
+    folder: AnyPath, summaries: Sequence[Summary], *, earlier: Sequence[Summary] = ()
+) -> str:
     """Writes all files about a whole run.
 
     Args:
       folder: The output folder of the run, with the folder of each image.
-      summaries: The summary of each image.
+      summaries: The summary of each image of the run. Only these calibrate each other.
+      earlier: The summaries of images that earlier runs wrote into the same folder; the page also shows them.
 
     Returns:
       A sentence about the standard deviations of all images; empty if they are not calibrated.
@@ -85,19 +88,20 @@ def write_pages(folder: AnyPath, summaries: Sequence[Summary]) -> str:
     Raises:
       OSError: If a file cannot be written.
     """
-    write_run_summary(folder, summaries)
+    all_summaries = [*earlier, *summaries]
+    write_run_summary(folder, all_summaries)
     files = Manifest(folder)
-    write_text(files.path("summary.csv"), _csv(summaries))
+    write_text(files.path("summary.csv"), _csv(all_summaries))
     calibration = write_folder_calibration(files, summaries)
     message = ""
     if calibration is not None:
         message = f"Calibration over the folder: {calibration['message']}."
-    counts = collections.Counter(summary["status"] for summary in summaries)
-    images = [{**summary, "path": quote(summary["name"])} for summary in summaries]
+    counts = collections.Counter(summary["status"] for summary in all_summaries)
+    images = [{**summary, "path": quote(summary["name"])} for summary in all_summaries]
     write_text(
         files.path("index.html"), _PAGE.render(images=images, counts=counts, message=message)
     )
-    write_contact_sheets(folder, [summary for summary in summaries if not summary["error"]])
+    write_contact_sheets(folder, [s for s in all_summaries if not s["error"]])
     return message
 
 

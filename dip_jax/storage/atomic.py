@@ -52,9 +52,14 @@ def write(path: AnyPath, writer: Callable[[BinaryIO], object], *, durable: bool 
         part.unlink(missing_ok=True)
 
 
+def write_bytes(path: AnyPath, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    write(path, lambda file: file.write(data))
+
+
 def write_text(path: AnyPath, text: str) -> None:
     """Writes a UTF-8 text file whole or not at all."""
-    write(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_array(path: AnyPath, array: np.ndarray) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-import main
 from dip_jax.batch import load
+from dip_jax.cli.command import main
 from tests.storage.bucket import install
 
 build_case = load.build_case
@@ -28,4 +28,4 @@ def build_case_that_may_diverge(config, name, measurement, **side_inputs):
 load.build_case = build_case_that_may_diverge
 if "TEST_BUCKETS" in os.environ:
     install(Path(os.environ["TEST_BUCKETS"]))
-sys.exit(main.main())
+sys.exit(main())

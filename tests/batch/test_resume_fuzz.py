@@ -17,6 +17,7 @@ from dip_jax.report.manifest import Manifest
 from dip_jax.report.summary import read_summary
 from tests.batch.image_folders import draw_images
 from tests.conftest import TINY, sharing_programs
+from tests.engine.cases import stop_after
 from tests.file_damage import OUTSIDE, damages, relative_names
 
 pytestmark = [
@@ -48,14 +49,7 @@ def stop_in_the_second_image(cases, config, *, store, **options):
     """Restores the first image, and saves checkpoints of the second one."""
     first, second = cases
     yield from restore_many([first], config, store=store)
-    chunks = []
-    yield from restore_many(
-        [second],
-        config,
-        store=store,
-        on_progress=chunks.append,
-        should_stop=lambda: len(chunks) > 1,
-    )
+    yield from restore_many([second], config, store=store, **stop_after(2))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,9 +118,9 @@ def test_a_damaged_run_is_resumed_to_the_same_images_or_ends_with_a_sentence(
         assert "Traceback" not in text + errors
         if status == 2:
             (sentence,) = errors.splitlines()
-            assert sentence.startswith("dip_jax: ")
+            assert sentence.startswith("dip-jax: ")
         elif status == 1:  # a folder that lies where a file belongs
-            assert "failed" in text or errors.splitlines()[-1].startswith("dip_jax: ")
+            assert "failed" in text or errors.splitlines()[-1].startswith("dip-jax: ")
         else:
             assert status == 0
             for name, expected in unfinished.restored.items():

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import main as command
 from dip_jax.batch.inputs import InputFiles, list_inputs
+from dip_jax.cli.request import read_angles
 from dip_jax.errors import InputError
 from dip_jax.presets import build_config
 
@@ -129,7 +129,7 @@ def test_random_angles_are_finite_numbers_or_refused(tmp_path, monkeypatch, coun
         if name is not None:
             Path(name).write_bytes(content)
         try:
-            angles = command._read_angles(name or text)
+            angles = read_angles(name or text)
         except InputError:
             accepted.append(False)
             return
@@ -172,8 +172,8 @@ def test_a_file_that_holds_no_angles_is_refused(tmp_path, monkeypatch, name, con
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
     with pytest.raises(InputError, match="--angles"):
-        command._read_angles(name)
+        read_angles(name)
 
 
 def test_a_list_of_any_number_of_angles_is_read():
-    assert command._read_angles(",".join(map(str, range(180)))) == tuple(range(180))
+    assert read_angles(",".join(map(str, range(180)))) == tuple(range(180))

@@ -14,6 +14,7 @@ from dip_jax.base import Case, Result
 from dip_jax.config import Config
 from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.restore import restore_many
+from dip_jax.engine.scheduler import Progress
 from dip_jax.engine.slots import Slots
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.presets import build_config
@@ -45,7 +46,12 @@ def build_slots(case: Case, config: Config, **options: Any) -> Slots:
 def stop_after(num_chunks: int) -> dict[str, Any]:
     """Arguments of `restore_many` that end the run after some chunks."""
     chunks: list[Any] = []
-    return {"on_progress": chunks.append, "should_stop": lambda: len(chunks) >= num_chunks}
+
+    def count(progress: Progress) -> None:
+        if not progress.phase:
+            chunks.append(progress)
+
+    return {"on_progress": count, "should_stop": lambda: len(chunks) >= num_chunks}
 
 
 def assert_same_bits(a: Any, b: Any) -> None:
