@@ -342,7 +342,10 @@ QUICK = (
     "--set=net.width=4",
     "--set=net.depth=1",
     "--set=fit.num_replicates=2",
-    "--num_steps=4",
+    "--set=stop.keep_every=2",
+    "--set=sgld.burn_in=2",
+    "--set=sgld.thin=1",
+    "--num_steps=8",
 )
 # A command spends its time on compiling.
 FAST_XLA = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
