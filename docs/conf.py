@@ -24,7 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "package.md"]  # the latter is the page on the package index
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 

@@ -171,10 +171,11 @@ def _read(file: str | Path, orientation: int, path: str | Path) -> JpegFile:
 def _jpeglib() -> Any:
     try:
         import jpeglib
-    except ModuleNotFoundError:  # jpeglib is not available for every platform
+    except ModuleNotFoundError:
         raise InputError(
-            "Reading the coefficients of a JPEG file needs the library jpeglib, which is not "
-            "installed; use --set task.jpeg=decoded."
+            "Reading the coefficients of a JPEG file needs the library jpeglib; install it with `pip install jpeglib`, "
+            "or, where it is not available, restore the decoded image with --preset=dejpeg_unguided --set "
+            "task.jpeg=decoded."
         ) from None
     return jpeglib
 

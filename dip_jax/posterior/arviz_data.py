@@ -85,6 +85,6 @@ def _import_libraries() -> tuple[ModuleType, ModuleType]:
             import xarray
     except ImportError:
         raise InputError(
-            "to_arviz expects the package arviz, which is not installed; pip install 'dip_jax[arviz]' installs it."
+            "to_arviz expects the package arviz, which is not installed; `pip install arviz` installs it."
         ) from None
     return arviz, xarray
