@@ -40,8 +40,6 @@ python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = "dip_jax"
-html_static_path = ["_static"]
-html_css_files = ["wide_tables.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
