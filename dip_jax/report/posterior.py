@@ -86,7 +86,8 @@ def report_posterior(
     law = law_of(result.network_curves or (result.curve,))
     check = check_held_out(case, result, posterior, likelihood, law)
     left_out = leave_one_out(posterior)
-    notes = [] if diagnosis.converged else [diagnosis.message]
+    is_known = diagnosis.converged or diagnosis.message in result.notes
+    notes = [] if is_known else [diagnosis.message]
     notes += [left_out.message] if left_out is not None and left_out.message else []
     notes += [law.message] if law.message else []
     notes += [check.message] if check is not None else []

@@ -76,7 +76,7 @@ def lower_for_gpu() -> str:
     )
     texts = []
 
-    def lower(dependencies, trace, argument_shapes):
+    def lower(estimator, form, trace, argument_shapes):
         function, info = trace()
         traced = jax.jit(function).trace(*argument_shapes(info))
         texts.append(traced.lower(lowering_platforms=("cuda",)).as_text())
@@ -84,7 +84,7 @@ def lower_for_gpu() -> str:
 
     with (
         mock.patch("jax.default_backend", return_value="gpu"),
-        mock.patch("dip_jax.engine.slots.build_program", lower),
+        mock.patch("dip_jax.engine.slots.recall_program", lower),
         pytest.raises(InterruptedError),
     ):
         build_slots(simulate_constant(config, 0.5), config)
