@@ -14,7 +14,7 @@ import pytest
 
 import dip_jax
 from dip_jax.cli.flags import build_flags, parse_flags
-from dip_jax.cli.request import resolve_flags, validate
+from dip_jax.cli.request import resolve_flags, validate, validate_task
 from dip_jax.config import SECTIONS, field_names, parse_field
 from dip_jax.presets import COMPARISONS, PRESETS
 from tests import doc_blocks
@@ -331,6 +331,7 @@ def test_every_command_in_a_page_has_settings_that_exist(folder, monkeypatch):
             continue
         request = resolve_flags(flags, images)
         validate(request)
+        validate_task(request)
         assert flags.task in (None, request.config.task.name), arguments
 
 
