@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
+import numpy as np
 
 from dip_jax.engine.program_cache import Program, build_program, pickle_known
 
@@ -51,7 +52,8 @@ def forget_programs() -> None:
 def _key(estimator: Any, form: Any) -> Hashable | None:
     """What determines a program in this process; None if that is not known."""
     pickled = pickle_known(form)
-    settings = repr(sorted(jax.config.values.items())), jax.config.jax_enable_x64
+    # A context may change the default types without changing the settings.
+    settings = repr(sorted(jax.config.values.items())), jax.dtypes.canonicalize_dtype(np.float64)
     key = (estimator, pickled, settings)
     try:
         hash(key)

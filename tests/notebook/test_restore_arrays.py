@@ -153,4 +153,4 @@ def test_side_inputs_and_references_must_fit_the_batch(pixels):
 
 def test_a_noise_level_in_gray_levels_beside_floats_is_refused_with_the_remedy():
     with pytest.raises(InputError, match="divide float images of 0 to 255 and their noise_std by"):
-        dip_jax.denoise(255 * smooth_image(), noise_std=25)
+        dip_jax.denoise(np.full((40, 40, 3), 128.0), noise_std=25)
