@@ -340,6 +340,7 @@ QUICK = (
     "--set=net.channels_down=4,4",
     "--set=net.channels_up=4,4",
     "--set=net.channels_skip=2,2",
+    "--set=net.upsample=bilinear",
     "--set=net.width=4",
     "--set=net.depth=1",
     "--set=fit.num_replicates=2",
