@@ -92,7 +92,9 @@ def python_blocks() -> dict[str, list[str]]:
 def commands(code: str, program: str) -> list[str]:
     """The arguments of each call of a program; lines that end with a backslash are joined."""
     joined = re.sub(r"\\\n\s*", "", code)
-    pattern = rf"(?:^|(?<=[\s'\"])){program}(?: +((?:[^`'\"\n]|\"[^\"\n]*\")*?))?(?: +#.*|['\"`]|$)"
+    pattern = (
+        rf"(?:^|(?<=[\s'\"])){program}(?: +(?!#)((?:[^`'\"\n]|\"[^\"\n]*\")*?))?(?: +#.*|['\"`]|$)"
+    )
     return [found[1] or "" for found in re.finditer(pattern, joined, re.MULTILINE)]
 
 
