@@ -140,7 +140,8 @@ def _about(summaries: Sequence[Summary], images: Sequence[_Image]) -> list[tuple
     found = []
     settings = {image.settings for image in images if image.settings is not None}
     if len(settings) == 1:
-        found.append(("settings", str(settings.pop())))
+        (common,) = settings
+        found += [("settings", str(common)), ("command", common.command)]
     elif settings:
         found.append(("settings", "several, see each image"))
     found.append(("device", ", ".join(sorted({summary["device"] for summary in summaries}))))

@@ -1,6 +1,7 @@
 """The settings of a run in a few words: the nearest preset, and the fields that differ from it."""
 
 import functools
+import shlex
 from typing import NamedTuple
 
 from dip_jax.config import Config, field_names
@@ -14,6 +15,18 @@ class RunSettings(NamedTuple):
     """The nearest preset of the task."""
     changes: tuple[tuple[str, str], ...]
     """Names and values of the fields that differ from it."""
+
+    @property
+    def command(self) -> str:
+        """The command with these settings, without the images and the flags of files.
+
+        Example:
+          >>> RunSettings("preset fast", (("fit.num_steps", "50"),)).command
+          'dip-jax IMAGE --preset=fast --set=fit.num_steps=50'
+        """
+        kind, _, name = self.preset.partition(" ")
+        changes = (f"--set={name}={value}" for name, value in self.changes)
+        return f"dip-jax IMAGE {shlex.join([f'--{kind}={name}', *changes])}"
 
     def __str__(self) -> str:
         """The settings as text."""
@@ -61,7 +74,7 @@ def _fields() -> list[tuple[str, str]]:
 
 
 def _text(value: object) -> str:
-    """A value as `--set` reads it, with six digits."""
+    """A value as `--set` reads it."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
