@@ -441,6 +441,8 @@ class Posterior(NamedTuple):
     """Whether both meet the limits of `posterior.diagnose`; None if one chain meets them, and for other kinds."""
     chains_per_start: int = 1
     """Number of consecutive chains that started from the same weights and code."""
+    num_kept: tuple[int, ...] = ()
+    """Number of stored samples of each chain; empty if every chain stored equally many."""
 
 
 class Status(enum.StrEnum):

@@ -1,7 +1,7 @@
 """Counts of the operations of the compiled program. Counts are exact, unlike timings.
 
 Each bound is a tenth above the larger of the counts with jax 0.10 and 0.12. A change that exceeds a bound states the
-reason in docs/performance-log.md; a change that falls far below a bound lowers it.
+reason in docs/development/performance-log.md; a change that falls far below a bound lowers it.
 """
 
 import json
