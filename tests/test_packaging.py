@@ -92,12 +92,6 @@ def test_each_extra_that_a_message_names_exists():
     )
 
 
-def test_the_extra_of_the_documentation_is_what_its_build_installs():
-    lines = (ROOT / "requirements-docs.txt").read_text().splitlines()
-    required = [line for line in lines if line and not line.startswith("#")]
-    assert PROJECT["optional-dependencies"]["docs"] == required
-
-
 def test_the_container_is_built_from_files_that_it_gets():
     copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     sent = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
