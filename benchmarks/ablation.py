@@ -1,4 +1,4 @@
-"""The preset `best` with each of its ingredients taken away: the ablation of docs/quality.md.
+"""The preset `best` with each of its ingredients taken away: the ablation of docs/development/quality.md.
 
     python -m benchmarks.ablation --pictures=astronaut,chelsea,coffee,motorcycle --seeds=3 --json=ablation.jsonl
 

@@ -1,4 +1,4 @@
-"""How well the held-out pixels of a folder find one factor on its standard deviations: a table of docs/sampling.md.
+"""How well the held-out pixels of a folder find one factor on its standard deviations: a table of docs/development/sampling.md.
 
     python -m benchmarks.folder_calibration
 

@@ -1,4 +1,4 @@
-"""Intervals of all methods on twenty crops: coverage, width and likelihood. The table of docs/sampling.md.
+"""Intervals of all methods on twenty crops: coverage, width and likelihood. The table of docs/development/sampling.md.
 
     python -m benchmarks.intervals run --noise_std=25 --output=intervals
     python -m benchmarks.intervals table --output=intervals

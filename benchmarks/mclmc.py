@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     """Settings of MCLMC."""
 
     step: float = 20.0
-    """Length of a step in x. On one crop (table in docs/sampling.md) the effective sample size grows with it, but so does
+    """Length of a step in x. On one crop (table in docs/development/sampling.md) the effective sample size grows with it, but so does
     the misfit: by 0.3, 1.3 and 2.7 % from 5 to 10, 20 and 40, where that of a single sample deviates by 1.3 %. At 40
     the mean square error of the energy is 77 for each of the D weights."""
     length: float | None = None

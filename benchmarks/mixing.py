@@ -1,4 +1,4 @@
-"""Do the chains of a sampler agree, and does the length of its step change its law? The tables of docs/sampling.md.
+"""Do the chains of a sampler agree, and does the length of its step change its law? The tables of docs/development/sampling.md.
 
     python -m benchmarks.mixing --sampler=underdamped --sampler="psgld step_size=0.01"
     python -m benchmarks.mixing --sampler=underdamped --sampler="underdamped step_size=0.08" --chains=1

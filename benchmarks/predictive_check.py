@@ -1,4 +1,4 @@
-"""How often the check of held-out pixels finds a wrong standard deviation: the table of docs/sampling.md.
+"""How often the check of held-out pixels finds a wrong standard deviation: the table of docs/development/sampling.md.
 
     python -m benchmarks.predictive_check
     python -m benchmarks.predictive_check --clipped

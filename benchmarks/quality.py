@@ -1,4 +1,4 @@
-"""Denoising against BM3D: the protocol of docs/quality.md.
+"""Denoising against BM3D: the protocol of docs/development/quality.md.
 
     python -m benchmarks.quality --method=bm3d --method=denoise --json=denoising.jsonl
     python -m benchmarks.quality --half=test --noise_std=15 --noise_std=50 --method="denoise fit.num_seeds=8"

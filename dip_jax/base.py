@@ -432,8 +432,17 @@ class Posterior(NamedTuple):
     """Stored samples `[K, H, W, C]`; K = 0 by default."""
     kind: PosteriorKind = PosteriorKind.SAMPLES
     """Origin of the estimates."""
+    rhat_max: float | None = None
+    """Largest R-hat of the traced quantities, infinite if a chain is constant; None for other kinds than samples, NaN
+    for too few of them."""
+    ess_min: float | None = None
+    """Smallest effective sample size of the traced quantities; None for other kinds than samples."""
+    converged: bool | None = None
+    """Whether both meet the limits of `posterior.diagnose`; None if one chain meets them, and for other kinds."""
     chains_per_start: int = 1
     """Number of consecutive chains that started from the same weights and code."""
+    num_kept: tuple[int, ...] = ()
+    """Number of stored samples of each chain; empty if every chain stored equally many."""
 
 
 class Status(enum.StrEnum):

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from dip_jax.base import Array, Params
+from dip_jax.errors import InputError
 
 
 class KernelState(NamedTuple):
@@ -40,6 +41,9 @@ def as_kernel(
       logdensity: Log density up to a constant, a scalar.
       **extra_args: Arguments of the step's `update`, such as `num_measurements`.
 
+    Raises:
+      InputError: If blackjax is not installed.
+
     Example:
       >>> from dip_jax.langevin import langevin_step
       >>> kernel = as_kernel(langevin_step(lambda step, k: (0.1, 1.0)), lambda w: -(w**2) / 2)
@@ -48,7 +52,12 @@ def as_kernel(
       ((), 2.0)
     """
     # Not at the top: importing blackjax creates arrays, after which JAX cannot set up devices.
-    from blackjax.base import SamplingAlgorithm
+    try:
+        from blackjax.base import SamplingAlgorithm
+    except ModuleNotFoundError:
+        raise InputError(
+            "A kernel of blackjax needs the library blackjax; install it with `pip install blackjax`."
+        ) from None
 
     def init(position: Params, rng_key: Array | None = None) -> KernelState:
         del rng_key  # some algorithms of blackjax need it

@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 MUCH_CLIPPED = 0.05
-"""Fraction of the values at black or white from which on a likelihood of clipped noise improves samples; see docs/sampling.md."""
+"""Fraction of the values at black or white from which on a likelihood of clipped noise improves samples; see docs/concepts/sampling.md."""
 _RANGE = 4.0
 """Largest distance beyond a limit, in noise levels, at which noise still reaches it."""
 _GRID = 4096

@@ -391,7 +391,7 @@ class FitConfig(Section):
     """(fit) Networks for each image; their estimates are averaged."""
     intervals: Literal["none", "bootstrap", "linearized"] = "none"
     """(fit) Estimate the error of each pixel: by fits to `fit.num_replicates` images whose truth is known, each as long
-    as the fit itself, or by as many samples of the network linearized in its weights; see `docs/sampling.md`."""
+    as the fit itself, or by as many samples of the network linearized in its weights; see `docs/concepts/sampling.md`."""
     num_replicates: int = number(8, 2, 1000)
     """(bootstrap, linearized) Number of replicates, or of samples. Half as many again calibrate the replicates."""
     num_steps: int = number(3000, 1, 10_000_000)

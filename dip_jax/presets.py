@@ -143,7 +143,7 @@ PRESETS: dict[str, Preset] = {
     "denoise": Preset(
         "denoise",
         "four narrow networks with guides, stopped together",
-        "docs/quality.md",
+        "docs/concepts/quality.md",
         {**_ENSEMBLE, "fit.num_seeds": 4, "fit.num_steps": 350},
     ),
     "denoise_single": Preset(
@@ -172,31 +172,31 @@ PRESETS: dict[str, Preset] = {
     "best": Preset(
         "denoise",
         "denoise with eight networks and more steps; the best known result",
-        "docs/quality.md",
+        "docs/concepts/quality.md",
         {**_ENSEMBLE, "fit.num_seeds": 8, "fit.num_steps": 400},
     ),
     "denoise_small": Preset(
         "denoise",
         "64 channels; half the time per step, for images up to about 256 x 256",
-        "docs/less-work.md",
+        "docs/development/less-work.md",
         _SMALL_NET,
     ),
     "fast": Preset(
         "denoise",
         "32 channels, four scales; a fifth of the time per step, for images up to about 128 x 128",
-        "docs/less-work.md",
+        "docs/development/less-work.md",
         {**_FAST_NET, "fit.b2": 0.99},
     ),
     "fast_medium": Preset(
         "denoise",
         "the network of fast, less perturbation; mean of two networks, for about 256 x 256",
-        "docs/less-work.md",
+        "docs/development/less-work.md",
         {**_FAST_NET, "fit.perturbation": 0.0133, "fit.num_seeds": 2},
     ),
     "fast_large": Preset(
         "denoise",
         "64 channels, less perturbation, all steps; mean of two networks, for 512 x 512",
-        "docs/less-work.md",
+        "docs/development/less-work.md",
         {
             **_SMALL_NET,
             "fit.perturbation": 0.0133,
@@ -208,13 +208,13 @@ PRESETS: dict[str, Preset] = {
     "denoise_poisson": Preset(
         "denoise",
         "Poisson likelihood, for few photons",
-        "docs/tasks.md",
+        "docs/tasks/denoise.md",
         {"task.noise": "poisson", "fit.likelihood": "poisson"},
     ),
     "denoise_impulse": Preset(
         "denoise",
         "Laplace likelihood, for salt-and-pepper noise",
-        "docs/tasks.md",
+        "docs/tasks/denoise.md",
         {"task.noise": "salt_and_pepper", "fit.likelihood": "laplace"},
     ),
     "denoise_deep_decoder": Preset(
@@ -237,7 +237,7 @@ PRESETS: dict[str, Preset] = {
     "dejpeg": Preset(
         "dejpeg",
         "two narrow networks, guided by similar patches within the quantization intervals of the file",
-        "docs/quality.md",
+        "docs/development/quality.md",
         {
             **_FAST_NET,
             "fit.likelihood": "interval",
@@ -250,7 +250,7 @@ PRESETS: dict[str, Preset] = {
     "dejpeg_unguided": Preset(
         "dejpeg",
         "fits the coefficients within the quantization intervals of the file",
-        "docs/tasks.md",
+        "docs/tasks/dejpeg.md",
         {"fit.likelihood": "interval", "fit.num_steps": 2400, **_NARROW_NET, **_ALL_STEPS},
     ),
     "dejpeg_2018": Preset(
@@ -268,7 +268,7 @@ PRESETS: dict[str, Preset] = {
     "inpaint": Preset(
         "inpaint",
         "text and other thin masks, with a running average",
-        "Ulyanov et al. 2018, section 3.3 (text), docs/tasks.md",
+        "Ulyanov et al. 2018, section 3.3 (text), docs/tasks/inpaint.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_TEXT_NET, **_ALL_STEPS},
     ),
     "inpaint_2018": Preset(
@@ -280,7 +280,7 @@ PRESETS: dict[str, Preset] = {
     "inpaint_random": Preset(
         "inpaint",
         "scattered missing pixels: similar patches, and two narrow networks guided by them",
-        "docs/quality.md",
+        "docs/development/quality.md",
         {
             **_ENSEMBLE,
             "fit.num_seeds": 2,
@@ -291,13 +291,13 @@ PRESETS: dict[str, Preset] = {
     "inpaint_random_single": Preset(
         "inpaint",
         "scattered missing pixels; larger steps than published, with a running average",
-        "Ulyanov et al. 2018, section 3.3 (50 % missing), docs/tasks.md",
+        "Ulyanov et al. 2018, section 3.3 (50 % missing), docs/tasks/inpaint.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "inpaint_random_fast": Preset(
         "inpaint",
         "inpaint_random_single with the network of fast, for images up to about 128 x 128",
-        "docs/less-work.md",
+        "docs/development/less-work.md",
         {**_FAST_NET, "fit.num_steps": 2000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "inpaint_random_2018": Preset(
@@ -373,7 +373,7 @@ PRESETS: dict[str, Preset] = {
     "super_resolve": Preset(
         "super_resolve",
         "factors 2 to 4; mean of two narrow networks with the optimizer Muon",
-        "docs/quality.md",
+        "docs/development/quality.md",
         {
             **_FAST_NET,
             "fit.optimizer": "muon",
@@ -386,19 +386,19 @@ PRESETS: dict[str, Preset] = {
     "super_resolve_single": Preset(
         "super_resolve",
         "factors 2 to 4, with a running average",
-        "Ulyanov et al. 2018, section 3.2, docs/tasks.md",
+        "Ulyanov et al. 2018, section 3.2, docs/tasks/super_resolve.md",
         {"fit.num_steps": 2000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "super_resolve_fast": Preset(
         "super_resolve",
         "super_resolve_single with the network of fast, for images up to about 128 x 128",
-        "docs/less-work.md",
+        "docs/development/less-work.md",
         {**_FAST_NET, "fit.num_steps": 1500, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "super_resolve_x8": Preset(
         "super_resolve",
         "factors of 8 and more, with a running average",
-        "Ulyanov et al. 2018, section 3.2, docs/tasks.md",
+        "Ulyanov et al. 2018, section 3.2, docs/tasks/super_resolve.md",
         {"task.factor": 8, "fit.num_steps": 4000, "fit.perturbation": 0.05, **_ALL_STEPS},
     ),
     "super_resolve_2018": Preset(
@@ -448,31 +448,31 @@ PRESETS: dict[str, Preset] = {
     "deblur": Preset(
         "deblur",
         "a known blur: Gaussian, motion, or a kernel from a file",
-        "docs/tasks.md",
+        "docs/tasks/deblur.md",
         {"fit.num_steps": 4000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "demosaic": Preset(
         "demosaic",
         "a raw Bayer mosaic",
-        "docs/tasks.md",
+        "docs/tasks/demosaic.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "compressed_sensing": Preset(
         "compressed_sensing",
         "random frequencies or a random matrix",
-        "docs/tasks.md",
+        "docs/tasks/compressed_sensing.md",
         {"fit.num_steps": 3000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "ct": Preset(
         "ct",
         "parallel-beam tomography from few angles",
-        "docs/tasks.md",
+        "docs/tasks/tomography.md",
         {**_SMALL_NET, "fit.num_steps": 5000, "fit.perturbation": 0.03, **_ALL_STEPS},
     ),
     "invert_features": Preset(
         "invert_features",
         "a narrow network; a fifteenth of the time of the published one",
-        "docs/tasks.md",
+        "docs/tasks/activations.md",
         {
             "task.layer": "block9",
             "net.channels_down": (32,) * 5,
@@ -509,7 +509,7 @@ PRESETS: dict[str, Preset] = {
     "maximize_activation": Preset(
         "maximize_activation",
         "a network without skips, narrow at fine scales; two sizes of the image",
-        "docs/tasks.md",
+        "docs/tasks/activations.md",
         {
             "net.channels_down": (16, 32, 64, 64, 64),
             "net.channels_up": (16, 32, 64, 64, 64),
@@ -541,7 +541,7 @@ PRESETS: dict[str, Preset] = {
     "custom": Preset(
         "custom",
         "a user-defined operator",
-        "docs/tasks.md",
+        "docs/tasks/custom.md",
         TASK_DEFAULTS,
     ),
 }

@@ -25,7 +25,7 @@ directions of the weights, which then share the curvature: the mean eigenvalue o
     l = sum_i V_i / (T M_i) / n,   at least 1.
 
 The step is h = s / sqrt(l) for a given s. The misfit of the samples grows with h^2 l, whatever the size of the network;
-docs/sampling.md has the measurements.
+docs/development/sampling.md has the measurements.
 
 References:
   Leimkuhler and Matthews, Robust and efficient configurational molecular sampling via Langevin dynamics, 2013 (BAOAB).
@@ -46,7 +46,7 @@ from dip_jax.base import Array, Params
 from dip_jax.langevin import prior_precisions
 
 DEFAULT_STEP_SIZE = 0.16
-"""Half of it changes the misfit of the samples by 1 to 3 %; see docs/sampling.md."""
+"""Half of it changes the misfit of the samples by 1 to 3 %; see docs/development/sampling.md."""
 
 _PRIOR_STEPS = 50
 """Weight of the first gradient in the mean of the squares, in steps."""

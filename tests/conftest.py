@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from dip_jax import config
-from dip_jax.engine import program_cache, step_loop
+from dip_jax.engine import program_cache, recent_programs, step_loop
 from dip_jax.presets import PRESETS
 from dip_jax.tasks import registry
 
@@ -86,11 +86,18 @@ def double():
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_recent_programs():
+    """Each test builds its programs, as it may replace a part of them."""
+    recent_programs.forget_programs()
+
+
 _PROGRAMS: dict[Any, Any] = {}
 
 
-def build_shared(dependencies, trace, argument_shapes):
-    """Does the same as `build_program`, but once for equal dependencies."""
+def build_shared(estimator, form, trace, argument_shapes):
+    """Does the same as `recall_program`, but keeps all programs."""
+    dependencies = (estimator, form)
     leaves, structure = jax.tree.flatten(dependencies)
     # A test may patch the length of a block, which is otherwise a constant of the platform.
     key = (*leaves, structure, step_loop.block_length())
@@ -102,7 +109,7 @@ def build_shared(dependencies, trace, argument_shapes):
 @contextlib.contextmanager
 def sharing_programs() -> Iterator[None]:
     """Lets all slots of equal settings and shapes share a compiled program, also those of other modules."""
-    with mock.patch("dip_jax.engine.slots.build_program", build_shared):
+    with mock.patch("dip_jax.engine.slots.recall_program", build_shared):
         yield
 
 

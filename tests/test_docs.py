@@ -1,35 +1,29 @@
-"""The code of README and docs: every command parses, every Python block and code span runs."""
+"""The code of README and docs: every block runs, is parsed, or states why not; every link leads somewhere."""
 
 import ast
 import functools
 import os
 import re
-import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import imageio.v3 as iio
-import numpy as np
 import pytest
 
+import dip_jax
 from dip_jax.cli.flags import build_flags, parse_flags
-from dip_jax.cli.request import resolve_flags, validate
-from dip_jax.config import field_names, parse_field
+from dip_jax.cli.request import resolve_flags, validate, validate_task
+from dip_jax.config import SECTIONS, field_names, parse_field
 from dip_jax.presets import COMPARISONS, PRESETS
-from tests.conftest import TINY, smooth_image
+from tests import doc_blocks
+from tests.conftest import TINY
+from tests.doc_blocks import BLOCKS, PAGES, ROOT, SPANS, USER_PAGES, commands, user_commands
 from tests.storage.bucket import install
 
-ROOT = Path(__file__).parents[1]
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-}
-BLOCKS = {
-    page: blocks
-    for page, text in PAGES.items()
-    if (blocks := re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-}
+PYTHON_BLOCKS = doc_blocks.python_blocks()
+LANGUAGES = {"sh", "python", "yaml", "dockerfile", "text", "bibtex"}
 # A fresh process for each page, and a namespace for each block: JAX takes seconds to load.
 RUN_BLOCKS = """
 import glob, runpy
@@ -37,11 +31,6 @@ for path in sorted(glob.glob("block*.py")):
     print("#", path)
     runpy.run_path(path)
 """
-# Code spans, outside of fenced blocks.
-SPANS = {
-    page: set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
-    for page, text in PAGES.items()
-}
 
 
 def run_python(*args: str, folder: Path) -> str:
@@ -64,11 +53,8 @@ def run_python(*args: str, folder: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A folder with the files that the blocks name."""
-    image = np.rint(smooth_image() * 255).astype(np.uint8)
-    (tmp_path / "photos").mkdir()
-    for name in ("photo.png", "photos/first.png", "photos/second.png"):
-        iio.imwrite(tmp_path / name, image)
+    """A folder with the files that the documents name."""
+    doc_blocks.write_files(tmp_path)
     return tmp_path
 
 
@@ -76,7 +62,10 @@ def shorten(block: str) -> str:
     """The same block with a tiny network and few steps, if it restores an image."""
     if "restore" not in block:
         return block
-    overrides = ", ".join(map(repr, (*TINY, "fit.num_steps=6")))
+    steps = ["fit.num_steps=6"]
+    if "fit.method=sgld" in block:
+        steps = ["fit.num_steps=40", "sgld.burn_in=2", "sgld.thin=2"]
+    overrides = ", ".join(map(repr, (*TINY, *steps)))
     count = 0
     for pattern, shorter in (
         (r'build_config\("denoise"', 'build_config("denoise_single"'),
@@ -98,23 +87,53 @@ def shorten(block: str) -> str:
     return block
 
 
-@pytest.mark.parametrize("page", BLOCKS)
-def test_every_python_block_of_a_page_runs_in_a_fresh_process(page, folder):
-    for number, block in enumerate(BLOCKS[page]):
-        (folder / f"block{number}.py").write_text(shorten(block))
+@pytest.mark.parametrize("pages", [["README.md"], [*PYTHON_BLOCKS.keys() - {"README.md"}]])
+def test_every_python_block_runs_in_a_fresh_process(pages, folder):
+    blocks = [block for page in sorted(pages) for block in PYTHON_BLOCKS[page]]
+    for number, block in enumerate(blocks):
+        (folder / f"block{number:02}.py").write_text(shorten(block))
     (_, *outputs) = re.split(
         r"^# block\d+\.py$", run_python("-c", RUN_BLOCKS, folder=folder), flags=re.M
     )
-    for block, output in zip(BLOCKS[page], outputs, strict=True):
+    for block, output in zip(blocks, outputs, strict=True):
         if "photos" in block:
-            assert {line.split()[0] for line in output.split("\n") if line} == {"first", "second"}
-    if any("write_image" in block for block in BLOCKS[page]):
-        assert iio.imread(folder / "restored.png").shape == (40, 36, 3)
+            lines = [line.split()[0] for line in output.split("\n") if line]
+            assert set(lines) == {"first", "second"}
+    assert iio.imread(folder / "restored.png").shape == (40, 36, 3)
 
 
 def test_the_python_blocks_of_the_readme_are_short():
-    blocks = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
+    blocks = PYTHON_BLOCKS["README.md"]
     assert all(len(block.strip().splitlines()) <= 15 for block in blocks)
+
+
+def test_every_block_has_a_language():
+    for block in BLOCKS:
+        assert block.language.startswith("{") or block.language in LANGUAGES, block
+
+
+def test_every_shell_command_is_checked_or_its_block_states_why_not():
+    for block in BLOCKS:
+        if block.language not in ("sh", "yaml", "dockerfile") or block.reason:
+            continue
+        assert block.language == "sh", block
+        lines = re.sub(r"\\\n\s*", "", block.code).splitlines()
+        checked = r"dip-jax( |$)|python -m (benchmarks|examples)[. ]|#|$"
+        assert all(re.match(checked, line) for line in lines), block
+    assert all(len(block.reason) > 5 for block in BLOCKS if block.reason)
+    markers = sum(text.count("<!-- not run:") for text in PAGES.values())
+    assert markers == sum(bool(block.reason) for block in BLOCKS) + PAGES["CONTRIBUTING.md"].count(
+        "`<!-- not run:"
+    )
+
+
+def test_pages_for_users_have_no_command_that_a_wheel_does_not_contain():
+    for page, text in USER_PAGES.items():
+        # The README promises to run the demo in a clone, and the page on installing repeats it.
+        demo = text.count("pip install -r requirements.txt && python main.py")
+        assert text.count("python main.py") == demo, page
+        assert "python -m benchmarks" not in text, page
+        assert "python -m examples" not in text, page
 
 
 SETTINGS = {
@@ -210,6 +229,10 @@ def torch_state(params):
 """
 
 
+# The others name functions that are gone, or of the tests.
+PAGES_OF_CODE = [page for page in PAGES if page not in ("CHANGELOG.md", "CONTRIBUTING.md")]
+
+
 def is_python(span: str) -> bool:
     """Whether a span looks like a call, or like an attribute of dip_jax."""
     return bool(
@@ -219,7 +242,7 @@ def is_python(span: str) -> bool:
 
 
 def test_every_code_span_that_is_python_evaluates_in_a_fresh_process(tmp_path):
-    spans = sorted({s for found in SPANS.values() for s in found if is_python(s)})
+    spans = sorted({s for page in PAGES_OF_CODE for s in SPANS[page] if is_python(s)})
     assert {"check_operator(operator, shape)", "dip_jax.sgld.sgld"} <= set(spans)
     script = [NAMESPACE, TORCH_STATE, "import traceback", "names = dict(globals())"]
     for span in spans:
@@ -236,11 +259,11 @@ def test_every_code_span_that_is_python_evaluates_in_a_fresh_process(tmp_path):
     assert run_python("spans.py", folder=tmp_path) == ""
 
 
-FIELD = re.compile(r"(?:--set )?((?:task|net|fit|sgld|stop|run)\.\w+)(?:=(\S+))?")
+FIELD = re.compile(r"(?:--set[= ])?((?:task|net|fit|sgld|stop|run)\.\w+)(?:=(\S+))?")
 PLACEHOLDERS = ("...", "N")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_every_config_field_in_a_code_span_exists_and_takes_its_value(page):
     for span in SPANS[page]:
         if match := FIELD.fullmatch(span):
@@ -249,12 +272,6 @@ def test_every_config_field_in_a_code_span_exists_and_takes_its_value(page):
             for value in (values or "").split("|"):
                 if value and value not in PLACEHOLDERS:
                     parse_field(name, value)
-
-
-def commands(text: str, program: str) -> list[str]:
-    """The arguments of each call of a program; lines that end with a backslash are joined."""
-    joined = text.replace("\\\n", " ")
-    return re.findall(rf"python {program} ([^`'\n]*?)(?: +#.*|['`]|$)", joined, re.MULTILINE)
 
 
 @functools.cache
@@ -277,55 +294,158 @@ def named_flags(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_preset_and_comparison_in_a_page_exists(page):
     text = PAGES[page]
-    main_flags = set(build_flags())
-    known = main_flags if page == "README.md" else main_flags | flags_of("benchmarks/*.py")
-    for span in SPANS[page]:
-        if span.startswith("--"):
-            assert named_flags(span) <= known, span
-    for arguments in commands(text, r"main\.py"):
-        assert named_flags(arguments) <= main_flags, arguments
+    own_flags = set(build_flags())
+    known = own_flags if page in USER_PAGES else own_flags | flags_of("benchmarks/*.py")
+    if page != "CHANGELOG.md":  # it also names flags that are gone
+        for span in SPANS[page]:
+            if span.startswith("--"):
+                assert named_flags(span) <= known, span
+    for program in ("dip-jax", r"python main\.py"):
+        for arguments in commands(text, program):
+            assert named_flags(arguments) <= own_flags, arguments
     for folder in ("benchmarks", "examples"):
-        for arguments in commands(text, rf"-m {folder}(?:\.\w+)?"):
+        for arguments in commands(text, rf"python -m {folder}(?:\.\w+)?"):
             assert named_flags(arguments) <= flags_of(f"{folder}/*.py"), arguments
-    assert set(re.findall(r"--preset=(\w+)", text)) <= set(PRESETS)
-    for names in re.findall(r"--compare=([\w,]+)", text):
-        assert set(names.split(",")) <= {*PRESETS, *COMPARISONS}
+    if page != "CHANGELOG.md":
+        assert set(re.findall(r"--preset=(\w+)", text)) <= {*PRESETS, "NAME"}
+        for names in re.findall(r"--compare=([\w,]+)", text):
+            assert set(names.split(",")) <= {*PRESETS, *COMPARISONS, "NAME"}
+
+
+LISTINGS = ("--list_presets", "--list_settings", "--help", "--version")
 
 
 @pytest.mark.usefixtures("registered")
-def test_every_command_in_a_page_has_settings_that_exist(tmp_path, monkeypatch):
-    install(tmp_path)  # the library of a bucket is not a requirement
-    monkeypatch.chdir(tmp_path)
-    for block in (block for blocks in BLOCKS.values() for block in blocks):
-        if name := re.match(r"# (\w+\.py)\n", block):
-            (tmp_path / name[1]).write_text(block)
-    found = [
-        arguments
-        for text in PAGES.values()
-        for arguments in re.findall(r"^python main\.py (--.*?)(?:  +#.*)?$", text, re.MULTILINE)
-    ]
-    assert len(found) > 15
-    for arguments in found:
-        flags, images = parse_flags(shlex.split(arguments))
+def test_every_command_in_a_page_has_settings_that_exist(folder, monkeypatch):
+    install(folder)  # the library of a bucket is not a requirement
+    monkeypatch.chdir(folder)
+    found = user_commands(run=False)
+    assert sum(map(len, found.values())) > 70
+    for arguments in (arguments for lines in found.values() for arguments in lines):
+        # A shell replaces its variables, and a sentence its dots, by values.
+        words = [re.sub(r"\$\w+", "0", word) for word in arguments if word != "..."]
+        if "--flag=value" in words or any("..." in word for word in words):
+            continue
+        flags, images = parse_flags(words)
+        if any(word.partition("=")[0] in LISTINGS for word in words):
+            continue
         request = resolve_flags(flags, images)
         validate(request)
+        validate_task(request)
         assert flags.task in (None, request.config.task.name), arguments
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_every_file_that_a_page_links_to_exists(page):
+# Settings that make any command fast, whatever its preset.
+QUICK = (
+    "--set=net.channels_down=4,4",
+    "--set=net.channels_up=4,4",
+    "--set=net.channels_skip=2,2",
+    "--set=net.upsample=bilinear",
+    "--set=net.width=4",
+    "--set=net.depth=1",
+    "--set=fit.num_replicates=2",
+    "--set=stop.keep_every=2",
+    "--set=sgld.burn_in=2",
+    "--set=sgld.thin=1",
+    "--num_steps=8",
+)
+# A command spends its time on compiling.
+FAST_XLA = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", user_commands(run=True))
+def test_every_command_of_a_page_runs_in_its_order(page, folder):
+    for arguments in user_commands(run=True)[page]:
+        is_listing = any(word.partition("=")[0] in LISTINGS for word in arguments)
+        found = subprocess.run(
+            [sys.executable, "-m", "dip_jax", *arguments, *(() if is_listing else QUICK)],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONWARNINGS": "",
+                "XLA_FLAGS": FAST_XLA,
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert found.returncode == 0, (arguments, found.stdout[-1000:], found.stderr[-2000:])
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MyST make it."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"\s", "-", re.sub(r"[^\w\- ]", "", text))
+
+
+@functools.cache
+def anchors(page: str) -> set[str]:
+    """The anchors of the headings of a page."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
     path = ROOT / page
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
-        assert target.startswith("http") or (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]+)?\)", path.read_text()):
+        if "://" in target:
+            continue
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), target
+        name = str(found.relative_to(ROOT))
+        if anchor and found.suffix == ".md" and "generated: flags" not in found.read_text():
+            assert anchor[1:] in anchors(name), (target, anchor)
 
 
-def test_every_figure_of_the_tasks_exists_and_has_its_command():
-    text = PAGES["docs/tasks.md"]
-    figures = re.findall(r"!\[\]\((images/[a-z_0-9]+\.png)\)", text)
-    assert len(figures) > 8
-    for figure in figures:
-        assert (ROOT / "docs" / figure).exists(), figure
-        assert f"docs/{figure}" in text, figure
+def test_every_page_is_in_the_contents_of_the_site():
+    listed = set()
+    for page, text in PAGES.items():
+        for entries in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
+            names = [line for line in entries.split("\n") if line and not line.startswith(":")]
+            listed |= {os.path.normpath(os.path.join(os.path.dirname(page), n)) for n in names}
+    pages = {page[:-3] for page in PAGES if page.startswith("docs/")}
+    assert listed == pages - {"docs/index", "docs/package"}
+
+
+def test_every_figure_of_the_tasks_has_its_command():
+    commands_of_figures = (
+        PAGES["docs/development/results.md"] + PAGES["docs/development/quality.md"]
+    )
+    figures = {
+        figure
+        for page, text in PAGES.items()
+        if page.startswith("docs/tasks/")
+        for figure in re.findall(r"\(\.\./(images/[a-z_0-9]+\.png)\)", text)
+    }
+    assert len(figures) > 10
+    for figure in figures - {
+        "images/denoising.png"
+    }:  # parts of images that `quality_sheet` put together
+        assert re.search(rf"--(sheet|output)=docs/{figure}", commands_of_figures), figure
+
+
+def generated_words(kind: str) -> list[str]:
+    """The words of all markers of a kind; `docs/generated.py` replaces them."""
+    text = "\n".join(text for page, text in PAGES.items() if page.startswith("docs/reference/"))
+    return [
+        word
+        for words in re.findall(rf"<!-- generated: {kind}(.*?) -->", text)
+        for word in words.split()
+    ]
+
+
+def test_the_reference_documents_every_public_name_and_every_section_once():
+    assert sorted(generated_words("api") + generated_words("module")) == sorted(dip_jax.__all__)
+    assert generated_words("settings") == list(SECTIONS)
+
+
+def test_the_extra_of_the_documents_has_the_requirements_of_the_site():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements-docs.txt").read_text().splitlines()
+    required = [line for line in lines if line and not line.startswith("#")]
+    assert project["optional-dependencies"]["docs"] == required
 
 
 # Flags that make each example fast.

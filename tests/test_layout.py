@@ -135,6 +135,7 @@ def test_modules_import_each_other_without_a_circle():
         ("rich", {"cli", "notebook"}),
         ("etils", {"storage"}),
         ("fsspec", {"storage"}),
+        ("imageio", {"images"}),
         ("imagecodecs", {"images"}),
         ("tifffile", {"images"}),
         ("astropy", {"images"}),

@@ -37,6 +37,8 @@ FILES = {
     "summary.json",
     "curve.png",
     "sheet.png",
+    "degraded.png",
+    "thumbnail.jpg",
 }
 ODD_NAME = "cost $5 [red] $6"
 
@@ -147,7 +149,7 @@ def alpha_of_16_bits() -> np.ndarray:
 
 def test_a_run_writes_a_folder_with_all_files(single):
     assert single.status == 0, single.errors
-    assert set(single.contents("photo")) == FILES
+    assert set(single.contents("photo")) == FILES | {"reference.png"}
     summary = json.loads((single.folder / "photo/summary.json").read_text())
     assert json.loads((single.folder / "summary.json").read_text()) == [summary]
     expected = (
@@ -174,8 +176,8 @@ def test_a_reference_is_matched_by_stem_and_measured(single):
 def test_the_same_command_writes_the_same_bytes(simulated):
     assert simulated.first.status == simulated.overwritten.status == 0
     again = simulated.first.contents("photo")
-    assert set(again) == FILES
-    for file in FILES - {"summary.json"}:
+    assert set(again) == FILES | {"reference.png"}
+    for file in set(again) - {"summary.json"}:
         assert simulated.contents[file] == again[file], file
 
 
@@ -284,7 +286,8 @@ def test_one_broken_image_does_not_keep_the_others_from_being_restored(mixed):
     assert statuses == {**dict.fromkeys(names, "done"), "bad": "failed"}
     for name in names:
         files = set(mixed.contents(name))
-        assert files == (FILES if name != "deep" else FILES - {"restored.png"} | {"restored.tif"})
+        of_deep = FILES - {"restored.png"} | {"restored.tif", "restored_8bit.png"}
+        assert files == (FILES if name != "deep" else of_deep)
         assert mixed.summaries()[name]["psnr"] is None  # there is no reference
 
 

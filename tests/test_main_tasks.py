@@ -178,6 +178,10 @@ def test_one_command_compares_presets_and_draws_a_figure(run, out):
     height, width, _ = iio.imread(out / "comparison-photo.png").shape
     assert width > height > 300
     assert (out / "inpaint_resnet" / "photo" / "restored.png").exists()
+    page = (out / "index.html").read_text()
+    assert '"inpaint_depth2/photo"' in page
+    assert '"inpaint_resnet/photo"' in page
+    assert f"open {out}/index.html" in output
 
 
 @pytest.mark.slow

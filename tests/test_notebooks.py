@@ -26,5 +26,5 @@ def test_a_notebook_runs_within_four_minutes(name):
 
 
 def test_each_notebook_has_a_page_in_the_documentation():
-    pages = {path.stem for path in (ROOT / "docs" / "notebooks").glob("*.md")}
+    pages = {path.stem for path in (ROOT / "docs" / "python" / "notebooks").glob("*.md")}
     assert pages == set(NAMES)

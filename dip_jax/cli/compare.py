@@ -1,4 +1,4 @@
-"""Restores the same images with several settings and draws the results in one figure.
+"""Restores the same images with several settings, and shows the results on one page and in a figure for each image.
 
 The figure follows those of the 2018 paper that compare networks and learning rates: the restored images above,
 their curves below.
@@ -25,6 +25,7 @@ from dip_jax.errors import InputError
 from dip_jax.images.read import read_image
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
+from dip_jax.report.run_page import PAGE, write_page
 from dip_jax.report.sheet import degraded_image, displayed
 from dip_jax.report.summary import Summary
 from dip_jax.storage.paths import AnyPath, local_copy, read_bytes, to_path
@@ -50,12 +51,12 @@ def compare_files(
     on_progress: Callable[[FolderProgress], None] | None = None,
     on_message: Callable[[str], None] = lambda text: None,
 ) -> list[Summary]:
-    """Restores image files with several settings, and draws a figure for each image.
+    """Restores image files with several settings, and writes a page of all results and a figure for each image.
 
     Args:
       configs: The settings by label. To restore the same degraded images, they need the same task and seed.
       output: The output folder. Each setting gets a folder of its label in it, each image a
-        `comparison-NAME.png`.
+        `comparison-NAME.png`; `index.html` shows all of them.
       files: The image files.
       overwrite: As in `restore_files`, which also describes the other arguments.
       resume: Continue an earlier run.
@@ -75,7 +76,7 @@ def compare_files(
     if not files.inputs:
         _require_same_degradation(configs)
     inputs = list_inputs(next(iter(configs.values())), files)
-    _require_free_figures(output, inputs)
+    _require_free_names(output, inputs)
     summaries: list[Summary] = []
     for label, config in configs.items():
         run_summaries = restore_files(
@@ -98,6 +99,8 @@ def compare_files(
         if drawn:
             figure = _draw_comparison(drawn, output, lazy.load().case)
             save_png(Manifest(output).path(_figure_name(lazy)), figure)
+    folders = {label: _run_folder(output, label).name for label in configs}
+    write_page(output, summaries, folders=folders)
     return summaries
 
 
@@ -109,11 +112,11 @@ def _figure_name(lazy: LazyInput) -> str:
     return f"comparison-{lazy.name.replace('/', '-')}.png"
 
 
-def _require_free_figures(output: AnyPath, inputs: Sequence[LazyInput]) -> None:
-    names = {_figure_name(lazy).casefold() for lazy in inputs}
+def _require_free_names(output: AnyPath, inputs: Sequence[LazyInput]) -> None:
+    names = {PAGE, *(_figure_name(lazy).casefold() for lazy in inputs)}
     for path in Manifest(output).unrecorded(lambda name: name.casefold() in names):
         raise InputError(
-            f"{path} is not recorded as a file of dip_jax, and a figure needs its name: move it, or choose another "
+            f"{path} is not recorded as a file of dip_jax, and the comparison needs its name: move it, or choose another "
             "--output."
         )
 

@@ -22,16 +22,17 @@ from dip_jax.batch.flat import DETAILS
 from dip_jax.batch.progress import FolderProgress
 from dip_jax.cli.plan import Plan
 from dip_jax.report.summary import Summary
-from dip_jax.storage.paths import AnyPath
+from dip_jax.storage.paths import AnyPath, list_folder
 
 _PLAIN_SECONDS = 20.0
 _MAX_ROWS = 60
+_MAX_LABEL = 20
 
 
 class ProgressDisplay:
     """A context in which `show(progress)` prints the progress of a run.
 
-    A terminal shows a bar: for one image its step, steps/s, time left, loss and, with a reference, PSNR; for
+    A terminal shows a bar: for one image its step, steps per second, time left, and its PSNR or loss; for
     a folder the number of images done, in progress, failed and per hour. A file or pipe gets one line at the
     start and then one every 20 seconds.
     """
@@ -48,7 +49,7 @@ class ProgressDisplay:
         if self._console.is_terminal:
             self._live = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
-                rich.progress.BarColumn(bar_width=24),
+                rich.progress.BarColumn(bar_width=8),
                 rich.progress.TextColumn("{task.fields[text]}"),
                 console=self._console,
             )
@@ -88,8 +89,13 @@ class ProgressDisplay:
                 self.announce(f"{label}: {text}")
             return
         if self._task is None:
-            self._task = self._live.add_task(escape(label), total=total, text="")
-        self._live.update(self._task, description=escape(label), completed=done, text=text)
+            self._task = self._live.add_task("", total=total, text="")
+        self._live.update(self._task, description=escape(_fit(label)), completed=done, text=text)
+
+
+def _fit(label: str) -> str:
+    """A label that leaves room for the numbers in a terminal of 80 columns: the middle of a long one is left out."""
+    return label if len(label) <= _MAX_LABEL else f"{label[:6]}...{label[-_MAX_LABEL + 9 :]}"
 
 
 def describe(progress: FolderProgress) -> str:
@@ -103,8 +109,8 @@ def describe(progress: FolderProgress) -> str:
         time_left = f"at most {_duration(progress.seconds_left)}"
     if progress.num_images == 1:
         speed = images.steps_per_second
-        parts = [] if math.isnan(speed) else [f"{speed:.3g} steps/s"]
-        parts += [time_left, f"loss {images.loss:.5f}"]
+        parts = [] if math.isnan(speed) else [f"{speed:.3g}/s"]
+        parts += [time_left, *([f"loss {images.loss:.4f}"] if images.psnr is None else [])]
     else:
         parts = [f"{len(images.names)} in progress"]
         if progress.num_failed:
@@ -187,7 +193,13 @@ def print_results(summaries: Sequence[Summary], output: AnyPath) -> None:
     """
     console = _stdout()
     is_comparison = any("variant" in summary for summary in summaries)
-    columns = (*_RESULT_COLUMNS, *(_BEST_COLUMNS if is_comparison else ()), _SECONDS_COLUMN)
+    has_psnr = any(s["psnr"] is not None or s["psnr_measurement"] is not None for s in summaries)
+    columns = (
+        *_RESULT_COLUMNS,
+        *(_PSNR_COLUMNS if has_psnr else ()),
+        *(_BEST_COLUMNS if is_comparison else ()),
+        _SECONDS_COLUMN,
+    )
     shown = summaries if len(summaries) <= _MAX_ROWS else _failures_first(summaries)[:_MAX_ROWS]
     console.print(_table(columns, shown))
     for summary in summaries:
@@ -206,9 +218,15 @@ def print_results(summaries: Sequence[Summary], output: AnyPath) -> None:
     if Status.INTERRUPTED in counts:
         console.print("Interrupted: repeat the command with --resume to continue.")
     details = output / DETAILS if (output / DETAILS / "index.html").exists() else output
-    has_page = (details / "index.html").exists()
-    page = f"; open {details}/index.html" if has_page else ""
-    console.print(f"Results in {output}/{page}", markup=False, soft_wrap=True)
+    place = f"Results in {output}/"
+    if len(summaries) == 1 and (restored := _restored_files(details / summaries[0]["name"])):
+        place = f"Restored image: {restored[0]}"
+    page = f"; open {details}/index.html" if (details / "index.html").exists() else ""
+    console.print(place + page, markup=False, soft_wrap=True)
+
+
+def _restored_files(folder: AnyPath) -> list[AnyPath]:
+    return [path for path in list_folder(folder) if path.stem == "restored"]
 
 
 def _label(summary: Summary) -> str:
@@ -239,6 +257,8 @@ _RESULT_COLUMNS = (
     _Column("image", _label, "left"),
     _Column("status", lambda summary: summary["status"]),
     _Column("estimate at step", lambda summary: _number(summary["stop_step"], "d")),
+)
+_PSNR_COLUMNS = (
     _Column("degraded dB", lambda summary: _number(summary["psnr_measurement"], ".2f")),
     _Column("restored dB", lambda summary: _number(summary["psnr"], ".2f")),
 )

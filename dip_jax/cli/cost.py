@@ -39,7 +39,7 @@ class Machine(NamedTuple):
 
 
 # A step is a forward and two backward passes, much of it fused. These factors on the two rates were fitted to the
-# measured steps of skip networks on CPU (docs/performance-log.md).
+# measured steps of skip networks on CPU (docs/development/performance-log.md).
 _PRODUCTS, _TRAFFIC = 0.95, 0.58
 
 

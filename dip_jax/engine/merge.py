@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dip_jax.base import Case, Posterior, Result, Status
+from dip_jax.base import Case, Posterior, PosteriorKind, Result, Status
 from dip_jax.ensemble.ensemble import Ensemble
+from dip_jax.posterior.convergence import diagnose
 from dip_jax.posterior.pooling import outliers, pool_chains, pool_seeds
 from dip_jax.tasks.cases import finish_image
 
@@ -64,6 +65,9 @@ def merge(
         posterior, estimate, pool_notes = pool(selection.results)
         if len(selection.results) == len(results):
             posterior = posterior._replace(chains_per_start=chains_per_start)
+        if posterior.kind == PosteriorKind.SAMPLES:
+            posterior, convergence = _diagnosed(posterior)
+            pool_notes += convergence
     image, notes = finish_image(case, estimate)
     statuses = [result.status for result in selection.results]
     status = next(s for s in _STATUS_ORDER if s in statuses)
@@ -81,6 +85,17 @@ def merge(
         network_curves=tuple(result.curve for result in results),
         networks=tuple(network for result in results for network in result.networks),
     )
+
+
+def _diagnosed(posterior: Posterior) -> tuple[Posterior, tuple[str, ...]]:
+    """The samples with the state of their chains, and a note unless they have converged."""
+    diagnosis = diagnose(
+        posterior.traces, posterior.trace_names, chains_per_start=posterior.chains_per_start
+    )
+    posterior = posterior._replace(
+        rhat_max=diagnosis.rhat_max, ess_min=diagnosis.ess_min, converged=diagnosis.converged
+    )
+    return posterior, () if diagnosis.converged else (diagnosis.message,)
 
 
 class _Selection(NamedTuple):

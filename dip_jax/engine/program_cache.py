@@ -177,14 +177,22 @@ class _KnownUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _cache_path(dependencies: Any) -> Path | None:
-    """Returns the cache file of a program; None if the program is not cached."""
-    if _folder is None or jax.process_count() > 1:
-        return None
+def pickle_known(dependencies: Any) -> bytes | None:
+    """Returns a pickle of something; None if it needs a class or function that is not of a known package."""
     try:
         pickled = pickle.dumps(dependencies)
         _KnownUnpickler(io.BytesIO(pickled)).load()
     except (pickle.PickleError, AttributeError, TypeError):
+        return None
+    return pickled
+
+
+def _cache_path(dependencies: Any) -> Path | None:
+    """Returns the cache file of a program; None if the program is not cached."""
+    if _folder is None or jax.process_count() > 1:
+        return None
+    pickled = pickle_known(dependencies)
+    if pickled is None:
         return None
     devices = [(device.platform, device.device_kind, device.id) for device in jax.devices()]
     environment = (_SOURCE, _versions(), sorted(jax.config.values.items()), devices)

@@ -159,8 +159,9 @@ def _restore_all(
     def networks() -> Iterator[Case]:
         for case in cases:
             in_progress[case.name] = case
-            if ensemble is not None and len(in_progress) == 1:  # no network makes steps
-                report_phase(hooks, case.name, "preparing", estimator.num_steps)
+            has_guides = ensemble is not None and ensemble.is_guided
+            if has_guides and len(in_progress) == 1:  # no network makes steps
+                report_phase(hooks, case.name, "making guides", estimator.num_steps)
             of_case = members.setdefault(case.name, [])
             for member in _networks(case, estimator, run.seed):
                 of_case.append(member)

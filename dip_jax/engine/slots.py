@@ -21,7 +21,8 @@ from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
-from dip_jax.engine.program_cache import Program, build_program
+from dip_jax.engine.program_cache import Program
+from dip_jax.engine.recent_programs import recall_program
 from dip_jax.engine.step_loop import (
     Chunk,
     Command,
@@ -136,8 +137,7 @@ class Slots:
     def _compile(self, case: Case, estimator: Estimator, per_device: int) -> _Layout:
         # Only these two settings of the run change the compiled program. An estimator without a key
         # contains functions, so its program is not cached.
-        dependencies = (
-            estimator.program_key or estimator,
+        form = (
             self._run.chunk,
             self._run.slot_mode,
             case.shape,
@@ -145,8 +145,9 @@ class Slots:
             [device.id for device in self.devices],
             per_device,
         )
-        program, slot_shapes = build_program(
-            dependencies,
+        program, slot_shapes = recall_program(
+            estimator.program_key or estimator,
+            form,
             functools.partial(self._trace, case.shape, estimator),
             functools.partial(self._argument_shapes, per_device),
         )

@@ -13,6 +13,7 @@ from PIL import UnidentifiedImageError
 from dip_jax.errors import InputError
 from dip_jax.images import array_file, decode_heif, decode_pillow, decode_tiff, fits_file
 from dip_jax.images.decoded import Decoded, Header
+from dip_jax.images.open_pillow import is_avif
 from dip_jax.storage.paths import AnyPath
 
 SUFFIXES = (
@@ -125,7 +126,7 @@ def _choose_decoder(start: bytes, path: AnyPath) -> _Decoder:
     is_npz = start.startswith(array_file.ZIP_MAGIC) and path.suffix.lower() == ".npz"
     if start.startswith(array_file.MAGIC) or is_npz:
         return _ARRAY
-    if decode_heif.is_heif(start) and not decode_pillow.is_avif(start):
+    if decode_heif.is_heif(start) and not is_avif(start):
         return _HEIF
     return _PILLOW  # which also recognizes a file of no kind
 

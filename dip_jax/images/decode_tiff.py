@@ -1,4 +1,4 @@
-"""TIFF files, decoded by tifffile.
+"""TIFF files, decoded by tifffile: imageio reaches no sub-images, and fails for a file with an unknown unit of resolution.
 
 A file may hold its image in several sizes: a preview before the image, thumbnails after it, or a pyramid. A page does
 not count as an image if its tag says that it is a reduced image or a mask, or if it may be a smaller copy of another
@@ -27,7 +27,6 @@ from dip_jax.images.decoded import (
     upright_shape,
     widen,
 )
-from dip_jax.images.tiff_texts import read_texts
 from dip_jax.images.value_range import full_scale
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
@@ -37,6 +36,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _GDAL_NODATA = 42113  # the TIFF tag
 _CFA_PATTERN = 33422  # the TIFF tag of TIFF/EP
+_TEXTS = (271, 272, 306, 315, 33432)  # Make, Model, DateTime, Artist, Copyright
 _REDUCED_OR_MASK = 0b101  # bits of the tag NewSubfileType
 
 
@@ -115,7 +115,7 @@ def decode_tiff(file: BinaryIO, max_pixels: int, page: int | None) -> Decoded:
         # The text of ImageJ and OME counts the pages, and one page is written.
         # That of tifffile states the shape, which differs if the bands were planes.
         description=kept.description or None if num_pages == 1 and not kept.is_shaped else None,
-        texts=read_texts(kept),
+        texts=_texts(kept),
         bayer_pattern=_bayer_pattern(kept) if orientation == 1 else None,
     )
     if len(kept.extrasamples) - has_alpha > 0:
@@ -173,6 +173,12 @@ def _resolution(page: tifffile.TiffPage) -> tuple[tuple[float, float] | None, bo
         return None, True
     scale = factor or 1.0
     return (scale * x[0] / x[1], scale * y[0] / y[1]), factor is not None
+
+
+def _texts(page: tifffile.TiffPage) -> tuple[tuple[int, str], ...]:
+    """The codes and texts of the tags about the origin of the image."""
+    texts = ((tag.code, tag.value) for tag in page.tags if tag.code in _TEXTS)
+    return tuple((code, text) for code, text in texts if isinstance(text, str) and text)
 
 
 def _has_alpha(page: tifffile.TiffPage) -> bool:

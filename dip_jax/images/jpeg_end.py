@@ -7,11 +7,13 @@ References:
   ITU-T T.81, 1992, annexes B (markers) and G (progressive scans).
 """
 
+import io
 import re
 import struct
 
-import imagecodecs
 import numpy as np
+
+from dip_jax.images.open_pillow import open_image
 
 _END = b"\xff\xd9"
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker that is no restart marker
@@ -30,7 +32,8 @@ def complete_jpeg(data: bytes) -> bytes | None:
     try:
         if not _is_fully_refined(data):
             return None
-        images = [imagecodecs.jpeg8_decode(data + filler + _END) for filler in _FILLERS]
+        files = [io.BytesIO(data + filler + _END) for filler in _FILLERS]
+        images = [open_image(file).read(index=0) for file in files]
     except Exception:  # the decoder may raise anything on a damaged file
         return None
     is_complete = all(np.array_equal(image, images[0]) for image in images)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from dip_jax.errors import InputError
-from dip_jax.images.decode_pillow import open_with_pillow
 from dip_jax.images.jpeg_end import complete_jpeg
+from dip_jax.images.open_pillow import JPEG_MAGIC, open_image, read_start
 
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1)}
 """Numbers of luma rows and columns per value of chroma."""
@@ -73,13 +73,13 @@ def read_jpeg(path: str | Path) -> JpegFile:
     """
     try:
         with Path(path).open("rb") as file:
-            image = open_with_pillow(file)
-            if image.format not in ("JPEG", "MPO"):  # MPO is JPEG with more images behind it
+            if not read_start(file).startswith(JPEG_MAGIC):
                 raise _refusal(path, "it is not one")
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            image = open_image(file)
+            orientation = image.metadata(index=0, exclude_applied=False).get("Orientation", 1)
             orientation = orientation if orientation in _ORIENTATIONS else 1
             try:
-                image.load()  # refuses a truncated file; jpeglib would fill it with zeros
+                image.read(index=0)  # refuses a truncated file; jpeglib would fill it with zeros
             except OSError:
                 data = complete_jpeg(Path(path).read_bytes())
                 if data is None:
@@ -171,10 +171,11 @@ def _read(file: str | Path, orientation: int, path: str | Path) -> JpegFile:
 def _jpeglib() -> Any:
     try:
         import jpeglib
-    except ModuleNotFoundError:  # jpeglib is not available for every platform
+    except ModuleNotFoundError:
         raise InputError(
-            "Reading the coefficients of a JPEG file needs the library jpeglib, which is not "
-            "installed; use --set task.jpeg=decoded."
+            "Reading the coefficients of a JPEG file needs the library jpeglib; install it with `pip install jpeglib`, "
+            "or, where it is not available, restore the decoded image with --preset=dejpeg_unguided --set "
+            "task.jpeg=decoded."
         ) from None
     return jpeglib
 

@@ -1,4 +1,4 @@
-"""PNG files of 16 bits per sample, which Pillow would reduce to 8 bits.
+"""PNG files of 16 bits per sample; Pillow, and so imageio, would reduce colors to 8 bits and ignore a transparent gray.
 
 libpng writes its warnings to the terminal. It gets only chunks that cause none: the rows of one image without
 interlacing, and the transparent color. The image of each pass of an interlaced file is decoded by itself.

@@ -1,14 +1,17 @@
 """A TIFF file of several pages, joined again after its pages were restored one by one."""
 
 import contextlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import imageio.v3 as iio
 import tifffile
 
-from dip_jax.images.decode import stack_pages
-from dip_jax.images.tiff_texts import read_texts, to_extratags
+from dip_jax.images.decode import decode, stack_pages
+from dip_jax.images.decoded import Decoded
+from dip_jax.images.encode_tiff import write_pages
 from dip_jax.storage import atomic
 from dip_jax.storage.paths import AnyPath, local_copy
 
@@ -30,31 +33,19 @@ def write_stack(path: AnyPath, pages: Sequence[AnyPath], source: AnyPath) -> Non
 
 
 def _join(file: BinaryIO, pages: Sequence[Path], source: Path) -> None:
-    with tifffile.TiffFile(source) as tiff:
+    with tifffile.TiffFile(source) as tiff:  # imageio has no access to the image in a preview
         image = tiff.pages[stack_pages(source)[0]].aspage()
         text = image.description
-    with tifffile.TiffFile(pages[0]) as restored:
-        is_same_size = restored.pages.first.shape == image.shape
+    is_same_size = iio.improps(pages[0], plugin="tifffile").shape == image.shape
     # The texts of tifffile and OME state the shape.
     states_shape = image.is_shaped or "<OME" in text
-    description = text.encode() or None if is_same_size or not states_shape else None
-    with tifffile.TiffWriter(file, bigtiff=sum(p.stat().st_size for p in pages) > 2**32) as writer:
-        for number, page in enumerate(pages):
-            with tifffile.TiffFile(page) as restored:
-                first = restored.pages.first.aspage()
-                x, y = (
-                    first.tags.valueof(name) or (1, 1) for name in ("XResolution", "YResolution")
-                )
-                writer.write(
-                    first.asarray(),
-                    photometric=first.photometric,
-                    planarconfig=first.planarconfig if first.samplesperpixel > 1 else None,
-                    extrasamples=first.extrasamples or None,
-                    resolution=(x[0] / x[1], y[0] / y[1]),
-                    resolutionunit=first.tags.valueof("ResolutionUnit", 1),
-                    iccprofile=first.tags.valueof("InterColorProfile"),
-                    description=description if number == 0 else None,
-                    metadata=None,
-                    extratags=to_extratags(read_texts(first)),
-                    contiguous=False,
-                )
+    first_text = text if is_same_size or not states_shape else None
+    write_pages(file, _read(pages, first_text), sum(page.stat().st_size for page in pages))
+
+
+def _read(pages: Sequence[Path], text: str | None) -> Iterator[Decoded]:
+    """Reads the restored pages; the first one gets a text."""
+    for page in pages:
+        decoded = decode(page, sys.maxsize)
+        yield decoded._replace(tags=decoded.tags._replace(description=text))
+        text = None

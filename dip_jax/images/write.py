@@ -2,18 +2,18 @@
 
 import io
 import struct
-import zlib
+from typing import Any
 
 import imagecodecs
+import imageio.v3 as iio
 import numpy as np
-import tifffile
 from PIL import Image, PngImagePlugin
 
 from dip_jax.images import array_file, fits_file
-from dip_jax.images.decoded import Tags
+from dip_jax.images.decoded import Decoded, Tags
+from dip_jax.images.encode_tiff import write_pages
 from dip_jax.images.png16 import HEADER_END
 from dip_jax.images.read import StoredImage
-from dip_jax.images.tiff_texts import to_extratags
 from dip_jax.images.value_range import full_scale
 from dip_jax.storage import atomic
 from dip_jax.storage.paths import AnyPath, to_path
@@ -162,50 +162,35 @@ def _encode(values: np.ndarray, template: StoredImage) -> bytes:
         case ".bmp":
             return _encode_bmp(values if has_channels else values[..., 0], tags)
         case ".tif":
-            return _encode_tiff(values, tags, has_alpha=template.alpha is not None)
+            page = Decoded(values, ".tif", tags=tags, has_alpha=template.alpha is not None)
+            buffer = io.BytesIO()
+            write_pages(buffer, [page], values.nbytes)
+            return buffer.getvalue()
     raise ValueError(f"expected .png, .tif, .bmp, .fits or .npy, got {template.suffix}")
 
 
 def _encode_png(values: np.ndarray, tags: Tags) -> bytes:
-    buffer = io.BytesIO()
-    data = imagecodecs.png_encode(values)  # Pillow cannot write 16-bit color
-    buffer.write(data[:HEADER_END])
-    if tags.icc_profile:
-        profile = zlib.compress(tags.icc_profile)
-        PngImagePlugin.putchunk(buffer, b"iCCP", b"ICC profile\0\0", profile)
-    elif tags.gamma:  # a profile has precedence
-        PngImagePlugin.putchunk(buffer, b"gAMA", struct.pack(">I", round(1e5 * tags.gamma)))
-    if tags.dpi:
-        per_meter = [round(value / 0.0254) for value in tags.dpi]
-        PngImagePlugin.putchunk(buffer, b"pHYs", struct.pack(">IIB", *per_meter, 1))
-    if tags.exif:
-        PngImagePlugin.putchunk(buffer, b"eXIf", tags.exif)
-    buffer.write(data[HEADER_END:])
-    return buffer.getvalue()
+    if values.ndim == 2 or values.dtype == np.uint8:
+        return _write_png(values, tags)
+    # Pillow, and so imageio, has no colors of 16 bits. The chunks of the tags are those of a file of one pixel.
+    pixel = np.zeros((1, 1), np.uint8)
+    with_tags, without = _write_png(pixel, tags), _write_png(pixel, Tags())
+    chunks = with_tags[HEADER_END : HEADER_END + len(with_tags) - len(without)]
+    data = bytes(imagecodecs.png_encode(values))
+    return data[:HEADER_END] + chunks + data[HEADER_END:]
+
+
+def _write_png(values: np.ndarray, tags: Tags) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    if tags.gamma and not tags.icc_profile:  # a profile has precedence
+        info.add(b"gAMA", struct.pack(">I", round(1e5 * tags.gamma)))
+    profile, dpi, exif = tags.icc_profile, tags.dpi, tags.exif
+    return _write_with_pillow(values, ".png", icc_profile=profile, dpi=dpi, exif=exif, pnginfo=info)
 
 
 def _encode_bmp(values: np.ndarray, tags: Tags) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "BMP", **({"dpi": tags.dpi} if tags.dpi else {}))
-    return buffer.getvalue()
+    return _write_with_pillow(values, ".bmp", **({"dpi": tags.dpi} if tags.dpi else {}))
 
 
-def _encode_tiff(values: np.ndarray, tags: Tags, *, has_alpha: bool) -> bytes:
-    buffer, channels = io.BytesIO(), values.shape[-1]
-    is_rgb = channels - has_alpha == 3
-    num_bands = channels - has_alpha - (3 if is_rgb else 1)
-    tifffile.imwrite(
-        buffer,
-        values if channels > 1 else values[..., 0],
-        photometric="rgb" if is_rgb else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=("unspecified",) * num_bands + ("unassalpha",) * has_alpha or None,
-        iccprofile=tags.icc_profile,
-        resolution=tags.dpi or tags.pixels_per_unit,
-        resolutionunit="inch" if tags.dpi else "none",
-        # As bytes, because tifffile refuses text that is not ASCII, such as a micrometer.
-        description=tags.description.encode() if tags.description else None,
-        metadata=None,  # otherwise tifffile adds a description of its own
-        extratags=to_extratags(tags.texts),
-    )
-    return buffer.getvalue()
+def _write_with_pillow(values: np.ndarray, suffix: str, **options: Any) -> bytes:
+    return bytes(iio.imwrite("<bytes>", values, plugin="pillow", extension=suffix, **options))

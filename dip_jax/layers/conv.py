@@ -9,7 +9,7 @@ A convolution has one definition and, per platform, one implementation, called i
 
 On CPU every lowering is a matrix product. XLA:CPU replaces convolutions by fast library calls only
 at the top level of a program, so inside `lax.scan` their gradients become scalar loops
-(https://github.com/jax-ml/jax/issues/12868). Measured in docs/performance-log.md.
+(https://github.com/jax-ml/jax/issues/12868). Measured in docs/development/performance-log.md.
 """
 
 import functools

@@ -312,6 +312,11 @@ def _config(
                 "An estimator replaces the settings of net, fit, sgld and stop: expected none beside it, got "
                 f"{', '.join(unused) or 'a preset'}."
             )
+    if noise_std is not None and noise_std > scale:
+        raise InputError(
+            f"noise_std has the units of the images, here 0 to {scale:g}, and got {noise_std:g}; divide float images of 0 "
+            "to 255 and their noise_std by 255, or pass uint8."
+        )
     noise = {} if noise_std is None else {"task.noise_std": noise_std / scale}
     changes = {**values, **noise, **settings}
     return build_config(options.get("preset"), task=task, changes=changes)

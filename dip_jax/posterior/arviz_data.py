@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -45,28 +46,41 @@ def to_arviz(posterior: Posterior) -> Any:
       >>> dict(data["posterior"].sizes), data["posterior"]["pixel"].values.tolist()
       ({'chain': 4, 'draw': 50, 'pixel': 1}, ['0,1,0'])
     """
+    return arrays_to_arviz(posterior.traces, posterior.trace_names, posterior.samples)
+
+
+def arrays_to_arviz(traces: np.ndarray, trace_names: Sequence[str], samples: np.ndarray) -> Any:
+    """Converts the arrays of a posterior that was read from a file, as `to_arviz` does.
+
+    Args:
+      traces: Traced quantities of each sample `[M, S, Q]`.
+      trace_names: Names of the Q quantities.
+      samples: Kept samples `[K, H, W, C]`.
+
+    Raises:
+      InputError: As in `to_arviz`.
+    """
     arviz, xarray = _import_libraries()
-    if not posterior.trace_names:
+    if not len(trace_names):
         raise InputError(
             "to_arviz expects the samples of chains, got a posterior without traced quantities, as several seeds have; "
             "sample with fit.method=sgld."
         )
-    groups = {"posterior": _traces(xarray, posterior)}
-    if len(posterior.samples):
-        image = (("sample", "row", "column", "channel"), posterior.samples)
+    groups = {"posterior": _traces(xarray, traces, trace_names)}
+    if len(samples):
+        image = (("sample", "row", "column", "channel"), samples)
         groups["kept"] = xarray.Dataset({"image": image})
     if "InferenceData" in vars(arviz):
         return arviz.InferenceData(**groups)
     return xarray.DataTree.from_dict(groups)
 
 
-def _traces(xarray: ModuleType, posterior: Posterior) -> Any:
+def _traces(xarray: ModuleType, traces: np.ndarray, trace_names: Sequence[str]) -> Any:
     """The traced quantities as an `xarray.Dataset`."""
-    traces = posterior.traces
     num_chains, num_draws, _ = traces.shape
-    matches = {name: re.fullmatch(r"x\[(.*)\]", name) for name in posterior.trace_names}
+    matches = {name: re.fullmatch(r"x\[(.*)\]", name) for name in trace_names}
     pixels = {name: match[1] for name, match in matches.items() if match is not None}
-    index = {name: i for i, name in enumerate(posterior.trace_names)}
+    index = {name: i for i, name in enumerate(trace_names)}
     values: dict[str, Any] = {
         name: (("chain", "draw"), traces[..., index[name]]) for name in index if name not in pixels
     }
@@ -85,6 +99,6 @@ def _import_libraries() -> tuple[ModuleType, ModuleType]:
             import xarray
     except ImportError:
         raise InputError(
-            "to_arviz expects the package arviz, which is not installed; pip install 'dip_jax[arviz]' installs it."
+            "to_arviz expects the package arviz, which is not installed; `pip install arviz` installs it."
         ) from None
     return arviz, xarray

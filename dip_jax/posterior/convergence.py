@@ -5,11 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from dip_jax.base import Array
 
 # Vehtari et al. ask for an R-hat of 1.01 and for 100 effective samples per chain. With that many,
 # good chains have an R-hat of 1.006 to 1.009 on average, and of 1.02 to 1.04 in the worst of 67
@@ -99,9 +95,7 @@ def diagnose(traces: np.ndarray, names: Sequence[str], *, chains_per_start: int 
         is_equal = is_constant.all(axis=0) & (np.ptp(finite, axis=(0, 1)) == 0)
         if not is_equal.all():
             is_constant[:, is_equal] = False
-        # Only the order matters, and centered values keep it in float32.
-        centered = jnp.asarray(finite - np.median(finite, axis=(0, 1)), jnp.float32)
-        rhat, bulk, tail = np.array(_mixing(centered), np.float64)
+        rhat, bulk, tail = _mixing(finite)
         if is_nested:
             rhat = nested_rhat(finite, chains_per_start)
         rhat[is_equal], bulk[is_equal], tail[is_equal] = 1, *(2 * [num_chains * num_samples])
@@ -191,18 +185,27 @@ def describe_quantity(name: str) -> str:
     return "row {}, column {}, channel {}".format(*match.groups()) if match else name
 
 
-@jax.jit
-def _mixing(traces: Array) -> Array:
+def _mixing(traces: np.ndarray) -> np.ndarray:
     """R-hat, bulk and tail effective sample size `[3, Q]` of traces `[M, S, Q]`."""
-    # Not at the top: importing blackjax creates arrays, after which JAX cannot set up devices.
-    from blackjax import diagnostics
+    # Not at the top: it takes a second to load, and only samples need it.
+    from arviz_stats.base import array_stats
 
-    def of_quantity(trace: Array) -> Array:
-        functions = (diagnostics.rhat, diagnostics.ess_bulk, diagnostics.ess_tail)
-        return jnp.stack([function(trace) for function in functions])
-
-    # By `vmap`: given several quantities, blackjax squeezes axes of length 1 and promotes ranks.
-    return jax.vmap(of_quantity, in_axes=2, out_axes=1)(traces)
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    num_chains, num_samples, num = traces.shape
+    compared = traces
+    if (
+        num_chains == 1
+    ):  # R-hat expects two chains, and splits each: a single one is split in quarters
+        half = num_samples // 2
+        compared = traces[:, : 2 * half].reshape(2, half, num)
+    with np.errstate(divide="ignore", invalid="ignore"):  # half a chain may be constant
+        return np.stack(
+            [
+                array_stats.rhat(compared, **axes),
+                array_stats.ess(traces, **axes, method="bulk"),
+                array_stats.ess(traces, **axes, method="tail", prob=(0.05, 0.95)),
+            ]
+        )
 
 
 def _conclusion(

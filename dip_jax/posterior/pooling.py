@@ -82,6 +82,7 @@ def pool_chains(chains: Sequence[Posterior]) -> Posterior:
         traces=np.concatenate([chain.traces[:, :length] for chain in chains]),
         trace_names=chains[0].trace_names,
         samples=np.concatenate([chain.samples for chain in chains]),
+        num_kept=tuple(len(chain.samples) for chain in chains),
     )
 
 

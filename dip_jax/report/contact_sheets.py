@@ -1,4 +1,4 @@
-"""Contact sheets: pages `contact-1.png` and so on with the small sheets of all images of a run."""
+"""Contact sheets: pages `contact-1.png` and so on with the thumbnails of all images of a run."""
 
 import io
 import re
@@ -9,10 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 from dip_jax.report.manifest import Manifest
 from dip_jax.report.png import save_png
 from dip_jax.report.summary import Summary
+from dip_jax.report.views import THUMBNAIL_GAP, THUMBNAIL_SIDE
 from dip_jax.storage.paths import AnyPath, read_bytes
 
-_CELL = (400, 180)  # width and height of a sheet, pixels
-_CAPTION_HEIGHT, _GAP = 16, 8
+_CELL = (
+    2 * THUMBNAIL_SIDE + THUMBNAIL_GAP,
+    THUMBNAIL_SIDE,
+)  # width and height of a thumbnail, pixels
+_CAPTION_HEIGHT, _GAP = 18, 12
 _COLUMNS, _ROWS = 3, 12
 
 
@@ -46,23 +50,40 @@ def write_contact_sheets(folder: AnyPath, summaries: Sequence[Summary]) -> None:
 
 
 def draw_contact_sheet(folder: AnyPath, summaries: Sequence[Summary]) -> Image.Image:
-    """One page: the sheet of each image, with its name and PSNR below."""
+    """One page: the thumbnail of each image, with its name and PSNR directly below its row."""
     num_columns = min(_COLUMNS, len(summaries))
-    num_rows = -(-len(summaries) // num_columns)
-    width, height = _CELL[0] + _GAP, _CELL[1] + _CAPTION_HEIGHT + _GAP
-    page = Image.new("RGB", (num_columns * width + _GAP, num_rows * height + _GAP), "white")
+    thumbnails = [_thumbnail(folder / summary["name"]) for summary in summaries]
+    starts = range(0, len(summaries), num_columns)
+    heights = [max(image.height for image in thumbnails[i : i + num_columns]) for i in starts]
+    width = num_columns * (_CELL[0] + _GAP) + _GAP
+    page = Image.new(
+        "RGB", (width, sum(heights) + len(heights) * (_CAPTION_HEIGHT + _GAP) + _GAP), "white"
+    )
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
-    for i, summary in enumerate(summaries):
-        left, top = _GAP + i % num_columns * width, _GAP + i // num_columns * height
-        try:
-            data = read_bytes(folder / summary["name"] / "sheet.png")
-            with Image.open(io.BytesIO(data)) as sheet:
-                sheet.thumbnail(_CELL)
-                page.paste(sheet.convert("RGB"), (left, top))
-        except OSError:  # an unreadable sheet must not prevent the page
-            draw.text((left, top), "no sheet", "gray", font)
-        draw.text((left, top + _CELL[1]), _caption(summary, font), "black", font)
+    top = _GAP
+    for start, height in zip(starts, heights, strict=True):
+        for column in range(min(num_columns, len(summaries) - start)):
+            image, left = thumbnails[start + column], _GAP + column * (_CELL[0] + _GAP)
+            page.paste(image, (left, top + height - image.height))
+            draw.text(
+                (left, top + height + 2), _caption(summaries[start + column], font), "black", font
+            )
+        top += height + _CAPTION_HEIGHT + _GAP
     return page
+
+
+def _thumbnail(folder: AnyPath) -> Image.Image:
+    """The thumbnail of an image, enlarged by a whole factor if it is small."""
+    try:
+        with Image.open(io.BytesIO(read_bytes(folder / "thumbnail.jpg"))) as opened:
+            image = opened.convert("RGB")
+    except OSError:  # an unreadable thumbnail must not prevent the page
+        image = Image.new("RGB", (_CELL[0], 20), "white")
+        ImageDraw.Draw(image).text((0, 0), "no thumbnail", "gray", ImageFont.load_default(12))
+        return image
+    image.thumbnail(_CELL)
+    factor = max(1, min(_CELL[0] // image.width, _CELL[1] // image.height))
+    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
 
 
 def _caption(summary: Summary, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

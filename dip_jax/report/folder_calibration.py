@@ -34,7 +34,7 @@ class FolderSummary(TypedDict):
     num_held_out: int
     """Number of held-out measurements of all these images."""
     std_factor: float | None
-    """Factor on `std.npy` of all images, pooled; None if the estimated error is not positive."""
+    """Factor on `std` of all images, pooled; None if the estimated error is not positive."""
     std_factor_low: float
     """Lower end of its 95 % range."""
     std_factor_high: float
@@ -44,7 +44,7 @@ class FolderSummary(TypedDict):
     level: float
     """Probability of the bound `region_factor`."""
     region_factor: float | None
-    """Bound on (root mean squared error) / (root mean square of `std.npy`) of a further image; None if the images are
+    """Bound on (root mean squared error) / (root mean square of `std`) of a further image; None if the images are
     too few, or the estimated errors are not positive."""
     noise_fraction: float | None
     """Fraction of the variance of the scores that is noise of the held-out measurements; None if it is unknown."""

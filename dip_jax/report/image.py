@@ -16,6 +16,7 @@ from dip_jax.report.posterior import report_posterior
 from dip_jax.report.sheet import draw_sheet
 from dip_jax.report.summarize import summarize
 from dip_jax.report.summary import Summary, remove_summary, write_summary
+from dip_jax.report.views import view_names, write_views
 from dip_jax.storage.atomic import remove_parts, write_text
 from dip_jax.storage.paths import AnyPath
 from dip_jax.tasks.geometry import misfit_notes
@@ -55,11 +56,12 @@ def report_image(
     remove_parts(output / case.name)
     files = Manifest(output, case.name)
     names = _FILES if config is None else ("config.json", *_FILES)
-    files.reserve([f"restored{template.suffix}", *names])
+    files.reserve([f"restored{template.suffix}", *names, *view_names(case, template)])
     write_image(files.path(f"restored{template.suffix}"), result.image, template)
     if config is not None:
         write_text(files.path("config.json"), to_json(config))
     write_text(files.path("metrics.jsonl"), _metrics_lines(result))
+    write_views(files, case, result, template)
     draw_curve(files.path("curve.png"), case, result)
     draw_sheet(files.path("sheet.png"), case, result)
     likelihood = None if config is None else config.fit.likelihood

@@ -22,7 +22,7 @@ def require_tensorboard() -> None:
     except ImportError:
         raise InputError(
             "run.log=tensorboard expects the package tensorboardX, which is not installed; "
-            "pip install 'dip_jax[tensorboard]' installs it."
+            "`pip install tensorboardX` installs it."
         ) from None
 
 

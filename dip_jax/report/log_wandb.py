@@ -23,7 +23,7 @@ def require_wandb() -> None:
         import wandb
     except ImportError:
         raise InputError(
-            "run.log=wandb expects the package wandb, which is not installed; pip install 'dip_jax[wandb]' installs it."
+            "run.log=wandb expects the package wandb, which is not installed; `pip install wandb` installs it."
         ) from None
     mode = wandb.setup(settings=wandb.Settings(silent=True)).settings.mode
     if mode == "online" and not wandb.login(prompt=False, verify=False):

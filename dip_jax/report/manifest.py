@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from dip_jax.storage.atomic import write_text
@@ -31,8 +31,8 @@ _RUN_FILES = re.compile(
     + re.escape(STATE_FOLDER)
 )
 _IMAGE_FILES = re.compile(
-    r"(restored|std|median)\..*|config\.json|metrics\.jsonl|summary\.json|interval\.np[yz]|samples|"
-    r"(curve|sheet|traces|calibration)\.png"
+    r"(restored|median)\..*|config\.json|metrics\.jsonl|summary\.json|posterior\.npz|samples|thumbnail\.jpg|"
+    r"(degraded|reference|restored_8bit|interval_(low|high)|curve|sheet|std|traces|calibration)\.png"
 )
 
 
@@ -116,11 +116,9 @@ class Manifest:
           FileExistsError: If a file exists and is not recorded.
         """
         full_names = [self._full_name(name) for name in names]
-        for name in full_names:
-            if name not in self._names and exists(self._output / name):
-                raise FileExistsError(
-                    f"{self._output / name} is not recorded as a file of dip_jax, and is kept"
-                )
+        paths = [self._output / name for name in full_names if name not in self._names]
+        for path in _existing(paths):
+            raise FileExistsError(f"{path} is not recorded as a file of dip_jax, and is kept")
         self.add(full_names)
 
     def add(self, names: Iterable[str]) -> None:
@@ -206,6 +204,19 @@ class RecordedFiles:
                     names |= _read(record)
             self._names[output] = frozenset(names)
         return self._names[output]
+
+
+def _existing(paths: Sequence[AnyPath]) -> Iterator[AnyPath]:
+    """The paths that exist; several names of a folder take one request."""
+    present: dict[AnyPath, set[str]] = {}
+    for path in paths:
+        if len(paths) > 1:
+            if path.parent not in present:
+                present[path.parent] = {p.name.casefold() for p in list_folder(path.parent)}
+            if path.name.casefold() not in present[path.parent]:
+                continue
+        if exists(path):
+            yield path
 
 
 def _read(path: AnyPath) -> set[str]:

@@ -8,7 +8,6 @@ width of their interval are 0 in the files, and the calibration is that of the o
 """
 
 import numpy as np
-from scipy import stats
 
 from dip_jax.base import Case, Posterior, PosteriorKind, Result
 from dip_jax.images.read import StoredImage
@@ -19,18 +18,20 @@ from dip_jax.posterior.law import law_of
 from dip_jax.posterior.leave_one_out import leave_one_out
 from dip_jax.report.held_out import check_held_out
 from dip_jax.report.manifest import Manifest
+from dip_jax.report.posterior_arrays import FILE, interval_of, write_posterior
 from dip_jax.report.posterior_figures import draw_calibration, draw_std, draw_traces
 from dip_jax.report.summarize import error_summary, point_summary, posterior_summary, seeds_summary
 from dip_jax.report.summary import PosteriorSummary
-from dip_jax.storage.atomic import write_array, write_arrays
+from dip_jax.report.views import write_view
 from dip_jax.tasks.cases import known_values
 
-_LEVEL = 0.9  # of interval.npz
 _STATES = {
+    PosteriorKind.SEEDS: "spread of several fits: a lower bound",
     PosteriorKind.BOOTSTRAP: "from {} restored replicates",
     PosteriorKind.LINEARIZED: "from {} samples of the linearized network",
 }
-"""State of intervals without chains."""
+"""State of a deviation without chains."""
+_INTERVAL_IMAGES = ("interval_low.png", "interval_high.png")
 
 
 def report_posterior(
@@ -65,28 +66,28 @@ def report_posterior(
         return {}, [f"too few {sort} for a standard deviation"]
     shown = _with_known_values(case, result.image, posterior)
     files.reserve(_file_names(posterior, template.suffix))
-    write_array(files.path("std.npy"), shown.std)
     if kind == PosteriorKind.SEEDS:
-        draw_std(files.path("std.png"), shown.std, state="spread of several fits: a lower bound")
+        _write_numbers(files, shown, _STATES[kind])
         median = np.median(posterior.chain_means, axis=0)
         write_image(files.path(f"median{template.suffix}"), median, template)
         return seeds_summary(posterior, median, case.reference), []
     if kind != PosteriorKind.SAMPLES:
         state = _STATES[kind].format(posterior.num_samples)
-        _write_interval(files, shown, state)
+        _write_numbers(files, shown, state)
         calibrations = _calibrate(files, case, posterior)
         return {"num_samples": posterior.num_samples, **error_summary(posterior, *calibrations)}, []
     diagnosis = diagnose(
         posterior.traces, posterior.trace_names, chains_per_start=posterior.chains_per_start
     )
-    _write_interval(files, shown, _state(diagnosis))
+    _write_numbers(files, shown, _state(diagnosis))
     draw_traces(files.path("traces.png"), posterior, diagnosis)
     for number, sample in enumerate(posterior.samples, start=1):
         write_image(files.path(_sample_name(number, template.suffix)), sample, template)
     law = law_of(result.network_curves or (result.curve,))
     check = check_held_out(case, result, posterior, likelihood, law)
     left_out = leave_one_out(posterior)
-    notes = [] if diagnosis.converged else [diagnosis.message]
+    is_known = diagnosis.converged or diagnosis.message in result.notes
+    notes = [] if is_known else [diagnosis.message]
     notes += [left_out.message] if left_out is not None and left_out.message else []
     notes += [law.message] if law.message else []
     notes += [check.message] if check is not None else []
@@ -98,19 +99,21 @@ def report_posterior(
 
 def _file_names(posterior: Posterior, suffix: str) -> list[str]:
     if posterior.kind == PosteriorKind.SEEDS:
-        return ["std.npy", "std.png", f"median{suffix}"]
+        return [FILE, "std.png", f"median{suffix}"]
+    names = [FILE, "std.png", *_INTERVAL_IMAGES]
     if posterior.kind != PosteriorKind.SAMPLES:
-        return ["std.npy", "std.png", "interval.npz"]
+        return names
     samples = [_sample_name(number, suffix) for number in range(1, len(posterior.samples) + 1)]
-    return ["std.npy", "std.png", "interval.npz", "traces.png", *samples]
+    return [*names, "traces.png", *samples]
 
 
-def _write_interval(files: Manifest, posterior: Posterior, state: str) -> None:
-    """Writes the interval and the figure of the deviation, both with their state."""
-    half_width = stats.norm.ppf((1 + _LEVEL) / 2) * posterior.std
-    low, high = posterior.mean - half_width, posterior.mean + half_width
-    write_arrays(files.path("interval.npz"), low=low, high=high, level=_LEVEL, state=state)
+def _write_numbers(files: Manifest, posterior: Posterior, state: str) -> None:
+    """Writes the arrays, the figure of the deviation, and the ends of the interval as images."""
+    write_posterior(files, posterior, state)
     draw_std(files.path("std.png"), posterior.std, state=state)
+    if posterior.kind != PosteriorKind.SEEDS:
+        for name, end in zip(_INTERVAL_IMAGES, interval_of(posterior), strict=True):
+            write_view(files.path(name), end)
 
 
 def _sample_name(number: int, suffix: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from dip_jax.storage.paths import AnyPath
 
 _MIN_SIDE = 400  # pixels; smaller images are enlarged to about that
 _MAX_SUMMARIES = 4  # traced summaries that are drawn in addition to two pixels
+_RARE_BIN = 0.005  # fraction of the values below which a bin is not joined to others
 _MAX_LEGEND, _LEGEND_COLUMNS = 12, 6  # chains in the legend
 
 
@@ -148,7 +150,12 @@ def draw_calibration(path: AnyPath, calibration: Calibration, scaled: Calibratio
       scaled: The result of `calibrate_scaled`, or None.
     """
     figure = Figure(figsize=(11, 4.6))
-    axes = figure.subplots(1, 3)
+    # Fixed positions: the titles align, however many lines the legends have.
+    axes = figure.subplots(
+        1,
+        3,
+        gridspec_kw={"left": 0.06, "right": 0.985, "bottom": 0.31, "top": 0.94, "wspace": 0.25},
+    )
     curves = [(calibration, "C3", "o", "as predicted")]
     if scaled is not None:
         curves.append((scaled, "C0", "s", f"scaled by {scaled.applied_scale:.2f}"))
@@ -159,8 +166,8 @@ def draw_calibration(path: AnyPath, calibration: Calibration, scaled: Calibratio
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_box_aspect(1)
+        axis.set_anchor("N")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=8, frameon=False)
-    figure.tight_layout(w_pad=2)
     save_png(path, figure)
 
 
@@ -201,24 +208,22 @@ def _draw_bins(axis: Axes, curves: _Curves) -> None:
     """Draws roots of variances, which have the same diagonal and a readable unit."""
     largest = 1e-3
     for calibration, color, marker, label in curves:
-        filled = np.isfinite(calibration.bin_variance)
-        std = 255 * np.sqrt(calibration.bin_variance[filled])
-        rmse = 255 * np.sqrt(calibration.bin_error[filled])
-        largest = max(largest, *std, *rmse) if filled.any() else largest
-        # Bins have equal width, so the last ones have few values: the area of a marker shows how many.
-        area = 8 + 160 * calibration.bin_fraction[filled]
-        axis.plot(std, rmse, color=color, lw=0.7, alpha=0.6)
-        axis.scatter(
-            std,
-            rmse,
-            s=area,
-            color=color,
-            marker=marker,
-            alpha=0.7,
-            lw=0,
-            label=f"{label}: UCE {calibration.uce:.1e}",
-        )
-    end = 1.08 * largest
+        fraction = np.nan_to_num(calibration.bin_fraction)
+        std = 255 * np.sqrt(calibration.bin_variance)
+        rmse = 255 * np.sqrt(calibration.bin_error)
+        # Bins have equal width, so the last ones have few values, whose error says little.
+        is_joined, is_rare = fraction >= _RARE_BIN, (fraction > 0) & (fraction < _RARE_BIN)
+        if is_joined.any():
+            largest = max(largest, float(std[is_joined].max()), float(rmse[is_joined].max()))
+        axis.plot(std[is_joined], rmse[is_joined], color=color, lw=0.9, alpha=0.7)
+        area = 8 + 160 * fraction[is_joined]  # shows how many values the bin has
+        uce = f"{label}: UCE {255**2 * calibration.uce:.1f} squared gray levels"
+        style: dict[str, Any] = {"color": color, "marker": marker, "lw": 0}
+        axis.scatter(std[is_joined], rmse[is_joined], s=area, alpha=0.7, label=uce, **style)
+        axis.scatter(std[is_rare], rmse[is_rare], s=6, alpha=0.3, **style)
+    rare = f"bins of less than {100 * _RARE_BIN:g} % of the values"
+    axis.scatter([], [], s=6, alpha=0.3, color="k", lw=0, label=rare)
+    end = 1.25 * largest  # a bin of few values may lie outside
     axis.plot([0, end], [0, end], color="0.6", lw=0.8, ls="--", label="calibrated")
     axis.set(xlim=(0, end), ylim=(0, end))
     axis.set_xlabel("predicted standard deviation (gray levels)", fontsize=9)

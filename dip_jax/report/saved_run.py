@@ -1,21 +1,19 @@
 """Reading an output folder back: summaries at once, arrays when they are asked for."""
 
 import dataclasses
-import io
 import json
 import sys
-from collections.abc import Callable
-from typing import BinaryIO, TypeVar
+from typing import Any
 
 import numpy as np
 
 from dip_jax.config import Config, from_json
 from dip_jax.errors import InputError
 from dip_jax.images.decode import decode
+from dip_jax.posterior.arviz_data import arrays_to_arviz
+from dip_jax.report.posterior_arrays import FILE, read_posterior
 from dip_jax.report.summary import Summary, read_run_summary
 from dip_jax.storage.paths import AnyPath, is_folder, list_folder, local_copy, read_bytes, to_path
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,21 +78,64 @@ class SavedImage:
         return _parse_curves(path, _read(path))
 
     @property
+    def mean(self) -> np.ndarray | None:
+        """Mean of the samples, or of the seeds, with the known values of the image; None for a single fit."""
+        return self._posterior("mean")
+
+    @property
     def std(self) -> np.ndarray | None:
         """Standard deviation of the samples, or of the seeds; None for a single fit."""
-        return self._array("std.npy")
+        return self._posterior("std")
 
     @property
     def interval(self) -> np.ndarray | None:
         """Limits of the 90 % interval of each value, `[2, H, W, C]`; None if there is none."""
-        found = self._arrays("interval.npz")
-        return None if found is None else np.stack([found["low"], found["high"]])
+        low, high = self._posterior("low"), self._posterior("high")
+        return None if low is None or high is None else np.stack([low, high])
 
     @property
     def interval_state(self) -> str | None:
-        """What is missing from the interval, such as that the chains have not converged; None if there is none."""
-        found = self._arrays("interval.npz")
-        return None if found is None else str(found["state"])
+        """What is missing from the deviation and the interval, such as that the chains have not converged.
+
+        Empty if nothing is missing, None for a single fit.
+        """
+        state = self._posterior("state")
+        return None if state is None else str(state)
+
+    @property
+    def traces(self) -> np.ndarray | None:
+        """Traced quantities of each sample of M chains `[M, S, Q]`; None if nothing was sampled."""
+        return self._posterior("traces")
+
+    @property
+    def trace_names(self) -> tuple[str, ...]:
+        """The Q different names of these quantities, as in `Posterior`; empty if nothing was sampled."""
+        names = self._posterior("trace_names")
+        return () if names is None else tuple(names.tolist())
+
+    @property
+    def samples(self) -> np.ndarray | None:
+        """The kept samples `[M, K, H, W, C]` of M chains; NaN where a chain kept fewer than K. None if there are none."""
+        return self._posterior("samples")
+
+    def to_arviz(self) -> Any:
+        """The samples of chains for ArviZ, as `dip_jax.to_arviz` converts those of a result.
+
+        Returns:
+          An `xarray.DataTree`, or an `arviz.InferenceData` if ArviZ is older than version 1; both have the method
+          `to_netcdf`.
+
+        Raises:
+          InputError: If ArviZ is not installed, nothing was sampled, or the file is damaged.
+        """
+        traces, samples = self.traces, self.samples
+        if traces is None:
+            traces = np.zeros((0, 0, 0), np.float32)
+        kept = np.zeros((0, 0, 0, 0), np.float32)
+        if samples is not None:
+            flat = samples.reshape(-1, *samples.shape[2:])
+            kept = flat[~np.isnan(flat).all(axis=(1, 2, 3))]
+        return arrays_to_arviz(traces, self.trace_names, kept)
 
     @property
     def median(self) -> np.ndarray | None:
@@ -102,37 +143,21 @@ class SavedImage:
         path = self._find("median")
         return None if path is None else self._to_unit_range(_read_colors(path))
 
-    @property
-    def samples(self) -> np.ndarray | None:
-        """The kept samples `[K, H, W, C]`; None if there are none."""
-        paths = [path for path in list_folder(self.folder / "samples") if path.stem.isdigit()]
-        if not paths:
-            return None
-        paths.sort(key=lambda path: int(path.stem))
-        return np.stack([self._to_unit_range(_read_colors(path)) for path in paths])
-
     def _find(self, stem: str) -> AnyPath | None:
         """The file of a name whose suffix depends on the input."""
         return next((path for path in list_folder(self.folder) if path.stem == stem), None)
 
-    def _arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays of an archive."""
-        return self._load(name, lambda file: dict(np.load(file, allow_pickle=False)))
-
-    def _array(self, name: str) -> np.ndarray | None:
-        return self._load(name, lambda file: np.load(file, allow_pickle=False))
-
-    def _load(self, name: str, load: Callable[[BinaryIO], T]) -> T | None:
-        """A file as numpy reads it; None if there is none."""
-        path = self.folder / name
+    def _posterior(self, name: str) -> np.ndarray | None:
+        """An array of `posterior.npz`; None if there is no such file, or the file has no such array."""
+        path = self.folder / FILE
         try:
-            data = read_bytes(path)
+            return read_posterior(path, [name]).get(name)
         except FileNotFoundError:
             return None
-        try:
-            return load(io.BytesIO(data))
         except Exception as error:  # numpy may raise anything on a damaged file
-            raise _damaged(path, "an array", error) from None
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise _damaged(path, "an archive of arrays", error) from None
 
     def _to_unit_range(self, values: np.ndarray) -> np.ndarray:
         limits = self.summary["value_range"]

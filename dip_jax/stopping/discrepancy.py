@@ -37,7 +37,7 @@ def discrepancy(*, factor: float = 0.9) -> Stopper:
     Cost: one application of A per step.
 
     The factor is 0.9 by default, not 1, because the best estimate has always fitted a part of the
-    noise (measured in docs/results.md#cost-and-choice-of-the-settings). The ratio of the means does
+    noise (measured in docs/development/results.md#cost-and-choice-of-the-settings). The ratio of the means does
     not depend on how dark the darkest pixels are; the mean of the ratios would.
 
     Args:

@@ -43,7 +43,7 @@ def sure(
     epsilon) to the mean over n values: less, the larger e is. But the twin fits noise that is
     larger by a factor (1 + epsilon^2)^(1/2), and its divergence is that of a fit to this
     noise, so a large e stops too early (measured in
-    docs/results.md#cost-and-choice-of-the-settings).
+    docs/development/results.md#cost-and-choice-of-the-settings).
 
     Args:
       algorithm: The fit.

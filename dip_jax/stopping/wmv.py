@@ -31,7 +31,7 @@ def wmv(
     two windows have passed, and late or never if neighboring pixels share their noise.
 
     Cost: 4 W n bytes for n values in the window, and one pass over them per step
-    (measured in docs/results.md#cost-and-choice-of-the-settings).
+    (measured in docs/development/results.md#cost-and-choice-of-the-settings).
 
     Additions to the paper: the window holds a fixed random subset of the pixels (`num_pixels`), a
     rollback of the guard empties it, and a minimum must be confirmed (`minimum.track_minimum`). The

@@ -293,12 +293,22 @@ def _check_measurement(task: Task, measurement: np.ndarray) -> np.ndarray:
             f"An image must be float in [0, 1], got {measurement.dtype} from {measurement.min()} to "
             f"{measurement.max()}; divide it by its white, e.g. 255."
         )
-    if is_image and float(np.quantile(measurement, 0.99)) > _MAX_IMAGE:
+    if is_image and not _may_have_range(measurement):
         raise InputError(
-            f"An image must be float in [0, 1], got values from {measurement.min():.3g} to {measurement.max():.3g}; divide "
-            "it by its white, e.g. 255."
+            f"An image must be float in [0, 1], got values from {measurement.min():.3g} to {measurement.max():.3g}; map "
+            "its black to 0 and its white to 1, e.g. divide it by 255."
         )
     return measurement
+
+
+def _may_have_range(measurement: np.ndarray) -> bool:
+    """Whether black may be 0 and white 1, with noise of any strength.
+
+    Noise makes neighbors differ; an image whose black is below 0, e.g. at -1, is dark without such differences.
+    """
+    low, high = np.quantile(measurement, (0.1, 0.99))
+    noise_std = np.median(np.abs(np.diff(measurement, axis=1))) / 0.954  # of normal noise
+    return bool(low >= -0.2 - 1.5 * noise_std and high <= _MAX_IMAGE)
 
 
 def _image_shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: SideInputs) -> Shape:

@@ -1,8 +1,11 @@
-"""Settings are compared only on the same degraded images."""
+"""Settings are compared only on the same degraded images, and their results replace no file of the user."""
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 
-from dip_jax.cli.compare import _require_same_degradation
+from dip_jax.batch.inputs import InputFiles
+from dip_jax.cli.compare import _require_same_degradation, compare_files
 from dip_jax.errors import InputError
 from dip_jax.presets import PRESETS, build_config
 
@@ -23,3 +26,14 @@ def test_another_noise_is_refused():
         InputError, match=r"different degradations \(task\.noise_std: 0\.1 and 0\.2\)"
     ):
         _require_same_degradation(configs)
+
+
+@pytest.mark.parametrize("name", ["index.html", "comparison-photo.png"])
+def test_a_file_of_the_user_with_the_name_of_a_result_is_refused(tmp_path, name):
+    iio.imwrite(tmp_path / "photo.png", np.zeros((40, 36, 3), np.uint8))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    configs = {preset: build_config(preset) for preset in ("denoise", "denoise_single")}
+    with pytest.raises(InputError, match=f"{name} is not recorded as a file of dip_jax"):
+        compare_files(configs, tmp_path / "out", InputFiles(inputs=[tmp_path / "photo.png"]))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]

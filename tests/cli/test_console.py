@@ -50,7 +50,7 @@ def progress(num_images: int, *, psnr: float | None = None, num_failed: int = 0)
 
 def test_the_progress_of_one_image_has_speed_time_loss_and_psnr():
     line = describe(progress(1, psnr=27.254))
-    assert line == "12.5 steps/s  at most 1:02:05  loss 0.01230  27.25 dB"
+    assert line == "12.5/s  at most 1:02:05  27.25 dB"
 
 
 def test_the_progress_of_a_folder_counts_images():
@@ -74,7 +74,7 @@ def test_a_terminal_gets_a_bar_with_the_name_and_messages_above_it():
         display.show(progress(1))
     text = file.getvalue()
     assert "photo: a note" in text
-    assert "step 40/100  12.5 steps/s" in text
+    assert "step 40/100  12.5/s  at most 1:02:05  loss 0.0123" in text
 
 
 def results(capsys, tmp_path, summaries: list[dict]) -> str:
@@ -98,6 +98,43 @@ def test_a_comparison_has_columns_of_the_best_step(capsys, tmp_path):
     header, first, *_ = results(capsys, tmp_path, variants).splitlines()
     assert re.split(r" {2,}", header)[-4:] == ["restored dB", "best dB", "at step", "seconds"]
     assert first.split() == ["a:", "fast", "done", "6", "21.00", "27.25", "27.50", "5", "1.2"]
+
+
+def test_without_a_reference_there_are_no_columns_of_decibels(capsys, tmp_path):
+    summary = {**SUMMARY, "name": "a", "psnr": None, "psnr_measurement": None}
+    header = results(capsys, tmp_path, [summary]).splitlines()[0]
+    assert re.split(r" {2,}", header) == ["image", "status", "estimate at step", "seconds"]
+
+
+def test_the_file_of_a_single_image_is_named(capsys, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "restored.tif").touch()
+    text = results(capsys, tmp_path, [{**SUMMARY, "name": "a"}])
+    assert text.splitlines()[-1] == f"Restored image: {tmp_path}/a/restored.tif"
+
+
+def test_a_phase_has_its_own_line_also_in_a_pipe():
+    file = io.StringIO()
+    compiling = progress(1)
+    compiling = compiling._replace(in_progress=compiling.in_progress._replace(phase="compiling"))
+    with ProgressDisplay(Console(file=file, width=200)) as display:
+        for shown in (compiling, progress(1), compiling):
+            display.show(shown)
+    lines = file.getvalue().splitlines()
+    assert [line.partition("  ")[0] for line in lines] == [
+        *("photo: compiling ...", "photo: step 40/100", "photo: compiling ...")
+    ]
+
+
+@pytest.mark.parametrize("name", ["photo", "an extremely long name of an image.from.somewhere"])
+def test_the_bar_fits_into_80_columns(name):
+    file = io.StringIO()
+    shown = progress(1, psnr=27.25)
+    shown = shown._replace(in_progress=shown.in_progress._replace(names=(f"{name}, network 12",)))
+    with ProgressDisplay(Console(file=file, width=80, force_terminal=True)) as display:
+        display.show(shown)
+    assert "network 12" in file.getvalue()
+    assert "27.25 dB" in file.getvalue()
 
 
 def test_several_rules_have_a_table(capsys, tmp_path):

@@ -1,7 +1,7 @@
 """Counts of the operations of the compiled program. Counts are exact, unlike timings.
 
 Each bound is a tenth above the larger of the counts with jax 0.10 and 0.12. A change that exceeds a bound states the
-reason in docs/performance-log.md; a change that falls far below a bound lowers it.
+reason in docs/development/performance-log.md; a change that falls far below a bound lowers it.
 """
 
 import json
@@ -76,7 +76,7 @@ def lower_for_gpu() -> str:
     )
     texts = []
 
-    def lower(dependencies, trace, argument_shapes):
+    def lower(estimator, form, trace, argument_shapes):
         function, info = trace()
         traced = jax.jit(function).trace(*argument_shapes(info))
         texts.append(traced.lower(lowering_platforms=("cuda",)).as_text())
@@ -84,7 +84,7 @@ def lower_for_gpu() -> str:
 
     with (
         mock.patch("jax.default_backend", return_value="gpu"),
-        mock.patch("dip_jax.engine.slots.build_program", lower),
+        mock.patch("dip_jax.engine.slots.recall_program", lower),
         pytest.raises(InterruptedError),
     ):
         build_slots(simulate_constant(config, 0.5), config)

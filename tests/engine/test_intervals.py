@@ -268,7 +268,7 @@ def test_the_command_adds_intervals_to_a_fit_and_removes_them_again(run, tiny, p
     ]
     status, _, errors = run(*flags, "--intervals=bootstrap")
     assert status == 0, errors
-    of_intervals = {"std.npy", "std.png", "interval.npz", "calibration.png"}
+    of_intervals = {"posterior.npz", "std.png", "interval_low.png", "calibration.png"}
     assert {path.name for path in (out / "photo").iterdir()} >= of_intervals
     (summary,) = json.loads((out / "summary.json").read_text())
     assert (summary["method"], summary["intervals"], summary["num_samples"]) == (

@@ -6,6 +6,7 @@ import pytest
 from dip_jax.base import Case, Posterior, Problem, Result, Status
 from dip_jax.engine.merge import merge
 from dip_jax.operators.basic import Identity, Mask
+from dip_jax.posterior.convergence import diagnose
 
 SHAPE = (8, 6, 3)
 CASE = Case("a", Problem(Identity(), np.full(SHAPE, 0.5, np.float32), 0.1), SHAPE)
@@ -80,7 +81,12 @@ def test_chains_are_weighted_by_their_numbers_of_samples(counts):
     assert posterior.chain_means.shape == (len(counts), *SHAPE)
     assert posterior.samples.shape == (2 * len(counts), *SHAPE)
     np.testing.assert_array_equal(merged.image, posterior.mean)
-    assert merged.notes == ()
+    diagnosis = diagnose(posterior.traces, posterior.trace_names)
+    assert merged.notes == (() if diagnosis.converged else (diagnosis.message,))
+    assert posterior.converged == diagnosis.converged
+    np.testing.assert_equal(
+        (posterior.rhat_max, posterior.ess_min), (diagnosis.rhat_max, diagnosis.ess_min)
+    )
 
 
 def test_shared_starts_are_stated_unless_a_chain_is_left_out():

@@ -18,6 +18,7 @@ from dip_jax.base import Problem
 from dip_jax.config import Config
 from dip_jax.engine import program_cache
 from dip_jax.engine.program_cache import build_program, cache_exports, source_checksum
+from dip_jax.engine.recent_programs import forget_programs
 from dip_jax.engine.slots import Slots
 from dip_jax.errors import InputError
 from dip_jax.operators.basic import Identity
@@ -55,6 +56,7 @@ def traces(monkeypatch):
 
 def advance(case, config):
     """Returns the state of a slot after five steps, its logs, and the bytes of donated memory."""
+    forget_programs()  # only the cache on disk is tested here
     slots = build_slots(case, config)
     slots.put(0, case)
     logs = slots.advance(5)
@@ -95,11 +97,11 @@ def cache_path(folder, monkeypatch):
     """Returns the cache file of the program of a case; nothing is compiled."""
 
     def cache_path(case, config, devices=None):
-        def stop(dependencies, *_):
-            raise StoppedError(program_cache._cache_path(dependencies))
+        def stop(estimator, form, *_):
+            raise StoppedError(program_cache._cache_path((estimator, form)))
 
         with monkeypatch.context() as patched:
-            patched.setattr("dip_jax.engine.slots.build_program", stop)
+            patched.setattr("dip_jax.engine.slots.recall_program", stop)
             with pytest.raises(StoppedError) as caught:
                 build_slots(case, config, devices=devices)
         (path,) = caught.value.args

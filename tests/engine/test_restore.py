@@ -223,7 +223,7 @@ def test_the_command_samples_and_reports_that_the_chains_have_not_converged(run,
     )
     assert status == 0
     names = {path.name for path in (out / "photo").iterdir()}
-    assert names >= {"restored.png", "std.png", "std.npy", "interval.npz", "traces.png"}
+    assert names >= {"restored.png", "std.png", "posterior.npz", "traces.png", "degraded.png"}
     assert names >= {"curve.png", "calibration.png"}
     summary = json.loads((out / "photo" / "summary.json").read_text())
     assert summary["method"] == "sgld"
@@ -233,10 +233,9 @@ def test_the_command_samples_and_reports_that_the_chains_have_not_converged(run,
     assert "not converged" in errors
     assert summary["num_held_out"] == 42
     assert summary["held_out_z_rms"] > 0
-    std = np.load(out / "photo" / "std.npy")
-    interval = np.load(out / "photo" / "interval.npz")
-    low, high = interval["low"], interval["high"]
-    assert "not converged" in str(interval["state"])
+    posterior = np.load(out / "photo" / "posterior.npz")
+    std, low, high = posterior["std"], posterior["low"], posterior["high"]
+    assert "not converged" in str(posterior["state"])
     np.testing.assert_allclose((high - low) / 2, 1.6449 * std, rtol=1e-3, atol=1e-7)
     assert std.shape == (40, 36, 3)
 

@@ -8,7 +8,7 @@ import pytest
 
 from dip_jax.engine.chunk_size import ChunkSizer
 from dip_jax.engine.from_config import estimator_from_config
-from dip_jax.engine.program_cache import build_program
+from dip_jax.engine.recent_programs import recall_program
 from dip_jax.engine.restore import restore, restore_many
 from dip_jax.engine.scheduler import RunHooks, restore_each
 from dip_jax.engine.slots import Slots
@@ -192,7 +192,7 @@ def test_a_refilled_slot_compiles_nothing_and_gives_the_same_bits(image, monkeyp
     config = tiny_config("run.slots=2")
     cases = [simulate(image, config, name) for name in "abcde"]
     alone = restore_by_name(image, "e", config)["e"]
-    monkeypatch.setattr("dip_jax.engine.slots.build_program", build_program)
+    monkeypatch.setattr("dip_jax.engine.slots.recall_program", recall_program)
     jax.monitoring.register_event_duration_secs_listener(count)
     results = restore_many(cases, config)
     first = next(results)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from dip_jax.errors import InputError
 from dip_jax.images.decode import SUFFIXES
-from dip_jax.images.read import read_image
+from dip_jax.images.read import peek_shape, read_image
 from dip_jax.images.write import to_stored_values
 from tests.images.image_files import (
     HEIGHT,
@@ -391,6 +391,24 @@ def test_a_huge_header_is_refused_without_a_warning(tmp_path):
     (tmp_path / "in.png").write_bytes(data)
     with pytest.raises(InputError, match="100,000,000 pixels, got 900,000,000"):
         read_image(tmp_path / "in.png")
+    assert peek_shape(tmp_path / "in.png") is None  # Pillow would decode it to find Exif data
+
+
+def test_a_palette_that_is_missing_is_named(tmp_path):
+    Image.fromarray(smooth()).quantize(16).save(tmp_path / "in.png")
+    data = (tmp_path / "in.png").read_bytes()
+    start = data.index(b"PLTE") - 4
+    (size,) = struct.unpack_from(">I", data, start)
+    (tmp_path / "in.png").write_bytes(data[:start] + data[start + 12 + size :])
+    with pytest.raises(InputError, match="lacks its palette"):
+        read_image(tmp_path / "in.png")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "ICO", "PPM", "TGA", "PCX"])
+def test_a_format_that_only_pillow_knows_is_refused(tmp_path, kind):
+    Image.fromarray(smooth()).save(tmp_path / "in.png", kind)
+    with pytest.raises(InputError, match="but its content is"):
+        read_image(tmp_path / "in.png")
 
 
 def test_the_limit_of_pillow_neither_stops_an_image_nor_is_changed(tmp_path, monkeypatch):
@@ -442,10 +460,11 @@ def test_the_command_shows_no_raw_text_of_the_libraries(tmp_path):
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[: len(data) // 2])
     script = f"""
-import pathlib, main
+import pathlib
+from dip_jax.cli import command
 from dip_jax.errors import InputError
 from dip_jax.images.read import peek_shape, read_image
-main._prepare_process()
+command._prepare_process()
 for path in sorted(pathlib.Path({str(tmp_path)!r}).iterdir()):
     try:
         peek_shape(path)

@@ -98,8 +98,13 @@ def test_exif_data_are_carried_to_a_png(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(target).pixels, read_image(path).pixels)
 
 
-def test_exif_data_of_a_16_bit_png_are_carried_over(tmp_path):
-    (tmp_path / "in.png").write_bytes(png_bytes(noise(3, np.uint16), (b"eXIf", exif_bytes())))
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "behind"])
+def test_exif_data_of_a_16_bit_png_are_carried_over(tmp_path, is_late):
+    data = png_bytes(noise(3, np.uint16), (b"eXIf", exif_bytes()))
+    if is_late:  # behind the pixels
+        start, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+        data = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    (tmp_path / "in.png").write_bytes(data)
     stored, target = round_trip(tmp_path / "in.png")
     with Image.open(target) as written:
         assert written.getexif()[ExifTags.Base.Orientation] == 1

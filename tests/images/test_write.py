@@ -251,12 +251,26 @@ def test_the_resolution_of_an_image_on_its_side_is_turned_with_it(tmp_path):
         np.testing.assert_allclose(np.float64(written.info["dpi"]), (50.8, 101.6), rtol=1e-3)
 
 
-def test_the_gamma_of_a_png_is_kept(tmp_path):
-    chunk = (b"gAMA", struct.pack(">I", 45455))
-    (tmp_path / "in.png").write_bytes(png_bytes(smooth(), chunk))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_gamma_and_the_resolution_of_a_png_are_kept(tmp_path, dtype):
+    chunks = [(b"gAMA", struct.pack(">I", 45455)), (b"pHYs", struct.pack(">IIB", 4000, 2000, 1))]
+    (tmp_path / "in.png").write_bytes(png_bytes(noise(3, dtype), *chunks))
     _, target = round_trip(tmp_path / "in.png")
     with Image.open(target) as written:
+        written.verify()  # the checksums
         assert written.info["gamma"] == pytest.approx(0.45455)
+        assert written.info["dpi"] == pytest.approx((101.6, 50.8))
+
+
+@pytest.mark.parametrize("limit", [HEIGHT * WIDTH - 1, HEIGHT * WIDTH])
+def test_a_tiff_that_needs_offsets_of_64_bits_is_a_bigtiff(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr("dip_jax.images.encode_tiff._MAX_BYTES", limit)
+    values = noise(1, np.uint8)
+    save_tiff(tmp_path / "in.tif", values)
+    _, target = round_trip(tmp_path / "in.tif")
+    with tifffile.TiffFile(target) as written:
+        assert written.is_bigtiff == (values.nbytes > limit)
+        np.testing.assert_array_equal(written.asarray(), values)
 
 
 def test_the_pixel_size_of_imagej_is_kept(tmp_path):

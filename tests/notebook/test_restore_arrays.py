@@ -121,7 +121,7 @@ def test_an_own_estimator_takes_the_place_of_the_preset(pixels):
         (np.zeros((40, 40), int), "astype"),
         (np.zeros(3, np.uint8), "batch"),
         (np.zeros((40, 40, 3), complex), "floats"),
-        (np.full((40, 40, 3), 128.0), "divide it by its white"),
+        (np.full((40, 40, 3), 128.0), "divide it by 255"),
     ],
 )
 def test_an_array_that_is_no_image_is_refused(image, match):
@@ -149,3 +149,8 @@ def test_side_inputs_and_references_must_fit_the_batch(pixels):
         dip_jax.denoise(pixels, reference=pixels[..., :1], settings=TINY)
     mask = np.arange(34 * 40).reshape(34, 40, 1) % 2
     assert dip_jax.inpaint(pixels, mask, settings=TINY).shape == pixels.shape
+
+
+def test_a_noise_level_in_gray_levels_beside_floats_is_refused_with_the_remedy():
+    with pytest.raises(InputError, match="divide float images of 0 to 255 and their noise_std by"):
+        dip_jax.denoise(np.full((40, 40, 3), 128.0), noise_std=25)

@@ -73,5 +73,5 @@ def test_several_seeds_are_refused():
 
 def test_without_arviz_one_sentence_tells_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz", None)
-    with pytest.raises(InputError, match=r"expects the package arviz.*'dip_jax\[arviz\]'"):
+    with pytest.raises(InputError, match=r"expects the package arviz.*`pip install arviz`"):
         to_arviz(posterior_of(np.zeros((2, 9, 1)), ("misfit",)))

@@ -79,6 +79,7 @@ def sampled(case, result) -> Result:
         traces=traces,
         trace_names=("x[0,0,0]", "x[1,0,0]", "x[2,0,0]", "misfit"),
         samples=images[:3],
+        num_kept=(2, 1),
     )
     return result._replace(
         status=Status.DONE,

@@ -123,9 +123,9 @@ def test_the_file_is_removed_if_there_is_nothing_to_calibrate(tmp_path):
 def test_the_page_of_a_run_states_the_factor(tmp_path):
     message = write_pages(tmp_path, sampled_summaries(12))
     assert message.startswith("Calibration over the folder: the predicted deviations of 12 images")
-    assert f"<p>{message}</p>" in (tmp_path / "index.html").read_text()
+    assert f'<p class="notice">{message}</p>' in (tmp_path / "index.html").read_text()
     assert write_pages(tmp_path, sampled_summaries(3)) == ""
-    assert "Calibration" not in (tmp_path / "index.html").read_text()
+    assert "Calibration over" not in (tmp_path / "index.html").read_text()
 
 
 @pytest.mark.parametrize("schema", [FolderSummary, ImageCalibration])

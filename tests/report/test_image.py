@@ -15,7 +15,11 @@ from dip_jax.report.summary import read_summary
 
 FIT = build_config("denoise_single")
 SGLD = build_config(overrides=["fit.method=sgld"])
-FILES = {"restored.png", "config.json", "metrics.jsonl", "curve.png", "sheet.png", "summary.json"}
+VIEWS = {"degraded.png", "reference.png", "thumbnail.jpg"}
+FILES = {
+    *VIEWS,
+    *("restored.png", "config.json", "metrics.jsonl", "curve.png", "sheet.png", "summary.json"),
+}
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def template(case) -> StoredImage:
     return StoredImage(case.reference)
 
 
-def test_a_fit_has_six_files(tmp_path, case, result, template):
+def test_a_fit_has_nine_files(tmp_path, case, result, template):
     summary = report_image(tmp_path / "x", case, result, FIT, template, digest="abc")
     folder = tmp_path / "x" / "photo"
     assert {path.name for path in folder.iterdir()} == FILES
@@ -48,7 +52,7 @@ def test_the_notes_of_a_posterior_come_last(tmp_path, case, sampled, template):
 def test_files_of_an_earlier_run_are_replaced(tmp_path, case, result, sampled, template):
     report_image(tmp_path, case, sampled, SGLD, template._replace(suffix=".tif"))
     (tmp_path / "photo/.restored.tif.0.dip_jax-part").write_text("left by a killed process")
-    mine = {"mine.txt", "restored.psd", "std.csv"}
+    mine = {"mine.txt", "restored.psd", "std.npy"}
     for name in mine:
         (tmp_path / "photo" / name).write_text("mine")
     report_image(tmp_path, case, result, FIT, template)

@@ -172,9 +172,13 @@ def leveldb_records(data: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(("log", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
-def test_a_missing_package_is_named_with_its_extra(log, package, tmp_path, monkeypatch):
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    log, package, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"expects the package {package}.*'dip_jax\[{log}\]'"):
+    with pytest.raises(
+        InputError, match=rf"expects the package {package}.*`pip install {package}`"
+    ):
         require_logger(config_of(log), tmp_path)
 
 

@@ -51,12 +51,23 @@ def test_each_image_has_a_record_of_its_own(tmp_path):
 
 def test_a_file_that_no_run_wrote_is_never_given_out_for_writing(tmp_path):
     (tmp_path / "a").mkdir()
-    for name in ("std.npy", "broken_link"):
+    for name in ("posterior.npz", "broken_link"):
         (tmp_path / "a" / name).symlink_to("nowhere") if "link" in name else (
             tmp_path / "a" / name
         ).write_text("mine")
         with pytest.raises(FileExistsError, match=f"{name} is not recorded as a file of dip_jax"):
             Manifest(tmp_path, "a").path(name)
+
+
+def test_none_of_several_files_is_given_out_if_no_run_wrote_one_of_them(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/sheet.png").write_text("mine")
+    files = Manifest(tmp_path, "a")
+    with pytest.raises(FileExistsError, match=r"sheet\.png is not recorded"):
+        files.reserve(["curve.png", "samples/0001.png", "sheet.png"])
+    assert list(files) == []
+    files.reserve(["curve.png", "samples/0001.png"])
+    assert list(files) == ["a/curve.png", "a/samples/0001.png"]
 
 
 def test_files_of_an_earlier_run_are_removed_and_others_kept(tmp_path):

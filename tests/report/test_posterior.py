@@ -16,6 +16,8 @@ from dip_jax.report.posterior import _state, report_posterior
 from dip_jax.tasks.cases import finish_image
 from dip_jax.tasks.noise_level import estimate_noise_std, require_noise_std
 
+INTERVAL = ("interval_low.png", "interval_high.png")
+
 
 @pytest.fixture
 def template(case) -> StoredImage:
@@ -32,14 +34,16 @@ def test_samples_have_files_of_deviation_interval_traces_and_calibration(
     summary, notes = report_posterior(
         Manifest(tmp_path), case, sampled, template, likelihood="gaussian"
     )
-    figures = {"std.png", "traces.png", "calibration.png"}
-    assert names(tmp_path) == figures | {"std.npy", "interval.npz", "samples"}
+    figures = {"std.png", "traces.png", "calibration.png", *INTERVAL}
+    assert names(tmp_path) == figures | {"posterior.npz", "samples"}
     assert names(tmp_path / "samples") == {"0001.png", "0002.png", "0003.png"}
-    std, interval = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npz")
-    low, high = interval["low"], interval["high"]
+    posterior = np.load(tmp_path / "posterior.npz")
+    std, low, high = posterior["std"], posterior["low"], posterior["high"]
     np.testing.assert_array_equal(std, sampled.posterior.std)
     np.testing.assert_allclose((low + high) / 2, sampled.posterior.mean, rtol=1e-5)
     np.testing.assert_allclose((high - low) / 2, 1.6449 * std, rtol=1e-3)
+    shown = read_image(tmp_path / "interval_low.png").pixels
+    np.testing.assert_allclose(shown, low.clip(0, 1), atol=0.5 / 255 + 1e-6)
     assert summary["num_samples"] == 20
     assert summary["num_held_out"] == sampled.held_out.sum()
     assert summary["psnr_point_best"] == 20.0
@@ -71,7 +75,7 @@ def test_seeds_have_files_of_deviation_and_median(tmp_path, case, seeds, templat
     summary, notes = report_posterior(
         Manifest(tmp_path), case, seeds, template, likelihood="gaussian"
     )
-    assert names(tmp_path) == {"std.npy", "std.png", "median.png"}
+    assert names(tmp_path) == {"posterior.npz", "std.png", "median.png"}
     median = np.median(seeds.posterior.chain_means, axis=0)
     stored = read_image(tmp_path / "median.png").pixels
     np.testing.assert_allclose(stored, np.clip(median, 0, 1), atol=0.5 / 255 + 1e-6)
@@ -127,8 +131,8 @@ def test_intervals_without_chains_have_no_traces_and_state_their_origin(
     summary, notes = report_posterior(
         Manifest(tmp_path), case, result, template, likelihood="gaussian"
     )
-    assert names(tmp_path) == {"std.npy", "std.png", "interval.npz", "calibration.png"}
-    interval = np.load(tmp_path / "interval.npz")
+    assert names(tmp_path) == {"posterior.npz", "std.png", "calibration.png", *INTERVAL}
+    interval = np.load(tmp_path / "posterior.npz")
     np.testing.assert_allclose(
         interval["high"] - interval["low"], 2 * 1.6448536 * posterior.std, rtol=1e-4
     )
@@ -253,8 +257,8 @@ def test_known_values_have_no_interval_and_are_not_calibrated(
     summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood="gaussian")
     is_known = result.image != result.raw
     assert 0.3 < is_known.mean() < 0.5
-    std, interval = np.load(tmp_path / "std.npy"), np.load(tmp_path / "interval.npz")
-    low, high = interval["low"], interval["high"]
+    posterior = np.load(tmp_path / "posterior.npz")
+    std, low, high = posterior["std"], posterior["low"], posterior["high"]
     assert (low <= result.image).all()
     assert (result.image <= high).all()
     np.testing.assert_array_equal(low[is_known], case.reference[is_known])
@@ -273,5 +277,5 @@ def test_an_image_whose_values_are_all_known_is_not_calibrated(tmp_path, case, s
     case, result = with_known_values(case, sampled, Mask(jnp.ones((40, 36, 1))))
     summary, _ = report_posterior(Manifest(tmp_path), case, result, template, likelihood="gaussian")
     assert summary["nll"] is summary["coverage_90_scaled"] is None
-    assert not np.load(tmp_path / "std.npy").any()
+    assert not np.load(tmp_path / "posterior.npz")["std"].any()
     assert "calibration.png" not in names(tmp_path)

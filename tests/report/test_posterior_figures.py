@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from scipy import stats
 
@@ -124,6 +125,28 @@ def test_the_panels_of_the_calibration_have_their_numbers_and_units(figure_of):
     assert f"as predicted: {before.coverage_90:.3f} at 0.9" in words
     assert f"scaled by {after.applied_scale:.2f}: {after.coverage_90:.3f} at 0.9" in words
     assert f"Sparsification (AUSE {before.ause:.3f})" in words
-    assert f"as predicted: UCE {before.uce:.1e}" in words
+    assert f"as predicted: UCE {255**2 * before.uce:.1f} squared gray levels" in words
     assert {"RMSE (gray levels)", "predicted standard deviation (gray levels)"} <= words
     assert_texts_do_not_overlap(figure)
+
+
+def test_bins_of_few_values_are_not_joined(figure_of):
+    mean, std, truth = gaussian_problem()
+    std.flat[:4] = np.linspace(0.3, 0.6, 4)  # in bins of their own, of one value in 2700 each
+    calibration = calibrate(mean, std, truth)
+    figure = figure_of(draw_calibration, calibration, None)
+    axis = figure.axes[2]
+    joined = axis.lines[0]
+    is_common = calibration.bin_fraction >= 0.005
+    assert 1 <= is_common.sum() < (calibration.bin_fraction > 0).sum()
+    expected = 255 * np.sqrt(calibration.bin_variance[is_common])
+    np.testing.assert_allclose(joined.get_xdata(), expected)
+    assert axis.get_xlim()[1] < 255 * 0.3
+
+
+def test_the_titles_of_the_calibration_are_level(figure_of):
+    mean, std, truth = gaussian_problem()
+    figure = figure_of(draw_calibration, calibrate(mean, std, truth), None)
+    FigureCanvasAgg(figure).draw()
+    tops = [axis.title.get_window_extent().y0 for axis in figure.axes]
+    assert np.ptp(tops) < 0.5

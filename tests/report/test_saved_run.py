@@ -7,6 +7,7 @@ import pytest
 from dip_jax.config import Config, FitConfig, to_json
 from dip_jax.errors import InputError
 from dip_jax.images.read import StoredImage
+from dip_jax.posterior import to_arviz
 from dip_jax.report.image import report_image
 from dip_jax.report.saved_run import load_run
 from dip_jax.report.summarize import failure_summary
@@ -62,7 +63,8 @@ def test_a_fit_comes_back_as_it_was_written(case, result, template, tmp_path):
     np.testing.assert_allclose(saved.image, result.image.clip(0, 1), atol=HALF_A_LEVEL)
     assert_same_curve(saved.curve, result.curve)
     assert saved.curve["step"].tolist() == [0, 10, 20, 24]
-    assert (saved.std, saved.interval, saved.median, saved.samples) == (None,) * 4
+    assert (saved.mean, saved.std, saved.interval, saved.median, saved.samples) == (None,) * 5
+    assert (saved.interval_state, saved.traces, saved.trace_names) == (None, None, ())
 
 
 @pytest.mark.parametrize(
@@ -99,11 +101,32 @@ def test_the_samples_of_chains_come_back(case, sampled, template, tmp_path):
     middle = saved.interval.mean(axis=0)
     np.testing.assert_allclose(middle, posterior.mean, atol=1e-6)
     np.testing.assert_allclose(saved.interval[1] - middle, 1.6448536 * posterior.std, rtol=1e-5)
-    np.testing.assert_allclose(saved.samples, posterior.samples.clip(0, 1), atol=HALF_A_LEVEL)
+    np.testing.assert_array_equal(saved.mean, posterior.mean)
+    np.testing.assert_array_equal(saved.samples[0], posterior.samples[:2])
+    np.testing.assert_array_equal(saved.samples[1, 0], posterior.samples[2])
+    assert saved.samples.shape == (2, 2, *case.shape)
+    assert saved.trace_names == posterior.trace_names
+    np.testing.assert_array_equal(saved.traces, posterior.traces)
     assert saved.interval_state.startswith("not converged")
     assert saved.median is None
     for found, curve in zip(saved.network_curves, sampled.network_curves, strict=True):
         assert_same_curve(found, curve)
+
+
+def test_the_samples_that_come_back_are_those_of_arviz(case, sampled, template, tmp_path):
+    pytest.importorskip("arviz")
+    write_run(tmp_path, case, sampled, SAMPLING, template)
+    found, expected = load_run(tmp_path)["photo"].to_arviz(), to_arviz(sampled.posterior)
+    for group in ("posterior", "kept"):
+        assert dict(found[group].sizes) == dict(expected[group].sizes)
+        for name, values in expected[group].data_vars.items():
+            np.testing.assert_array_equal(found[group][name], values.astype(np.float32))
+
+
+def test_a_fit_has_no_samples_for_arviz(case, result, template, tmp_path):
+    write_run(tmp_path, case, result, Config(), template)
+    with pytest.raises(InputError, match="to_arviz expects"):
+        load_run(tmp_path)["photo"].to_arviz()
 
 
 def test_the_median_of_seeds_comes_back(case, seeds, template, tmp_path):
@@ -127,7 +150,7 @@ def test_a_bucket_is_read_like_a_folder_and_arrays_only_on_request(
     assert len(bucket.requests) < 10
     local = load_run(tmp_path / "bucket/out")["photo"]
     assert saved.summary == local.summary
-    for name in ("values", "image", "std", "interval", "samples"):
+    for name in ("values", "image", "mean", "std", "interval", "samples", "traces"):
         np.testing.assert_array_equal(getattr(saved, name), getattr(local, name))
     assert saved.median is None
 
@@ -174,9 +197,7 @@ def test_a_damaged_file_is_named(case, sampled, template, tmp_path):
         "config.json": "config",
         "photo/restored.png": "image",
         "photo/metrics.jsonl": "curve",
-        "photo/std.npy": "std",
-        "photo/interval.npz": "interval",
-        "photo/samples/0002.png": "samples",
+        "photo/posterior.npz": "samples",
     }.items():
         content = (tmp_path / name).read_bytes()
         for damaged in (*DAMAGED, content[: 3 * len(content) // 5]):

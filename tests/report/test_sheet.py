@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dip_jax.metrics import psnr_on_host
+from dip_jax.report.png import DPI
 from dip_jax.report.sheet import degraded_image, draw_sheet
 from tests.report.conftest import assert_texts_do_not_overlap, texts
 
@@ -53,3 +54,37 @@ def test_titles_do_not_overlap_on_images_of_any_shape(figure_of, case, result, s
     assert texts(figure)[0] == "guide"
     assert len(figure.axes) == 4
     assert_texts_do_not_overlap(figure)
+
+
+def large(case, result):
+    """A case of 160 x 192 pixels that varies in its lower right corner only, and a result with an error there."""
+    reference = np.full((160, 192, 3), 0.5, np.float32)
+    reference[120:, 152:] = np.random.default_rng(0).uniform(0, 0.8, (40, 40, 3))
+    restored = reference.copy()
+    restored[130, 170] += 0.2
+    problem = case.problem._replace(measurement=jnp.asarray(reference))
+    case = case._replace(problem=problem, shape=reference.shape, reference=reference)
+    return case, result._replace(image=restored)
+
+
+def test_a_large_image_has_an_enlarged_detail_where_it_varies_and_an_error_map(
+    figure_of, case, result
+):
+    case, result = large(case, result)
+    figure = figure_of(draw_sheet, case, result)
+    assert len(figure.axes) == 8
+    detail, error = figure.axes[3].images[0].get_array(), figure.axes[6].images[0].get_array()
+    np.testing.assert_array_equal(detail, result.image[120:, 140:180])
+    box = figure.axes[3].get_window_extent()
+    scale = DPI / figure.dpi
+    assert (round(scale * box.width), round(scale * box.height)) == (160, 160)  # 4 x 40
+    assert np.flatnonzero(error).tolist() == [130 * 192 + 170]
+    assert error.max() == pytest.approx(255 * 0.2, rel=1e-5)
+    assert any(text.startswith("error, up to ") for text in texts(figure))
+    assert_texts_do_not_overlap(figure)
+
+
+def test_a_large_image_without_a_reference_has_a_detail_and_no_error_map(figure_of, case, result):
+    case, result = large(case, result)
+    figure = figure_of(draw_sheet, case._replace(reference=None), result)
+    assert len(figure.axes) == 4

@@ -360,6 +360,8 @@ def test_a_shifted_spectrum_is_noticed_also_if_the_corner_was_not_measured(image
 def test_an_image_of_0_to_255_is_refused_and_one_with_strong_noise_is_not(image):
     with pytest.raises(InputError, match=r"must be float in \[0, 1\], got values from .* to 229"):
         build_case(TaskConfig(), "x", 255 * image)
+    with pytest.raises(InputError, match=r"must be float in \[0, 1\], got values from -0.8"):
+        build_case(TaskConfig(), "x", 2 * image - 1)
     noisy = image + np.random.default_rng(0).standard_normal(image.shape).astype(np.float32)
     assert build_case(TaskConfig(), "x", noisy).notes == ()
 
