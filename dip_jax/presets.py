@@ -471,7 +471,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "invert_features": Preset(
         "invert_features",
-        "a narrow network; a fifteenth of the time of the published one",
+        "a narrow network; less than a tenth of the time of the published one",
         "docs/tasks/activations.md",
         {
             "task.layer": "block9",
