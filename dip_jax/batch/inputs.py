@@ -87,8 +87,9 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
     make_target = task_of(config.task).target
     if make_target is not None:
         _require_no_files(config, files)
-        name, load = make_target(config.task).name, functools.partial(load_target, config)
-        return [LazyInput(name, load, lambda: "")]
+        target = make_target(config.task)
+        load = functools.partial(load_target, config)
+        return [LazyInput(target.name, load, lambda: "", target.shape)]
     if not files.inputs and not files.references:
         raise InputError(
             "Nothing to restore: add a degraded image (--input) or a clean image (--reference)."

@@ -129,8 +129,8 @@ def target_case(config: TaskConfig) -> Case:
         raise InputError(
             f"{config.name} needs an image: use build_case for a degraded one, simulate_case for a clean one."
         )
-    name, measurement = make_target(config)
-    return build_case(config, name, measurement)
+    name, measurement, shape = make_target(config)
+    return build_case(config, name, measurement, shape=shape)
 
 
 def only_measured(operator: Operator, y: np.ndarray) -> np.ndarray:

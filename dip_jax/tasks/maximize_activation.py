@@ -20,11 +20,9 @@ from dip_jax.tasks.task import Shape, SideInputs, Target, Task
 
 
 def _target(config: TaskConfig) -> Target:
-    return Target(f"{config.layer}-{config.unit}", np.array([config.target], np.float32))
-
-
-def _shape(config: TaskConfig, measured: tuple[int, ...], side_inputs: SideInputs) -> Shape:
-    return SIDE, SIDE, 3
+    height, width, channels = config.image_shape or (SIDE, SIDE, 3)
+    measurement = np.array([config.target], np.float32)
+    return Target(f"{config.layer}-{config.unit}", measurement, (height, width, channels))
 
 
 def _operator(config: TaskConfig, shape: Shape, side_inputs: SideInputs) -> UnitActivation:
@@ -44,7 +42,6 @@ MAXIMIZE_ACTIVATION = Task(
     settings=("layer", "unit", "num_sizes", "target", "image_shape"),
     counts_photons=False,
     target=_target,
-    shape=_shape,
     operator=_operator,
     operator_class=lambda config: UnitActivation,
 )

@@ -49,6 +49,8 @@ class Target(NamedTuple):
     """Name of the image; its random numbers follow from the name."""
     measurement: np.ndarray
     """The measurement."""
+    shape: Shape
+    """Height, width and channels of the image."""
 
 
 Measured = tuple[np.ndarray, SideInputs]

@@ -109,6 +109,14 @@ def test_the_command_writes_an_image(run, tmp_path, image, task):
     assert (again, "finished earlier" in messages) == (0, True)
 
 
+def test_a_maximization_has_a_forecast(run):
+    settings = [*TINY, "task.layer=stem", "task.unit=3", "task.image_shape=40,36,3", "run.chunk=3"]
+    sets = [f"--set={value}" for value in settings]
+    status, plan, messages = run("--task=maximize_activation", *sets, "--plan")
+    assert status == 0, messages
+    assert "36 x 40 x 3" in plan
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -140,7 +148,7 @@ def test_weights_that_are_missing_are_a_mistake_of_the_call(run, tmp_path, monke
 def test_a_task_without_files_has_one_input_whose_name_says_its_unit():
     config = build_config("maximize_activation", overrides=["task.unit=954"])
     (lazy,) = list_inputs(config, InputFiles())
-    assert lazy.name == "logits-954"
+    assert (lazy.name, lazy.shape) == ("logits-954", (224, 224, 3))
     with pytest.raises(InputError, match="takes no image"):
         simulate_case(jax.random.key(0), config.task, "x", np.zeros((40, 40, 3), np.float32))
     with pytest.raises(InputError, match="needs an image"):
