@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import os
 import re
 import subprocess
@@ -462,6 +463,12 @@ def test_every_example_is_tested():
     assert {path.stem for path in (ROOT / "examples").glob("[!_]*.py")} == set(EXAMPLES)
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_can_be_imported(name):
+    importlib.import_module(f"examples.{name}")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_lists_its_flags_in_a_fresh_process(name):
     process = subprocess.run(
