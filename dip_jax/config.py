@@ -191,9 +191,9 @@ class TaskConfig(Section):
     """(invert_features, maximize_activation) Layer of the classifier; see `classifiers.efficientnet_lite`."""
     unit: int | None = number(None, 0)
     """(maximize_activation) Channel of the layer; for `logits` the number of a class of ImageNet, from 0."""
-    num_sizes: int = number(1, 1, 4)
-    """(maximize_activation) Number of sizes at which the classifier sees the image: its own, half of it, ... The activation
-    is the mean; with one size, as in 2018, fine patterns that show nothing suffice."""
+    num_sizes: int = number(2, 1, 4)
+    """(maximize_activation) Number of sizes in which the classifier sees the image: its own, half of it, ... The mean
+    activation counts; in 2018 there was one size."""
     target: float = number(300.0, 0, open_low=True)
     """(maximize_activation) Activation that the fit approaches, as in 2018: more than any image should reach."""
     operator: str = ""
