@@ -45,7 +45,7 @@ class ActiveNetwork:
           queued: The case of the network.
           index: The slot.
         """
-        self.case, self.padded, self.index = queued.case, queued.padded, index
+        self.queued, self.case, self.padded, self.index = queued, queued.case, queued.padded, index
         self.label = network_label(self.case.name, self.case.network_index)
         self.num_steps = 0
         self._logs: list[dict[str, np.ndarray]] = []

@@ -76,6 +76,10 @@ class CaseQueue:
             if position >= MAX_READ_AHEAD or not self._read(wait=wait):
                 return None
 
+    def put_back(self, queued: Iterable[QueuedCase]) -> None:
+        """Puts cases before all that wait."""
+        self._waiting[:0] = queued
+
     def _read(self, *, wait: bool) -> bool:
         """Moves a case from the source to the waiting ones; returns whether there was one."""
         case = None if self._has_ended else self._next(wait=wait)

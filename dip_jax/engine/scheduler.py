@@ -20,6 +20,7 @@ from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
+from dip_jax.errors import is_out_of_memory
 from dip_jax.nets import cropped
 
 
@@ -140,6 +141,7 @@ class Scheduler:
         self._save_finished = save_finished
         self._slots = Slots(example, estimator, run, devices=hooks.devices, max_cases=max_cases)
         self._active: dict[int, ActiveNetwork] = {}
+        self._has_advanced = False
 
     def run(self) -> Generator[Result, None, Ending]:
         """Serves cases until none is left, the run is stopped or the program fails.
@@ -165,6 +167,8 @@ class Scheduler:
                 status = self._advance(sizer)
             except Exception as error:  # most likely out of memory
                 error = without_frames(error)
+                if self._start_smaller(error):
+                    continue
                 for network in self._active.values():
                     yield failed_result(network.case, error)
                 return Ending.FAILED
@@ -201,10 +205,27 @@ class Scheduler:
         """Runs a chunk of steps in all slots and appends it to the logs."""
         sizer.start()
         status, logs = self._slots.advance(min(sizer.count, self._steps_to_next_call()))
+        self._has_advanced = True
         sizer.update(int(np.max((logs["step"] >= 0).sum(axis=1))))
         for network in self._active.values():
             network.append(status, logs)
         return status
+
+    def _start_smaller(self, error: Exception) -> bool:
+        """Begins anew with a smaller layout if the first chunk ran out of memory; returns whether it could."""
+        if self._has_advanced or not is_out_of_memory(error):
+            return False
+        report_phase(
+            self._hooks,
+            next(iter(self._active.values())).label,
+            "compiling",
+            self._estimator.num_steps,
+        )
+        if not self._slots.shrink():
+            return False
+        self._queue.put_back([network.queued for network in self._active.values()])
+        self._active.clear()
+        return True
 
     def _steps_to_next_call(self) -> int:
         """The number of steps after which the first network is due for `on_step`; a chunk is no longer."""

@@ -250,6 +250,25 @@ def test_an_error_of_the_program_fails_the_networks_in_its_slots_only(image, mon
     assert "no memory" in str(results["a"].error)
 
 
+def test_a_first_chunk_that_runs_out_of_memory_is_repeated_with_fewer_slots(image, monkeypatch):
+    expected = restore_by_name(image, "abc", tiny_config())
+    monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: 4)
+    advance, tried = Slots.advance, []
+
+    def fail_with_many(self, count):
+        tried.append(len(self))
+        if len(self) > 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return advance(self, count)
+
+    monkeypatch.setattr(Slots, "advance", fail_with_many)
+    results = restore_by_name(image, "abc", tiny_config())
+    assert list(results) == ["a", "b", "c"]
+    assert tried[:3] == [4, 2, 1]
+    for name, result in results.items():
+        assert_same_result(result, expected[name])
+
+
 def test_an_error_of_the_compilation_fails_the_cases_of_that_program_only(image, monkeypatch):
     config = tiny_config()
     compile_program, heights = Slots._compile, []
