@@ -47,7 +47,7 @@ def restore_files(
 ) -> list[Summary]:
     """Restores image files into a folder.
 
-    The first Ctrl-C or SIGTERM ends the run in order: images in progress are saved for `resume`, and they
+    The first Ctrl-C, SIGTERM or SIGHUP ends the run in order: images in progress are saved for `resume`, and they
     and all later ones get the status `interrupted`.
 
     Args:
