@@ -7,19 +7,20 @@ networks in progress and the few cases that are read ahead.
 
 import enum
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dip_jax.base import Case, Result, network_label
 from dip_jax.config import RunConfig
 from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
+from dip_jax.engine.background_store import BackgroundStore, Store, saving_in_background
 from dip_jax.engine.case_queue import CaseQueue, read_ahead
 from dip_jax.engine.chunk_size import ChunkSizer
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
-from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
+from dip_jax.engine.step_loop import SlotStatus, block_length
 from dip_jax.errors import is_out_of_memory
 from dip_jax.nets import cropped
 
@@ -41,22 +42,6 @@ class Progress(NamedTuple):
     """PSNR of the estimates in dB, mean over the networks with a reference; None without one."""
     phase: str = ""
     """The work that begins before the next step, such as `compiling`; empty between two chunks."""
-
-
-class Store(Protocol):
-    """Storage for networks in progress; see `checkpoint.CheckpointStore`."""
-
-    def load(self, name: str, fingerprint: int, shapes: Slot) -> SavedNetwork | None:
-        """Returns the saved state of a network, in the form of `shapes`; None if there is none."""
-        ...
-
-    def is_due(self) -> bool:
-        """Returns whether it is time to save."""
-        ...
-
-    def save(self, networks: Sequence[SavedNetwork]) -> None:
-        """Saves networks in progress, each completely or not at all."""
-        ...
 
 
 class RunHooks(NamedTuple):
@@ -118,6 +103,7 @@ class Scheduler:
         run: RunConfig,
         hooks: RunHooks,
         *,
+        store: BackgroundStore | None,
         max_cases: int | None,
         save_finished: bool,
     ):
@@ -130,6 +116,7 @@ class Scheduler:
           estimator: The estimator.
           run: How the run uses the machine.
           hooks: The world around the run.
+          store: The storage of the hooks; None to store nothing.
           max_cases: Maximum number of cases; None for unknown.
           save_finished: Also save finished networks.
 
@@ -138,7 +125,7 @@ class Scheduler:
         """
         self.signature = signature
         self._queue, self._estimator, self._run, self._hooks = queue, estimator, run, hooks
-        self._save_finished = save_finished
+        self._store, self._save_finished = store, save_finished
         self._slots = Slots(example, estimator, run, devices=hooks.devices, max_cases=max_cases)
         self._active: dict[int, ActiveNetwork] = {}
         self._has_advanced = False
@@ -250,8 +237,10 @@ class Scheduler:
         """Frees the slot of a finished network and returns its result."""
         self._slots.clear(index)
         network = self._active.pop(index)
-        if self._hooks.store is not None and self._save_finished:
-            self._hooks.store.save([network.save(self._slots)])
+        if self._store is not None:
+            if self._save_finished:
+                self._store.save([network.save(self._slots)])
+            self._store.wait()  # the receiver of the result may remove the checkpoints
         return self._result(network, status)
 
     def _result(self, network: ActiveNetwork, status: SlotStatus) -> Result:
@@ -271,17 +260,19 @@ class Scheduler:
         return saved
 
     def _stored(self, network: ActiveNetwork) -> SavedNetwork | None:
-        if self._hooks.store is None:
+        if self._store is None:
             return None
         shapes = self._slots.slot_shapes
-        return self._hooks.store.load(network.label, network.fingerprint(), shapes)
+        return self._store.load(network.label, network.fingerprint(), shapes)
 
     def _save(self, *, is_last: bool) -> None:
-        """Saves the networks in progress if it is time, or for the last time."""
-        store = self._hooks.store
+        """Saves the networks in progress if it is time, or for the last time; then it waits for the end."""
+        store = self._store
         networks = [network for network in self._active.values() if network.num_steps > 0]
         if store is not None and networks and (is_last or store.is_due()):
             store.save([network.save(self._slots) for network in networks])
+            if is_last:
+                store.wait()
 
     def _progress(self, steps_per_second: float) -> Progress:
         networks = list(self._active.values())
@@ -326,7 +317,10 @@ def restore_each(
     hooks = hooks or RunHooks()
     scheduler: Scheduler | None = None
     errors: dict[Any, Exception] = {}
-    with read_ahead(cases, hooks.should_stop, estimator.sides_per_octave) as queue:
+    with (
+        read_ahead(cases, hooks.should_stop, estimator.sides_per_octave) as queue,
+        saving_in_background(hooks.store) as store,
+    ):
         while (first := queue.peek()) is not None:
             signature = first.signature
             if signature not in errors and (scheduler is None or scheduler.signature != signature):
@@ -341,6 +335,7 @@ def restore_each(
                         estimator,
                         run,
                         hooks,
+                        store=store,
                         max_cases=max_cases,
                         save_finished=save_finished,
                     )
