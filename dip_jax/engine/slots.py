@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dip_jax.base import Array, Case, Shape
 from dip_jax.config import RunConfig
-from dip_jax.engine.devices import is_cpu
+from dip_jax.engine.devices import is_cpu, on_host
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
 from dip_jax.engine.program_cache import Program
@@ -311,11 +311,12 @@ class Slots:
             key = image_key(self._run.seed, case.name, network_index=network_index)
             return np.asarray(jax.random.key_data(key))
 
-        problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
-        reference = None if case.reference is None else np.asarray(case.reference)
-        index, number = case.network_index, self._chains_per_start
-        start_key = None if number == 1 else key_of(index - index % number)
-        return Input(key_of(index), problem, reference, start_key)
+        with on_host():
+            problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
+            reference = None if case.reference is None else np.asarray(case.reference)
+            index, number = case.network_index, self._chains_per_start
+            start_key = None if number == 1 else key_of(index - index % number)
+            return Input(key_of(index), problem, reference, start_key)
 
     def _upload(self) -> None:
         """Copies inputs that changed since the last chunk to their devices."""
