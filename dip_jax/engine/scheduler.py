@@ -16,7 +16,7 @@ from dip_jax.config import RunConfig
 from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
 from dip_jax.engine.background_store import BackgroundStore, Store, saving_in_background
 from dip_jax.engine.case_queue import CaseQueue, read_ahead
-from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.engine.chunk_size import ChunkSizer, max_steps
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
@@ -141,7 +141,7 @@ class Scheduler:
         Returns:
           The reason for the end.
         """
-        sizer = ChunkSizer(self._run.chunk, block_length())
+        sizer = ChunkSizer(max_steps(self._run), block_length())
         while True:
             try:
                 self._fill()
@@ -217,7 +217,7 @@ class Scheduler:
     def _steps_to_next_call(self) -> int:
         """The number of steps after which the first network is due for `on_step`; a chunk is no longer."""
         if self._hooks.on_step is None:
-            return self._run.chunk
+            return max_steps(self._run)
         every = self._hooks.every
         return min(every - network.num_steps % every for network in self._active.values())
 

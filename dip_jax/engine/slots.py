@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dip_jax.base import Array, Case, Shape
 from dip_jax.config import RunConfig
+from dip_jax.engine.chunk_size import max_steps
 from dip_jax.engine.devices import is_cpu, on_host
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
@@ -174,7 +175,7 @@ class Slots:
         # Only these two settings of the run change the compiled program. An estimator without a key
         # contains functions, so its program is not cached.
         form = (
-            self._run.chunk,
+            max_steps(self._run),
             self._run.slot_mode,
             case.shape,
             jax.tree.map(jax.typeof, self._empty),
