@@ -1,7 +1,9 @@
 """The platform that JAX computes on, and the work that stays on the host."""
 
+import collections
 import contextlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -47,6 +49,25 @@ def made_on_host(items: Iterable[T]) -> Iterator[T]:
             except StopIteration:
                 return
         yield item
+
+
+def describe_devices(nvidia_file: Path = Path("/dev/nvidia0")) -> str:
+    """Returns a line about the devices of this process, e.g. `Device: 1 x cpu`.
+
+    It says if the computer has an NVIDIA GPU that JAX does not use, although nobody asked for the CPU: JAX only logs
+    that it cannot reach one.
+
+    Args:
+      nvidia_file: A file that the driver of NVIDIA makes for the first GPU.
+    """
+    kinds = collections.Counter(device.device_kind for device in jax.local_devices())
+    line = "Device: " + ", ".join(f"{number} x {kind}" for kind, number in kinds.items())
+    if is_cpu() and not jax.config.values["jax_platforms"] and nvidia_file.exists():
+        line += (
+            "; this computer has an NVIDIA GPU, which JAX does not use: run nvidia-smi to check its driver, and "
+            "install dip-jax[cuda]"
+        )
+    return line
 
 
 def require_platform() -> None:
