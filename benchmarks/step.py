@@ -25,6 +25,7 @@ from benchmarks.protocol import Record, Row, Run, Settings, Task, alternate, ari
 from dip_jax.config import DEFAULT_LEARNING_RATE, Config, NetConfig
 from dip_jax.engine import step_loop
 from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.chunk_size import max_steps
 from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.slots import Slots
@@ -41,7 +42,7 @@ class Ours:
 
     def __init__(self, config: Config, size: int, batch: int):
         """Compiles the program of the command for `batch` images."""
-        self._chunk = config.run.chunk
+        self._chunk = max_steps(config.run)
         before = peak_bytes()
         rng = np.random.default_rng(0)
         cases = [

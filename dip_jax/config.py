@@ -597,9 +597,9 @@ class RunConfig(Section):
 
     seed: int = number(0, 0, 2**32 - 1)
     """Seed; every random number follows from it and from the name of the image."""
-    chunk: int = number(100, 1)
-    """Maximum number of steps per dispatch. The number adapts so that a dispatch lasts a few
-    seconds on CPU and half a second elsewhere."""
+    chunk: int | None = number(None, 1)
+    """Maximum number of steps per dispatch; None for 100 on CPU and 1000 elsewhere. The number adapts so that a
+    dispatch lasts a few seconds on CPU and half a second elsewhere."""
     slot_mode: Literal["auto", "map", "vmap", "unroll"] = "auto"
     """How slots share a device: one after the other (`map`), in parallel (`vmap`), or each with its
     own code (`unroll`). `auto` is `map` on CPU and `vmap` elsewhere."""

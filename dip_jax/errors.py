@@ -20,6 +20,16 @@ def is_disk_full(error: BaseException) -> bool:
     return has_number or any(words in str(error) for words in ("No space left", "quota exceeded"))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error means that the memory of the host or of a device is too small.
+
+    Example:
+      >>> is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+      True
+    """
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def describe_error(error: BaseException) -> str:
     """Returns an error as one line for the user: its first line, or its type.
 
@@ -28,6 +38,6 @@ def describe_error(error: BaseException) -> str:
       ('no such folder', 'KeyboardInterrupt')
     """
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "RESOURCE_EXHAUSTED" in line or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return f"out of memory; use a smaller image, fewer channels or --slots=1 ({line})"
     return line

@@ -551,8 +551,8 @@ def test_ctrl_c_keeps_the_estimate_and_the_command_states_how_to_continue(photo,
         text=True,
     )
     try:
-        line = process.stderr.readline()
-        assert line == "photo: compiling ...\n"
+        assert process.stderr.readline() == "Device: 1 x cpu\n"
+        assert process.stderr.readline() == "photo: compiling ...\n"
         line = process.stderr.readline()
         assert "step" in line, line
         time.sleep(0.2)

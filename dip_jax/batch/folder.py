@@ -23,6 +23,7 @@ from dip_jax.batch.processes import (
 from dip_jax.batch.progress import FolderProgress
 from dip_jax.batch.worker import Worker
 from dip_jax.config import Config
+from dip_jax.engine.devices import on_host
 from dip_jax.engine.from_config import optimizer_from_config
 from dip_jax.errors import InputError, describe_error
 from dip_jax.images.find import subfolders_with_images
@@ -47,7 +48,7 @@ def restore_files(
 ) -> list[Summary]:
     """Restores image files into a folder.
 
-    The first Ctrl-C or SIGTERM ends the run in order: images in progress are saved for `resume`, and they
+    The first Ctrl-C, SIGTERM or SIGHUP ends the run in order: images in progress are saved for `resume`, and they
     and all later ones get the status `interrupted`.
 
     Args:
@@ -193,7 +194,8 @@ def _require_readable(inputs: Sequence[LazyInput]) -> list[LazyInput]:
     first_error = None
     for i, lazy in enumerate(inputs):
         try:
-            loaded = lazy.load()
+            with on_host():
+                loaded = lazy.load()
         except (InputError, OSError, MemoryError) as error:
             first_error = first_error or InputError(describe_error(error))
             continue

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # no public name resets its state
 from jax.experimental import multihost_utils
 from jax.extend import backend
 
@@ -25,6 +26,8 @@ from dip_jax.storage.paths import AnyPath, make_folder, read_bytes
 T = TypeVar("T")
 _MESSAGE_BYTES = 4096
 _SILENCE_SECONDS = 120.0  # process 0 stops waiting for a process without a heartbeat for that long
+# `jax.distributed.initialize` changes the devices under Slurm: each task sees that of its local number.
+_CHANGED_SETTINGS = ("jax_platforms", "jax_cuda_visible_devices", "jax_rocm_visible_devices")
 _DONE = "done"  # content of the last heartbeat
 
 
@@ -86,7 +89,8 @@ def independent_partition(num_processes: int, process_id: int, *, resume: bool) 
 def rendezvous(options: ProcessOptions) -> Iterator[Partition]:
     """A context in which the processes are connected. JAX arrays do not survive its end.
 
-    It runs on CPU, whichever device restores the images.
+    It runs on CPU, whichever device restores the images. Afterwards each process is the only one for JAX again, and
+    sees the devices that it saw before.
 
     Args:
       options: The number of processes, this process and the coordinator.
@@ -97,7 +101,7 @@ def rendezvous(options: ProcessOptions) -> Iterator[Partition]:
     Raises:
       InputError: If the processes do not find each other.
     """
-    platforms = jax.config.values["jax_platforms"]
+    settings = {name: jax.config.values[name] for name in _CHANGED_SETTINGS}
     jax.config.update("jax_platforms", "cpu")
     try:
         jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
@@ -111,8 +115,11 @@ def rendezvous(options: ProcessOptions) -> Iterator[Partition]:
         yield Partition(jax.process_index(), jax.process_count())
     finally:
         jax.distributed.shutdown()
+        # JAX leaves its number to the process, and then only process 0 writes caches.
+        distributed.global_state.process_id, distributed.global_state.num_processes = 0, 1
         backend.clear_backends()
-        jax.config.update("jax_platforms", platforms)
+        for name, value in settings.items():
+            jax.config.update(name, value)
 
 
 def broadcast_error(error: str) -> str:

@@ -16,6 +16,7 @@ from dip_jax.batch.record import RunRecord
 from dip_jax.batch.writer import ResultWriter
 from dip_jax.config import Config
 from dip_jax.engine.checkpoint import CheckpointStore
+from dip_jax.engine.devices import made_on_host
 from dip_jax.engine.restore import restore_many
 from dip_jax.engine.scheduler import Progress
 from dip_jax.report.loggers import build_logger
@@ -113,7 +114,7 @@ class Worker:
                 on_message=self._on_message,
             ) as writer:
                 for result in restore_many(
-                    reader.cases(unfinished),
+                    made_on_host(reader.cases(unfinished)),
                     config,
                     run=dataclasses.replace(config.run, log="none"),  # `logger` writes the logs
                     max_cases=len(unfinished),

@@ -11,6 +11,7 @@ from dip_jax.batch.reader import Reader
 from dip_jax.batch.record import RunRecord
 from dip_jax.config import Config
 from dip_jax.engine.checkpoint import CheckpointStore
+from dip_jax.engine.devices import on_host
 from dip_jax.errors import describe_error
 from dip_jax.report.image import report_image
 from dip_jax.report.loggers import Logger
@@ -79,9 +80,10 @@ class ResultWriter:
                 self._record.fail(result.name, describe_error(result.error))
                 return
             case = loaded.case
-            summary = report_image(
-                self._folder, case, result, self._config, loaded.template, digest=digest
-            )
+            with on_host():
+                summary = report_image(
+                    self._folder, case, result, self._config, loaded.template, digest=digest
+                )
             new_notes = summary["notes"][len(case.notes) :]  # the reader reported those of the case
             for note in new_notes:
                 self._on_message(f"{result.name}: {note}")

@@ -137,7 +137,7 @@ def dispatch(request: Request) -> "list[Summary]":
     from dip_jax.batch.processes import ProcessOptions
     from dip_jax.cli import compare, console, demo, plan
     from dip_jax.engine import program_cache
-    from dip_jax.engine.devices import require_platform
+    from dip_jax.engine.devices import describe_devices, require_platform
 
     if request.keep_compiled:
         program_cache.keep_compiled()
@@ -150,7 +150,7 @@ def dispatch(request: Request) -> "list[Summary]":
         plans = plan.plan_inputs(list_inputs(config, files), config)
         console.print_plan(plans, start_seconds=start_seconds)
         return []
-    with console.ProgressDisplay() as display:
+    with console.ProgressDisplay(heading=describe_devices) as display:
         hooks: dict[str, Any] = {"on_progress": display.show, "on_message": display.announce}
         options = {
             "overwrite": request.overwrite,

@@ -37,8 +37,14 @@ class ProgressDisplay:
     start and then one every 20 seconds.
     """
 
-    def __init__(self, console: Console | None = None):
-        """Prints to `console`; by default to standard error, which keeps standard output for results."""
+    def __init__(self, console: Console | None = None, heading: Callable[[], str] | None = None):
+        """Shows nothing yet.
+
+        Args:
+          console: Where to print; by default standard error, which keeps standard output for results.
+          heading: Returns a line that precedes the first progress.
+        """
+        self._heading = heading
         self._console = console or Console(file=sys.stderr)
         self._live: rich.progress.Progress | None = None
         self._task: rich.progress.TaskID | None = None
@@ -73,6 +79,9 @@ class ProgressDisplay:
 
     def show(self, progress: FolderProgress) -> None:
         """Shows the progress of a run: the steps of a single image, or the images of a folder."""
+        if self._heading is not None:
+            self.announce(self._heading())
+            self._heading = None
         images = progress.in_progress
         if progress.num_images == 1:
             label, total, done = images.names[0], images.num_steps, images.steps[0]

@@ -13,6 +13,7 @@ from dip_jax.base import Case
 from dip_jax.batch.inputs import LazyInput
 from dip_jax.config import Config
 from dip_jax.engine.canvas import canvas_shape, pad_case
+from dip_jax.engine.chunk_size import max_steps
 from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.memory import peak_bytes
 from dip_jax.engine.slots import Slots
@@ -116,7 +117,7 @@ def _probe(case: Case, num_images: int, config: Config) -> Plan:
     clock = time.perf_counter()
     slots.advance(1)
     seconds = time.perf_counter() - clock
-    num_steps = int(np.clip(_PROBE_SECONDS / seconds, 1, config.run.chunk))
+    num_steps = int(np.clip(_PROBE_SECONDS / seconds, 1, max_steps(config.run)))
     clock = time.perf_counter()
     status, _ = slots.advance(num_steps)
     seconds_per_step = (time.perf_counter() - clock) / max(1, int(status.num_steps.max()) - 2)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dip_jax.base import Case, Operator, Posterior, Result, Status, network_label
 from dip_jax.engine.case_queue import QueuedCase
+from dip_jax.engine.devices import on_host
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
 from dip_jax.engine.step_loop import Slot, SlotStatus
@@ -45,7 +46,7 @@ class ActiveNetwork:
           queued: The case of the network.
           index: The slot.
         """
-        self.case, self.padded, self.index = queued.case, queued.padded, index
+        self.queued, self.case, self.padded, self.index = queued, queued.case, queued.padded, index
         self.label = network_label(self.case.name, self.case.network_index)
         self.num_steps = 0
         self._logs: list[dict[str, np.ndarray]] = []
@@ -167,7 +168,8 @@ class ActiveNetwork:
         estimate = slots.estimate(index)[:height, :width]
         curve, moments, kept = self._curve(), slots.moments(index), slots.kept(index)
         traces = curve.pop("trace", np.zeros((0, len(trace_names(case.shape))), np.float32))
-        image, notes = finish_image(case, estimate)
+        with on_host():
+            image, notes = finish_image(case, estimate)
         return Result(
             name=case.name,
             status=_status(status, index),

@@ -11,6 +11,7 @@ import numpy as np
 
 from dip_jax.base import Case
 from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.devices import on_host
 
 MAX_READ_AHEAD = 8
 """Maximum number of cases in the reading thread's buffer, and of cases that wait for another program."""
@@ -76,12 +77,17 @@ class CaseQueue:
             if position >= MAX_READ_AHEAD or not self._read(wait=wait):
                 return None
 
+    def put_back(self, queued: Iterable[QueuedCase]) -> None:
+        """Puts cases before all that wait."""
+        self._waiting[:0] = queued
+
     def _read(self, *, wait: bool) -> bool:
         """Moves a case from the source to the waiting ones; returns whether there was one."""
         case = None if self._has_ended else self._next(wait=wait)
         if case is None:
             return False
-        padded = pad_case(case, self._sides_per_octave)
+        with on_host():
+            padded = pad_case(case, self._sides_per_octave)
         self._waiting.append(QueuedCase(case, padded, _signature(padded)))
         return True
 

@@ -3,11 +3,21 @@
 import math
 import time
 
+from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
 
 # Target duration of a chunk in seconds: short enough to stop and refill soon, long enough to hide the cost of a
 # dispatch, which on CPU includes the first touch of its memory.
 _SECONDS_ON_CPU, _SECONDS_ELSEWHERE = 3.0, 0.5
+# A GPU makes 1000 steps of a small image in that time.
+_STEPS_ON_CPU, _STEPS_ELSEWHERE = 100, 1000
+
+
+def max_steps(run: RunConfig) -> int:
+    """Returns the maximum number of steps of a chunk: `run.chunk`, or by default 100 on CPU and 1000 elsewhere."""
+    if run.chunk is not None:
+        return run.chunk
+    return _STEPS_ON_CPU if is_cpu() else _STEPS_ELSEWHERE
 
 
 class ChunkSizer:

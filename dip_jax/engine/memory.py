@@ -11,6 +11,10 @@ from dip_jax.config import RunConfig
 from dip_jax.engine.devices import is_cpu
 from dip_jax.errors import InputError
 
+_USED_OF_GPU = (
+    0.9  # the rest is for fragments, workspaces of cuDNN and results on their way to the host
+)
+
 
 def program_bytes(analysis: Any) -> int:
     """Returns the bytes that a program needs on a device.
@@ -29,13 +33,15 @@ def program_bytes(analysis: Any) -> int:
 def available_bytes(run: RunConfig) -> float:
     """Returns the bytes that a program may use on a device.
 
-    This is `run.max_memory` if set. By default it is the free memory on CPU, and the whole memory elsewhere.
+    This is `run.max_memory` if set. By default it is the free memory on CPU, 90 % of the memory of a GPU, whose
+    allocator also needs room, and the whole memory elsewhere.
     """
     if run.max_memory is not None:
         return run.max_memory * 1e9
     if is_cpu():
         return min(psutil.virtual_memory().available, container_bytes())
-    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    return _USED_OF_GPU * limit if jax.default_backend() == "gpu" else limit
 
 
 def container_bytes(root: Path = Path("/sys/fs/cgroup")) -> float:

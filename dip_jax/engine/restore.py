@@ -11,6 +11,7 @@ from typing import Any
 from dip_jax.base import Case, Result, Status
 from dip_jax.config import Config, RunConfig
 from dip_jax.engine.active_network import SavedNetwork
+from dip_jax.engine.devices import made_on_host, on_host
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.intervals import bootstrap, linearize
@@ -113,7 +114,8 @@ def restore_many(
 
     def prepared() -> Iterator[Case]:
         for case in cases:
-            complete = estimator.prepared(_with_operator(case))
+            with on_host():
+                complete = estimator.prepared(_with_operator(case))
             notes[case.name] = complete.notes[len(case.notes) :]
             yield complete
 
@@ -163,7 +165,7 @@ def _restore_all(
             if has_guides and len(in_progress) == 1:  # no network makes steps
                 report_phase(hooks, case.name, "making guides", estimator.num_steps)
             of_case = members.setdefault(case.name, [])
-            for member in _networks(case, estimator, run.seed):
+            for member in made_on_host(_networks(case, estimator, run.seed)):
                 of_case.append(member)
                 yield member
 
@@ -182,14 +184,15 @@ def _restore_all(
             case = in_progress.pop(result.name)
             if ensemble is not None and not in_progress:
                 report_phase(hooks, case.name, "combining networks", estimator.num_steps)
-            merged = merge(
-                case,
-                finished.pop(result.name),
-                ensemble,
-                members.pop(result.name),
-                run.seed,
-                chains_per_start=estimator.chains_per_start,
-            )
+            with on_host():
+                merged = merge(
+                    case,
+                    finished.pop(result.name),
+                    ensemble,
+                    members.pop(result.name),
+                    run.seed,
+                    chains_per_start=estimator.chains_per_start,
+                )
             if (
                 estimator.comparison is not None
                 and merged.status == Status.DONE
@@ -202,7 +205,8 @@ def _restore_all(
                 merged = merged._replace(net=None, networks=())
             yield merged
     for name, results in finished.items():  # the run ended before their other networks had started
-        merged = merge(in_progress.pop(name), results, ensemble, members.pop(name), run.seed)
+        with on_host():
+            merged = merge(in_progress.pop(name), results, ensemble, members.pop(name), run.seed)
         yield merged._replace(status=Status.INTERRUPTED)
 
 

@@ -7,19 +7,21 @@ networks in progress and the few cases that are read ahead.
 
 import enum
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dip_jax.base import Case, Result, network_label
 from dip_jax.config import RunConfig
 from dip_jax.engine.active_network import ActiveNetwork, SavedNetwork, failed_result
+from dip_jax.engine.background_store import BackgroundStore, Store, saving_in_background
 from dip_jax.engine.case_queue import CaseQueue, read_ahead
-from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.engine.chunk_size import ChunkSizer, max_steps
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.observation import Observation
 from dip_jax.engine.slots import Slots
-from dip_jax.engine.step_loop import Slot, SlotStatus, block_length
+from dip_jax.engine.step_loop import SlotStatus, block_length
+from dip_jax.errors import is_out_of_memory
 from dip_jax.nets import cropped
 
 
@@ -40,22 +42,6 @@ class Progress(NamedTuple):
     """PSNR of the estimates in dB, mean over the networks with a reference; None without one."""
     phase: str = ""
     """The work that begins before the next step, such as `compiling`; empty between two chunks."""
-
-
-class Store(Protocol):
-    """Storage for networks in progress; see `checkpoint.CheckpointStore`."""
-
-    def load(self, name: str, fingerprint: int, shapes: Slot) -> SavedNetwork | None:
-        """Returns the saved state of a network, in the form of `shapes`; None if there is none."""
-        ...
-
-    def is_due(self) -> bool:
-        """Returns whether it is time to save."""
-        ...
-
-    def save(self, networks: Sequence[SavedNetwork]) -> None:
-        """Saves networks in progress, each completely or not at all."""
-        ...
 
 
 class RunHooks(NamedTuple):
@@ -117,6 +103,7 @@ class Scheduler:
         run: RunConfig,
         hooks: RunHooks,
         *,
+        store: BackgroundStore | None,
         max_cases: int | None,
         save_finished: bool,
     ):
@@ -129,6 +116,7 @@ class Scheduler:
           estimator: The estimator.
           run: How the run uses the machine.
           hooks: The world around the run.
+          store: The storage of the hooks; None to store nothing.
           max_cases: Maximum number of cases; None for unknown.
           save_finished: Also save finished networks.
 
@@ -137,9 +125,10 @@ class Scheduler:
         """
         self.signature = signature
         self._queue, self._estimator, self._run, self._hooks = queue, estimator, run, hooks
-        self._save_finished = save_finished
+        self._store, self._save_finished = store, save_finished
         self._slots = Slots(example, estimator, run, devices=hooks.devices, max_cases=max_cases)
         self._active: dict[int, ActiveNetwork] = {}
+        self._has_advanced = False
 
     def run(self) -> Generator[Result, None, Ending]:
         """Serves cases until none is left, the run is stopped or the program fails.
@@ -152,7 +141,7 @@ class Scheduler:
         Returns:
           The reason for the end.
         """
-        sizer = ChunkSizer(self._run.chunk, block_length())
+        sizer = ChunkSizer(max_steps(self._run), block_length())
         while True:
             try:
                 self._fill()
@@ -165,6 +154,8 @@ class Scheduler:
                 status = self._advance(sizer)
             except Exception as error:  # most likely out of memory
                 error = without_frames(error)
+                if self._start_smaller(error):
+                    continue
                 for network in self._active.values():
                     yield failed_result(network.case, error)
                 return Ending.FAILED
@@ -201,15 +192,32 @@ class Scheduler:
         """Runs a chunk of steps in all slots and appends it to the logs."""
         sizer.start()
         status, logs = self._slots.advance(min(sizer.count, self._steps_to_next_call()))
+        self._has_advanced = True
         sizer.update(int(np.max((logs["step"] >= 0).sum(axis=1))))
         for network in self._active.values():
             network.append(status, logs)
         return status
 
+    def _start_smaller(self, error: Exception) -> bool:
+        """Begins anew with a smaller layout if the first chunk ran out of memory; returns whether it could."""
+        if self._has_advanced or not is_out_of_memory(error):
+            return False
+        report_phase(
+            self._hooks,
+            next(iter(self._active.values())).label,
+            "compiling",
+            self._estimator.num_steps,
+        )
+        if not self._slots.shrink():
+            return False
+        self._queue.put_back([network.queued for network in self._active.values()])
+        self._active.clear()
+        return True
+
     def _steps_to_next_call(self) -> int:
         """The number of steps after which the first network is due for `on_step`; a chunk is no longer."""
         if self._hooks.on_step is None:
-            return self._run.chunk
+            return max_steps(self._run)
         every = self._hooks.every
         return min(every - network.num_steps % every for network in self._active.values())
 
@@ -229,8 +237,10 @@ class Scheduler:
         """Frees the slot of a finished network and returns its result."""
         self._slots.clear(index)
         network = self._active.pop(index)
-        if self._hooks.store is not None and self._save_finished:
-            self._hooks.store.save([network.save(self._slots)])
+        if self._store is not None:
+            if self._save_finished:
+                self._store.save([network.save(self._slots)])
+            self._store.wait()  # the receiver of the result may remove the checkpoints
         return self._result(network, status)
 
     def _result(self, network: ActiveNetwork, status: SlotStatus) -> Result:
@@ -250,17 +260,19 @@ class Scheduler:
         return saved
 
     def _stored(self, network: ActiveNetwork) -> SavedNetwork | None:
-        if self._hooks.store is None:
+        if self._store is None:
             return None
         shapes = self._slots.slot_shapes
-        return self._hooks.store.load(network.label, network.fingerprint(), shapes)
+        return self._store.load(network.label, network.fingerprint(), shapes)
 
     def _save(self, *, is_last: bool) -> None:
-        """Saves the networks in progress if it is time, or for the last time."""
-        store = self._hooks.store
+        """Saves the networks in progress if it is time, or for the last time; then it waits for the end."""
+        store = self._store
         networks = [network for network in self._active.values() if network.num_steps > 0]
         if store is not None and networks and (is_last or store.is_due()):
             store.save([network.save(self._slots) for network in networks])
+            if is_last:
+                store.wait()
 
     def _progress(self, steps_per_second: float) -> Progress:
         networks = list(self._active.values())
@@ -305,7 +317,10 @@ def restore_each(
     hooks = hooks or RunHooks()
     scheduler: Scheduler | None = None
     errors: dict[Any, Exception] = {}
-    with read_ahead(cases, hooks.should_stop, estimator.sides_per_octave) as queue:
+    with (
+        read_ahead(cases, hooks.should_stop, estimator.sides_per_octave) as queue,
+        saving_in_background(hooks.store) as store,
+    ):
         while (first := queue.peek()) is not None:
             signature = first.signature
             if signature not in errors and (scheduler is None or scheduler.signature != signature):
@@ -320,6 +335,7 @@ def restore_each(
                         estimator,
                         run,
                         hooks,
+                        store=store,
                         max_cases=max_cases,
                         save_finished=save_finished,
                     )

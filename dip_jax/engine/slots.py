@@ -18,7 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dip_jax.base import Array, Case, Shape
 from dip_jax.config import RunConfig
-from dip_jax.engine.devices import is_cpu
+from dip_jax.engine.chunk_size import max_steps
+from dip_jax.engine.devices import is_cpu, on_host
 from dip_jax.engine.estimator import Estimator
 from dip_jax.engine.memory import available_bytes, program_bytes, too_large
 from dip_jax.engine.program_cache import Program
@@ -32,6 +33,7 @@ from dip_jax.engine.step_loop import (
     build_step_loop,
     run_chunk,
 )
+from dip_jax.errors import is_out_of_memory
 from dip_jax.keys import image_key
 from dip_jax.posterior.moments import Moments
 from dip_jax.sgld import SgldState
@@ -69,6 +71,13 @@ class _Layout(NamedTuple):
     """Bytes that share one memory: those of all devices on CPU, of one device elsewhere."""
 
 
+def _require_out_of_memory(error: Exception) -> Exception:
+    """Returns an error that means too little memory, without its frames; raises any other."""
+    if not is_out_of_memory(error):
+        raise error
+    return error.with_traceback(None)
+
+
 class Slots:
     """The slots of this process for images of one shape: a compiled program and its state."""
 
@@ -92,6 +101,7 @@ class Slots:
 
         Raises:
           InputError: If not even one slot per device fits into memory, with the amount.
+          Exception: If the compiler or the device says that it does not fit.
         """
         self.devices = list(devices or jax.local_devices())
         mesh = Mesh(np.array(self.devices), ("batch",), axis_types=(AxisType.Auto,))
@@ -99,46 +109,73 @@ class Slots:
         self._chains_per_start = estimator.chains_per_start
         self._run = run
         self._empty = jax.tree.map(np.zeros_like, self._build_input(case))
-        clock = time.perf_counter()
-        layout = self._choose_layout(case, estimator, max_cases)
-        self.compile_seconds = time.perf_counter() - clock
-        self.estimator, self.per_device = layout.estimator, layout.per_device
-        self.slot_shapes, self.bytes_per_device = layout.slot_shapes, layout.bytes_per_device
-        self._program = layout.program
-        self.reset()
+        self.compile_seconds = 0.0
+        self._error: Exception | None = None
+        self._layouts = self._fitting_layouts(case, estimator, max_cases)
+        if not self.shrink() and self._error is not None:
+            raise self._error
 
-    def _choose_layout(self, case: Case, estimator: Estimator, max_cases: int | None) -> _Layout:
-        """Returns the first layout that fits into memory."""
-        available = available_bytes(self._run)
-        for layout in self._layouts(case, estimator, max_cases, available):
-            if layout.bytes_needed <= available:
-                return layout
-        shape = layout.slot_shapes.estimate.image.shape
-        number = layout.per_device * len(self.devices)
-        raise too_large(layout.bytes_needed, available, shape, number)
+    def shrink(self) -> bool:
+        """Takes the next layout, which needs less memory, and empties its slots.
 
-    def _layouts(
-        self, case: Case, estimator: Estimator, max_cases: int | None, available: float
-    ) -> Iterator[_Layout]:
-        """Yields compiled layouts in order of preference: all slots, fewer slots, one slot with less memory.
+        Call it when the program ran out of memory; the state of the slots is lost.
 
-        A number of slots that the user has set is not lowered.
+        Returns:
+          Whether there is one.
         """
+        self._inputs: Any = None  # frees its memory
+        self._slots: Any = None
+        clock = time.perf_counter()
+        for layout in self._layouts:
+            self.compile_seconds += time.perf_counter() - clock
+            self.estimator, self.per_device = layout.estimator, layout.per_device
+            self.slot_shapes, self.bytes_per_device = layout.slot_shapes, layout.bytes_per_device
+            self._program = layout.program
+            try:
+                self.reset()
+            except Exception as error:
+                self._error = _require_out_of_memory(error)
+                clock = time.perf_counter()
+                continue
+            return True
+        return False
+
+    def _fitting_layouts(
+        self, case: Case, estimator: Estimator, max_cases: int | None
+    ) -> Iterator[_Layout]:
+        """Yields compiled layouts that fit into memory: all slots, fewer slots, one slot with less memory.
+
+        A number of slots that the user has set is not lowered. `_error` becomes the reason why the last layout does
+        not fit.
+        """
+        available = available_bytes(self._run)
         per_device = slots_per_device(self._run, max_cases, len(self.devices))
-        while True:
-            layout = self._compile(case, estimator, per_device)
-            yield layout
-            if per_device == 1 or self._run.slots is not None:
+        candidate: Estimator | None = estimator
+        while candidate is not None:
+            fraction = 0.5
+            try:
+                layout = self._compile(case, candidate, per_device)
+            except Exception as error:  # XLA plans the memory of a TPU while it compiles
+                self._error = _require_out_of_memory(error)
+            else:
+                if layout.bytes_needed <= available:
+                    yield layout
+                else:
+                    fraction = available / layout.bytes_needed
+                    number = per_device * len(self.devices)
+                    self._error = too_large(layout.bytes_needed, available, case.shape, number)
+            if per_device == 1:
+                candidate = None if candidate is not estimator else estimator.low_memory
+            elif self._run.slots is not None:
                 break
-            per_device = max(1, int(per_device * available / layout.bytes_needed))
-        if per_device == 1 and estimator.low_memory is not None:
-            yield self._compile(case, estimator.low_memory, per_device)
+            else:
+                per_device = max(1, int(per_device * fraction))
 
     def _compile(self, case: Case, estimator: Estimator, per_device: int) -> _Layout:
         # Only these two settings of the run change the compiled program. An estimator without a key
         # contains functions, so its program is not cached.
         form = (
-            self._run.chunk,
+            max_steps(self._run),
             self._run.slot_mode,
             case.shape,
             jax.tree.map(jax.typeof, self._empty),
@@ -275,11 +312,12 @@ class Slots:
             key = image_key(self._run.seed, case.name, network_index=network_index)
             return np.asarray(jax.random.key_data(key))
 
-        problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
-        reference = None if case.reference is None else np.asarray(case.reference)
-        index, number = case.network_index, self._chains_per_start
-        start_key = None if number == 1 else key_of(index - index % number)
-        return Input(key_of(index), problem, reference, start_key)
+        with on_host():
+            problem = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), case.problem)
+            reference = None if case.reference is None else np.asarray(case.reference)
+            index, number = case.network_index, self._chains_per_start
+            start_key = None if number == 1 else key_of(index - index % number)
+            return Input(key_of(index), problem, reference, start_key)
 
     def _upload(self) -> None:
         """Copies inputs that changed since the last chunk to their devices."""

@@ -19,6 +19,7 @@ from jax import lax
 
 from dip_jax.base import Algorithm, Array, Info, Problem, Shape, Stopper
 from dip_jax.config import RunConfig
+from dip_jax.engine.chunk_size import max_steps
 from dip_jax.engine.devices import is_cpu
 from dip_jax.engine.estimator import Estimator
 from dip_jax.fit import FitState, with_steps_of
@@ -97,7 +98,7 @@ class Chunk(NamedTuple):
     slots: Slot
     status: SlotStatus
     logs: Logs
-    """Arrays `[N, run.chunk, ...]`; `step` is -1 where no step was made."""
+    """Arrays `[N, chunk, ...]`; `step` is -1 where no step was made."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ class StepLoop:
     num_steps: int
     """Maximum number of steps."""
     chunk: int
-    """`run.chunk`, the maximum number of steps of a chunk."""
+    """Maximum number of steps of a chunk."""
     block: int
     """Steps between two checks whether any slot is active."""
     slot_mode: SlotMode
@@ -150,7 +151,7 @@ def build_step_loop(estimator: Estimator, run: RunConfig, shape: Shape) -> StepL
         stopper=estimator.stopper,
         image_shape=shape,
         num_steps=estimator.num_steps,
-        chunk=run.chunk,
+        chunk=max_steps(run),
         block=block_length(),
         slot_mode=slot_mode(run),
     )

@@ -30,20 +30,19 @@ from dip_jax.images.open_pillow import (
     read_start,
 )
 from dip_jax.images.png16 import decode_png16, has_16_bits
-
-_MAX_PEEKED_PIXELS = 100_000_000
+from dip_jax.images.png_header import exif_before_pixels
 
 
 def peek_pillow(file: BinaryIO, page: int | None) -> Header:
     """Reads the header of a file; the errors are those of Pillow."""
-    is_png = read_start(file).startswith(PNG_MAGIC)
     image = open_image(file)
     height, width, *samples = image.properties(index=0).shape
-    if is_png:  # Pillow decodes its pixels to find the Exif data behind them
-        check_size(width, height, _MAX_PEEKED_PIXELS)
     channels = 1 if samples in ([], [2]) else 3
-    orientation = image.metadata(index=0, exclude_applied=False).get("Orientation", 1)
     num_pages = image.properties(index=...).n_images
+    if read_start(file).startswith(PNG_MAGIC):  # for its metadata, Pillow would decode the pixels
+        orientation = exif.orientation(exif_before_pixels(file))
+    else:
+        orientation = image.metadata(index=0, exclude_applied=False).get("Orientation", 1)
     return Header(upright_shape(height, width, channels, orientation), num_pages)
 
 

@@ -10,6 +10,7 @@ References:
 import struct
 
 _PREFIX = b"Exif\0\0"
+_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # by the start of the TIFF file
 _ORIENTATION, _DETAILS = 0x0112, 0x8769
 _UPRIGHT = (_ORIENTATION, 3, 1, 1, 0)  # one short integer, 1
 _THUMBNAIL_OFFSET, _THUMBNAIL_SIZE = 0x0201, 0x0202
@@ -39,7 +40,7 @@ def clean(data: bytes | None) -> bytes | None:
     content = bytearray(data or b"")
     while content.startswith(_PREFIX):
         del content[: len(_PREFIX)]
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(content[:4]))
+    order = _BYTE_ORDERS.get(bytes(content[:4]))
     if order is None:
         return None
     try:
@@ -54,6 +55,28 @@ def clean(data: bytes | None) -> bytes | None:
     except (struct.error, IndexError):
         return None
     return bytes(content)
+
+
+def orientation(data: bytes | None) -> int:
+    """Returns the orientation of an image by its Exif data; 1 (upright) if they do not state a valid one.
+
+    Args:
+      data: Exif data, as for `clean`; None for none.
+    """
+    content = (data or b"").removeprefix(_PREFIX)
+    order = _BYTE_ORDERS.get(content[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}L", content, 4)
+        (count,) = struct.unpack_from(f"{order}H", content, start)
+        for position in range(start + 2, start + 2 + _ENTRY_SIZE * count, _ENTRY_SIZE):
+            tag, value = struct.unpack_from(f"{order}H6xH", content, position)
+            if tag == _ORIENTATION:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
 
 
 def _edit_directory(

@@ -13,7 +13,12 @@ import pytest
 
 from dip_jax.report.summary import read_summary
 from tests.batch.command import run, run_python, start, wait_for
-from tests.batch.image_folders import assert_files_are_complete, assert_same_files, statuses
+from tests.batch.image_folders import (
+    assert_files_are_complete,
+    assert_same_files,
+    draw_images,
+    statuses,
+)
 
 # Several tests check the same runs. One worker runs all these tests, so that each run is made once.
 pytestmark = pytest.mark.xdist_group("folder")
@@ -120,3 +125,62 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_bytes(many, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_files(output, out, names)
     assert not list(out.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_reading_finishing_and_writing_compute_on_the_host_and_the_fit_on_the_devices(tmp_path):
+    draw_images(tmp_path / "in", 1)
+    script = f"""
+import jax
+
+jax.config.update("jax_num_cpu_devices", 2)
+from dip_jax.batch import load, reader, writer
+from dip_jax.batch.folder import restore_files
+from dip_jax.batch.inputs import InputFiles
+from dip_jax.engine import active_network, case_queue, devices, merge, slots
+from dip_jax.presets import build_config
+from tests.conftest import TINY
+
+fitting, host = jax.devices()
+devices.host_device = lambda: host
+places = {{}}
+
+
+def watch(module, name):
+    function = getattr(module, name)
+
+    def watched(*arguments, **options):
+        result = function(*arguments, **options)
+        leaves = [x for x in jax.tree.leaves(result) if isinstance(x, jax.Array)]
+        for array in (jax.numpy.ones(3), *leaves):
+            places.setdefault(name, set()).update(array.devices())
+        return result
+
+    setattr(module, name, watched)
+
+
+watch(load, "build_case")
+watch(reader, "resolve_noise")
+watch(case_queue, "pad_case")
+watch(slots, "image_key")
+watch(active_network, "finish_image")
+watch(writer, "report_image")
+advance = slots.Slots.advance
+
+
+def watched_advance(self, count):
+    status = advance(self, count)
+    places.setdefault("advance", set()).update(jax.tree.leaves(self._slots)[0].devices())
+    return status
+
+
+slots.Slots.advance = watched_advance
+jax.local_devices = lambda *arguments, **options: [fitting]
+config = build_config(overrides=[*TINY, "fit.num_steps=2"], preset="denoise_single")
+restore_files(config, {str(tmp_path / "out")!r}, InputFiles([{str(tmp_path / "in")!r}]))
+assert places.pop("advance") == {{fitting}}, places
+assert len(places) == 6, places
+assert all(place == {{host}} for place in places.values()), places
+"""
+    done = run_python(["-c", script])
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dip_jax.batch.inputs import InputFiles
 from dip_jax.batch.processes import Heartbeats, Partition, ProcessOptions
 from dip_jax.errors import InputError
 from dip_jax.report.summary import read_summary
-from tests.batch.command import run, start, wait_for
+from tests.batch.command import environment, run, start, wait_for
 from tests.batch.image_folders import assert_same_files, draw_images, statuses
 
 pytestmark = pytest.mark.xdist_group("folder")
@@ -140,6 +141,44 @@ def start_two(source: Path, output: Path, **options) -> list[subprocess.Popen]:
     port = free_port()
     common = ["--cpu_devices=2", f"--coordinator=localhost:{port}", "--num_processes=2"]
     return [start([source], output, *common, f"--process_id={i}", **options) for i in range(2)]
+
+
+@pytest.mark.slow
+def test_after_a_rendezvous_each_process_keeps_its_devices_and_what_it_compiles(tmp_path):
+    script = """
+import sys
+import jax
+from dip_jax.batch.processes import ProcessOptions, rendezvous
+from dip_jax.engine import program_cache
+
+port, number, folder = sys.argv[1:]
+names = ("jax_platforms", "jax_cuda_visible_devices", "jax_rocm_visible_devices")
+before = [jax.config.values[name] for name in names]
+with rendezvous(ProcessOptions(True, f"localhost:{port}", 2, int(number))):
+    pass
+assert [jax.config.values[name] for name in names] == before
+assert (jax.process_index(), jax.process_count()) == (0, 1)
+program_cache.cache_exports(program_cache.Path(folder) / "traced")
+jax.config.update("jax_compilation_cache_dir", folder)
+jax.jit(lambda x: x @ x + 1)(jax.numpy.ones((8, 8))).block_until_ready()
+shape = jax.ShapeDtypeStruct((3,), "float32")
+program_cache.build_program("text", lambda: (jax.numpy.add, None), lambda info: (shape, shape))
+"""
+    port, started = free_port(), []
+    for i in range(2):
+        slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+        slurm |= {"SLURM_PROCID": f"{i}", "SLURM_LOCALID": f"{i + 3}"}
+        arguments = [sys.executable, "-c", script, str(port), str(i), str(tmp_path / f"{i}")]
+        started.append(
+            subprocess.Popen(
+                arguments, env=environment() | slurm, stderr=subprocess.PIPE, text=True
+            )
+        )
+    for i, process in enumerate(started):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert list((tmp_path / f"{i}").glob("jit_*")), "JAX's cache"
+        assert list((tmp_path / f"{i}/traced").glob("*.program")), "the exported program"
 
 
 @pytest.mark.slow

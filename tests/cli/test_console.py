@@ -66,6 +66,17 @@ def test_a_pipe_gets_a_line_at_the_start_and_no_other_within_seconds():
     assert file.getvalue().count("images: 3/10  2 in progress") == 1
 
 
+def test_a_heading_precedes_the_first_progress():
+    file = io.StringIO()
+    with ProgressDisplay(Console(file=file, width=80), lambda: "Device: 1 x cpu") as display:
+        display.show(progress(1))
+        display._last_line = float("-inf")
+        display.show(progress(1))
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "Device: 1 x cpu"
+    assert [line[:6] for line in lines[1:]] == ["photo:", "photo:"]
+
+
 def test_a_terminal_gets_a_bar_with_the_name_and_messages_above_it():
     file = io.StringIO()
     with ProgressDisplay(Console(file=file, width=200, force_terminal=True)) as display:

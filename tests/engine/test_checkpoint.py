@@ -1,5 +1,10 @@
+import zipfile
+
+import jax
+import numpy as np
 import pytest
 
+from dip_jax.engine import checkpoint
 from dip_jax.engine.checkpoint import CheckpointStore
 from dip_jax.engine.restore import restore, restore_many
 from tests.engine.cases import (
@@ -108,6 +113,44 @@ def test_damaged_checkpoints_do_not_change_the_result(
     for i in range(number):
         assert messages[i].startswith(f"a: the checkpoint of step {steps[i]} cannot be read")
     assert ("resumed from step" in messages[1]) == (number == 1)
+    (alone,) = restore([case], config)
+    assert_same_result(result, alone)
+
+
+def test_the_arrays_of_a_type_are_stored_as_one(image, open_store, tmp_path):
+    config = tiny_config()
+    interrupt(simulate(image, config), config, open_store(every_minutes=100))
+    (path,) = tmp_path.glob("*/*.zip")
+    with zipfile.ZipFile(path) as archive:
+        arrays = {name.split("/")[0] for name in archive.namelist() if name.startswith("slot.")}
+    assert arrays == {"slot.bool", "slot.float32", "slot.int32", "slot.uint32"}
+
+
+def of_first_version(saved):
+    leaves = enumerate(jax.tree.leaves(saved.slot))
+    slot = {str(i): np.asarray(leaf) for i, leaf in leaves if np.size(leaf)}
+    return {"fingerprint": np.uint32(saved.fingerprint), "slot": slot}
+
+
+def of_flat_images(saved):
+    return to_tree(saved._replace(slot=jax.tree.map(np.ravel, saved.slot)))
+
+
+to_tree = checkpoint._to_tree
+
+
+@pytest.mark.parametrize("to_other_tree", [of_first_version, of_flat_images])
+def test_a_checkpoint_of_other_arrays_starts_anew_with_a_message(
+    image, open_store, messages, monkeypatch, to_other_tree
+):
+    config = tiny_config()
+    case = simulate(image, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_to_tree", to_other_tree)
+        interrupt(case, config, open_store(every_minutes=100))
+    (result,) = restore_many([case], config, store=open_store(every_minutes=100))
+    (message,) = messages
+    assert "cannot be read (it belongs to another network, algorithm or version)" in message
     (alone,) = restore([case], config)
     assert_same_result(result, alone)
 

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from dip_jax.engine.chunk_size import ChunkSizer
+from dip_jax.config import RunConfig
+from dip_jax.engine.chunk_size import ChunkSizer, max_steps
 
 
 class Clock:
@@ -39,6 +40,13 @@ def test_a_chunk_takes_three_seconds_on_cpu_and_half_a_second_elsewhere(
     for seconds_per_step in (0.01, 0.1):
         run_chunk(sizer, clock, seconds_per_step)
         assert sizer.count == round(seconds / seconds_per_step)
+
+
+@pytest.mark.parametrize(("platform", "number"), [("cpu", 100), ("gpu", 1000), ("tpu", 1000)])
+def test_a_chunk_may_have_more_steps_where_they_are_short(monkeypatch, platform, number):
+    monkeypatch.setattr("jax.default_backend", lambda: platform)
+    assert max_steps(RunConfig()) == number
+    assert max_steps(RunConfig(chunk=7)) == 7
 
 
 def test_a_count_is_a_multiple_of_the_block(clock):

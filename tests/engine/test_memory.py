@@ -1,5 +1,7 @@
 """Memory that is available to the process."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,11 @@ def test_the_smaller_of_host_and_container_is_available(monkeypatch):
     monkeypatch.setattr(memory, "container_bytes", lambda: np.inf)
     assert 123 < memory.available_bytes(RunConfig()) < np.inf
     assert memory.available_bytes(RunConfig(max_memory=2.0)) == 2e9
+
+
+@pytest.mark.parametrize(("platform", "available"), [("gpu", 900), ("tpu", 1000)])
+def test_a_tenth_of_the_memory_of_a_gpu_is_left_to_its_allocator(monkeypatch, platform, available):
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 1000})
+    monkeypatch.setattr("jax.default_backend", lambda: platform)
+    monkeypatch.setattr("jax.local_devices", lambda: [device])
+    assert memory.available_bytes(RunConfig()) == available

@@ -250,6 +250,25 @@ def test_an_error_of_the_program_fails_the_networks_in_its_slots_only(image, mon
     assert "no memory" in str(results["a"].error)
 
 
+def test_a_first_chunk_that_runs_out_of_memory_is_repeated_with_fewer_slots(image, monkeypatch):
+    expected = restore_by_name(image, "abc", tiny_config())
+    monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: 4)
+    advance, tried = Slots.advance, []
+
+    def fail_with_many(self, count):
+        tried.append(len(self))
+        if len(self) > 1:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return advance(self, count)
+
+    monkeypatch.setattr(Slots, "advance", fail_with_many)
+    results = restore_by_name(image, "abc", tiny_config())
+    assert list(results) == ["a", "b", "c"]
+    assert tried[:3] == [4, 2, 1]
+    for name, result in results.items():
+        assert_same_result(result, expected[name])
+
+
 def test_an_error_of_the_compilation_fails_the_cases_of_that_program_only(image, monkeypatch):
     config = tiny_config()
     compile_program, heights = Slots._compile, []
@@ -324,3 +343,56 @@ def test_networks_in_progress_are_saved_before_an_error_of_the_iterator_is_raise
     with pytest.raises(KeyError, match="no such thing"):
         list(restore_many(broken(), config, store=Store(), on_progress=wait_for_the_error))
     assert saved == [("a", 1)]
+
+
+class SlowStore:
+    """A store that is always due, and whose saves take until `may_end`."""
+
+    def __init__(self):
+        self.may_end, self.num_running, self.had_to_wait = threading.Event(), 0, []
+
+    def load(self, name, fingerprint, shapes):
+        return None
+
+    def is_due(self):
+        return self.num_running == 0 and not self.had_to_wait
+
+    def save(self, networks):
+        self.num_running += 1
+        self.had_to_wait.append(not self.may_end.wait(5))
+        self.num_running -= 1
+
+
+def test_networks_are_saved_while_the_next_chunk_runs(image):
+    config, store, chunks = tiny_config(), SlowStore(), []
+
+    def end_save(progress):
+        if not progress.phase:
+            chunks.append(progress)
+            if len(chunks) == 2:  # the first chunk began the save
+                store.may_end.set()
+
+    (result,) = restore_many([simulate(image, config)], config, store=store, on_progress=end_save)
+    assert store.had_to_wait == [False]
+    assert result.status == "done"
+
+
+def test_no_result_is_returned_while_a_save_runs(image):
+    config, store = tiny_config(), SlowStore()
+    threading.Timer(1, store.may_end.set).start()
+    for _ in restore_many([simulate(image, config)], config, store=store):
+        assert store.had_to_wait == [False]
+        assert store.num_running == 0
+
+
+@pytest.mark.parametrize("num_chunks", [2, 100])
+def test_an_error_of_a_save_is_raised_by_the_run(image, num_chunks):
+    class Store(SlowStore):
+        def save(self, networks):
+            raise OSError(28, "No space left on device")
+
+    config = tiny_config()
+    with pytest.raises(OSError, match="No space left"):
+        list(
+            restore_many([simulate(image, config)], config, store=Store(), **stop_after(num_chunks))
+        )

@@ -1,10 +1,14 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
 from dip_jax.engine.canvas import pad_case
+from dip_jax.engine.from_config import estimator_from_config
 from dip_jax.engine.restore import restore
-from dip_jax.engine.slots import slots_per_device
-from dip_jax.errors import InputError
+from dip_jax.engine.slots import Slots, slots_per_device
+from dip_jax.errors import InputError, describe_error
 from tests.engine.cases import (
     assert_same_bits,
     assert_same_result,
@@ -104,3 +108,52 @@ def test_memory_limits_the_number_of_slots_but_a_set_number_that_does_not_fit_is
     assert fitting.bytes_per_device <= limit
     with pytest.raises(InputError, match=rf"{number} images .* fewer slots"):
         build_slots(case, tiny_config(max_memory, f"run.slots={number}"))
+
+
+def refuse(monkeypatch, method, is_too_large):
+    """Makes a method of Slots raise XLA's error if `is_too_large(slots, *arguments)`."""
+    original = getattr(Slots, method)
+
+    def refusing(self, *arguments):
+        if is_too_large(self, *arguments):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: (31.48G)"
+            )
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Slots, method, refusing)
+
+
+def test_fewer_slots_are_taken_if_the_compiler_runs_out_of_memory(image, monkeypatch):
+    case = simulate_padded(image, tiny_config())
+    monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: 8)
+    refuse(monkeypatch, "_compile", lambda slots, case, estimator, number: number > 2)
+    assert build_slots(case, tiny_config()).per_device == 2
+
+
+def test_less_memory_per_slot_is_tried_if_the_compiler_refuses_a_single_slot(image, monkeypatch):
+    config, tried = tiny_config(), []
+    smaller = estimator_from_config(config)
+    estimator = dataclasses.replace(smaller, low_memory=smaller)
+
+    def is_too_large(slots, case, estimator, number):
+        tried.append((number, estimator.low_memory is None))
+        return estimator.low_memory is not None
+
+    monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: 2)
+    refuse(monkeypatch, "_compile", is_too_large)
+    assert Slots(simulate_padded(image, config), estimator, config.run).estimator is smaller
+    assert tried == [(2, False), (1, False), (1, True)]
+
+
+def test_the_error_of_the_compiler_is_raised_if_no_layout_fits(image, monkeypatch):
+    refuse(monkeypatch, "_compile", lambda *_: True)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED") as raised:
+        build_slots(simulate_padded(image, tiny_config()), tiny_config())
+    assert "out of memory; use a smaller image" in describe_error(raised.value)
+
+
+def test_fewer_slots_are_taken_if_their_state_does_not_fit_beside_the_program(image, monkeypatch):
+    monkeypatch.setattr("dip_jax.engine.slots.slots_per_device", lambda *_: 2)
+    refuse(monkeypatch, "reset", lambda slots: slots.per_device > 1)
+    assert build_slots(simulate_padded(image, tiny_config()), tiny_config()).per_device == 1

@@ -391,7 +391,22 @@ def test_a_huge_header_is_refused_without_a_warning(tmp_path):
     (tmp_path / "in.png").write_bytes(data)
     with pytest.raises(InputError, match="100,000,000 pixels, got 900,000,000"):
         read_image(tmp_path / "in.png")
-    assert peek_shape(tmp_path / "in.png") is None  # Pillow would decode it to find Exif data
+    assert peek_shape(tmp_path / "in.png") == (30_000, 30_000, 3)
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_shape_of_a_png_is_that_of_its_upright_image_and_no_pixel_is_read(
+    tmp_path, orientation
+):
+    path = tmp_path / "in.png"
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[271], exif[274] = "Maker", orientation
+    Image.fromarray(smooth()).save(path, exif=exif)
+    shape = read_image(path).pixels.shape
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"IDAT") + 4])
+    assert peek_shape(path) == shape
 
 
 def test_a_palette_that_is_missing_is_named(tmp_path):
