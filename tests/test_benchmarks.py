@@ -159,7 +159,7 @@ def test_passes_are_the_operation_and_its_gradients():
 
 @pytest.mark.parametrize(
     ("precision", "dtype", "expected"),
-    [("float32", "f32", "HIGHEST"), ("tf32", "f32", "HIGH"), ("bfloat16", "bf16", "DEFAULT")],
+    [("float32", "f32", "HIGHEST"), ("tf32", "f32", "DEFAULT"), ("bfloat16", "bf16", "DEFAULT")],
 )
 def test_a_layer_is_computed_in_the_given_precision(precision, dtype, expected):
     layer = layers.Layer("conv", (6, 5, 8), (3, 3, 8, 8), 1, False)

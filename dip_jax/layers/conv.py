@@ -24,7 +24,7 @@ from jax import lax
 from dip_jax.base import Array
 from dip_jax.layers.padding import Padding, pad_fused
 from dip_jax.layers.patches import conv_patches, conv_patches_transposed, margin
-from dip_jax.layers.precision import XLA_PRECISIONS, Precision, emulate
+from dip_jax.layers.precision import Precision, emulate, xla_precision
 from dip_jax.layers.winograd import winograd
 from dip_jax.layers.xla_conv import Batching, require_batching, xla_conv
 
@@ -99,8 +99,8 @@ def conv2d(
 
     def by_xla(x: Array, kernel: Array) -> Array:
         padded = pad_fused(x, margin(kernel), padding)
-        xla_precision: Precision = "tf32" if precision == "auto" else precision
-        return xla_conv(padded, kernel, stride, precision=xla_precision, batching=batching)
+        known: Precision = "tf32" if precision == "auto" else precision
+        return xla_conv(padded, kernel, stride, precision=known, batching=batching)
 
     if lowering == "auto":
         winograd_min = (_WINOGRAD_MIN_PIXELS, _WINOGRAD_MIN_CHANNELS)
@@ -208,6 +208,6 @@ def _xla_transposed(x: Array, kernel: Array, precision: Precision) -> Array:
         [(side // 2, side // 2) for side in kernel.shape[:2]],
         lhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=XLA_PRECISIONS[precision],
+        precision=xla_precision(precision),
     )
     return y[0]

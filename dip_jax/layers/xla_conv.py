@@ -29,7 +29,7 @@ from jax import lax
 
 from dip_jax.base import Array
 from dip_jax.layers.patches import image_patches
-from dip_jax.layers.precision import XLA_PRECISIONS, Precision
+from dip_jax.layers.precision import Precision, xla_precision
 
 Batching = Literal["auto", "grouped", "separate", "product"]
 Pass = Literal["forward", "input", "weight"]
@@ -64,10 +64,8 @@ def xla_conv(
     Raises:
       ValueError: For an unknown precision or batching.
     """
-    if precision not in XLA_PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(XLA_PRECISIONS)}, got {precision!r}."
-        )
+    if precision not in (precisions := typing.get_args(Precision)):
+        raise ValueError(f"precision must be one of {', '.join(precisions)}, got {precision!r}.")
     require_batching(batching)
     num_outputs = kernel.shape[3]
     if precision == "bfloat16":
@@ -160,7 +158,7 @@ def _convolve(layer: _Layer, x: Array, kernel: Array) -> Array:
         (layer.stride, layer.stride),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=XLA_PRECISIONS[layer.precision],
+        precision=xla_precision(layer.precision),
     )
     return lax.squeeze(y, (0,))
 
@@ -186,7 +184,7 @@ def _convolve_weight(layer: _Layer, x: Array, dy: Array) -> Array:
 def _multiply(layer: _Layer, x: Array, kernel: Array) -> Array:
     patches = image_patches(x, kernel.shape[:2], layer.stride)
     matrix = kernel.astype(x.dtype).reshape(-1, kernel.shape[3])
-    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=XLA_PRECISIONS[layer.precision])
+    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=xla_precision(layer.precision))
 
 
 def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
@@ -197,7 +195,7 @@ def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
         rotated = kernel[::-1, ::-1].swapaxes(2, 3)
         return _multiply(layer, jnp.pad(dy, (*((n - 1,) * 2 for n in sides), (0, 0))), rotated)
     matrix = kernel.astype(dy.dtype).reshape(-1, kernel.shape[3])
-    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=XLA_PRECISIONS[layer.precision])
+    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=xla_precision(layer.precision))
     scatter = jax.linear_transpose(lambda x: image_patches(x, sides, layer.stride), layer.x)
     return scatter(dpatches)[0]
 
@@ -207,7 +205,7 @@ def _multiply_weight(layer: _Layer, x: Array, dy: Array) -> Array:
         "hwk,hwo->ko",
         image_patches(x, layer.kernel.shape[:2], layer.stride),
         dy,
-        precision=XLA_PRECISIONS[layer.precision],
+        precision=xla_precision(layer.precision),
         preferred_element_type=layer.kernel.dtype,
     )
     return dkernel.reshape(layer.kernel.shape)

@@ -144,9 +144,22 @@ def test_images_that_share_a_kernel_are_an_ordinary_batch():
 
 @pytest.mark.parametrize("batching", BATCHINGS)
 @pytest.mark.parametrize(
-    ("precision", "level"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")]
+    ("platform", "precision", "level"),
+    [
+        ("gpu", "float32", "HIGHEST"),
+        # HIGH is TF32 for cuDNN and cuBLAS, but float32 for Triton.
+        ("gpu", "tf32", "DEFAULT"),
+        ("gpu", "bfloat16", "DEFAULT"),
+        ("tpu", "float32", "HIGHEST"),
+        # DEFAULT is a single bfloat16 product.
+        ("tpu", "tf32", "HIGH"),
+        ("tpu", "bfloat16", "DEFAULT"),
+    ],
 )
-def test_every_product_has_the_requested_precision(precision, level, batching):
+def test_every_product_has_the_requested_precision(
+    platform, precision, level, batching, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     program = traced((1, 1, 1), CASES[0], batching=batching, precision=precision)
     found = equations(program, "conv_general_dilated") + equations(program, "dot_general")
     operand = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
