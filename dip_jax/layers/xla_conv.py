@@ -64,17 +64,52 @@ def xla_conv(
     Raises:
       ValueError: For an unknown precision or batching.
     """
-    if precision not in (precisions := typing.get_args(Precision)):
-        raise ValueError(f"precision must be one of {', '.join(precisions)}, got {precision!r}.")
-    require_batching(batching)
     num_outputs = kernel.shape[3]
+    x, kernel = _prepare(x, kernel, precision, batching)
+    layer = _Layer(_type(x), _type(kernel), stride, precision, batching)
+    return _forward(layer, x, kernel)[..., :num_outputs]
+
+
+def xla_conv_transposed(
+    x: Array, kernel: Array, *, precision: Precision = "tf32", batching: Batching = "auto"
+) -> Array:
+    """Doubles an image by a transposed convolution of stride 2, see `conv.conv2d_transposed`.
+
+    It is the gradient of a convolution of stride 2 for its image, and is computed as such. As a
+    convolution of the image with zeros between its pixels, XLA:GPU would compute its gradient for
+    the kernel with a window of the image's size (MatchBackwardFilter).
+
+    Args:
+      x: Image `[H, W, C]`.
+      kernel: `[4, 4, C, O]`, or `[1, 4, C, O]` for a signal, H = 1.
+      precision: See `precision`.
+      batching: As for `xla_conv`.
+
+    Returns:
+      `[2 H, 2 W, O]`, or `[1, 2 W, O]` for a signal, of the type that `xla_conv` returns.
+
+    Raises:
+      ValueError: For an unknown precision or batching.
+    """
+    num_outputs = kernel.shape[3]
+    x, kernel = _prepare(x, kernel, precision, batching)
+    kernel = kernel.swapaxes(2, 3)
+    sides = kernel.shape[:2]
+    padded = [2 * (n - 1) + side for n, side in zip(x.shape[:2], sides, strict=True)]
+    image = jax.ShapeDtypeStruct((*padded, kernel.shape[2]), x.dtype)
+    y = _input_gradient(_Layer(image, _type(kernel), 2, precision, batching), x, kernel)
+    top, left = (side // 4 for side in sides)  # the padding
+    return y[top : padded[0] - top, left : padded[1] - left, :num_outputs]
+
+
+def _prepare(x: Array, kernel: Array, precision: str, batching: str) -> tuple[Array, Array]:
+    """Returns the operands in the types and with the channels of the precision."""
+    if precision not in (choices := typing.get_args(Precision)):
+        raise ValueError(f"precision must be one of {', '.join(choices)}, got {precision!r}.")
+    require_batching(batching)
     if precision == "bfloat16":
-        x, kernel = _align(x.astype(jnp.bfloat16), 1), _align(kernel, 2)
-    else:
-        x = x.astype(kernel.dtype)
-    x_shape, kernel_shape = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, kernel))
-    y = _forward(_Layer(x_shape, kernel_shape, stride, precision, batching), x, kernel)
-    return y if y.shape[-1] == num_outputs else y[..., :num_outputs]
+        return _align(x.astype(jnp.bfloat16), 1), _align(kernel, 2)
+    return x.astype(kernel.dtype), kernel
 
 
 def require_batching(batching: str) -> None:
@@ -142,6 +177,10 @@ class _Layer(NamedTuple):
     stride: int
     precision: Precision
     batching: Batching
+
+
+def _type(x: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _align(x: Array, num_axes: int) -> Array:
