@@ -77,6 +77,7 @@ from .sample_schedule import late_in_cycles as late_in_cycles
 from .sgld import build_sgld as build_sgld
 from .sgld import sampler_args as sampler_args
 from .tasks.cases import build_case as build_case
+from .tasks.cases import target_case as target_case
 from .tasks.from_operator import case_from_operator as case_from_operator
 from .tasks.registry import register_task as register_task
 from .tasks.simulate import simulate_case as simulate_case

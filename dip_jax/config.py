@@ -25,6 +25,8 @@ TASKS: tuple[str, ...] = (
     "demosaic",
     "compressed_sensing",
     "ct",
+    "invert_features",
+    "maximize_activation",
     "custom",
 )
 """The tasks of this package; `dip_jax.tasks` describes them."""
@@ -34,6 +36,27 @@ Noise = Literal["gaussian", "poisson", "poisson_gauss", "salt_and_pepper"]
 Filter = Literal["lanczos2", "lanczos3", "box", "bicubic"]
 Boundary = Literal["reflect", "circular"]
 Pattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
+Layer = Literal[
+    "stem",
+    "block1",
+    "block2",
+    "block3",
+    "block4",
+    "block5",
+    "block6",
+    "block7",
+    "block8",
+    "block9",
+    "block10",
+    "block11",
+    "block12",
+    "block13",
+    "block14",
+    "block15",
+    "block16",
+    "head",
+    "logits",
+]
 
 Kind = Literal["skip", "unet", "resnet", "texture", "conv_decoder", "deep_decoder", "identity"]
 Downsampling = Literal["stride", "avg", "max", "lanczos2", "lanczos3"]
@@ -162,8 +185,17 @@ class TaskConfig(Section):
     """(compressed_sensing) Position of frequency 0 in the measurement and in the mask: `corner` as
     `numpy.fft.fft2` returns it, `center` after `fftshift`."""
     image_shape: tuple[int, ...] = number((), 1)
-    """(compressed_sensing, custom) Height, width and channels of the image; empty if the
-    measurement determines them."""
+    """(compressed_sensing, invert_features, maximize_activation, custom) Height, width and channels of the image; empty if
+    the measurement or the classifier determines them."""
+    layer: Layer = "logits"
+    """(invert_features, maximize_activation) Layer of the classifier; see `classifiers.efficientnet_lite`."""
+    unit: int | None = number(None, 0)
+    """(maximize_activation) Channel of the layer; for `logits` the number of a class of ImageNet, from 0."""
+    num_sizes: int = number(2, 1, 4)
+    """(maximize_activation) Number of sizes at which the classifier sees the image: its own, half of it, ... The activation
+    is the mean; with one size, as in 2018, fine patterns that show nothing suffice."""
+    target: float = number(300.0, 0, open_low=True)
+    """(maximize_activation) Activation that the fit approaches, as in 2018: more than any image should reach."""
     operator: str = ""
     """(custom) `path.py:function`, a JAX function from an image to a measurement."""
     plugins: tuple[str, ...] = ()

@@ -105,6 +105,33 @@ _LIBRARY_RESNET = {
     **_NO_AVERAGE,
 }
 
+_INVERSION_2018 = {
+    "net.channels_down": (16, 32, 64, 128, 128, 128),
+    "net.channels_up": (16, 32, 64, 128, 128, 128),
+    "net.channels_skip": (4,) * 6,
+    "net.kernel_down": (7, 7, 5, 5, 3, 3),
+    "net.kernel_up": (7, 7, 5, 5, 3, 3),
+    "net.downsample": ("avg",),
+    "net.upsample": ("nearest",),
+    "net.padding": "zero",
+    "fit.num_steps": 3100,
+    "fit.learning_rate": 0.001,
+    "fit.perturbation": 0.0,
+    **_NO_AVERAGE,
+}
+_MAXIMIZATION_2018 = {
+    "net.channels_down": (16, 32, 64, 128, 128, 128),
+    "net.channels_up": (16, 32, 64, 128, 128, 128),
+    "net.channels_skip": (0, 4, 4, 4, 4, 4),
+    "net.kernel_down": (5, 3, 5, 5, 3, 5),
+    "net.kernel_up": (5, 3, 5, 3, 5, 3),
+    "net.downsample": ("avg",),
+    "fit.likelihood": "laplace",
+    "fit.num_steps": 3100,
+    "fit.perturbation": 0.03,
+    **_NO_AVERAGE,
+}
+
 TASK_DEFAULTS: dict[str, Any] = {
     "fit.num_steps": 3000,
     "fit.perturbation": 0.03,
@@ -441,6 +468,75 @@ PRESETS: dict[str, Preset] = {
         "parallel-beam tomography from few angles",
         "docs/tasks/tomography.md",
         {**_SMALL_NET, "fit.num_steps": 5000, "fit.perturbation": 0.03, **_ALL_STEPS},
+    ),
+    "invert_features": Preset(
+        "invert_features",
+        "a narrow network; a fifteenth of the time of the published one",
+        "docs/tasks/activations.md",
+        {
+            "task.layer": "block9",
+            "net.channels_down": (32,) * 5,
+            "net.channels_up": (32,) * 5,
+            "fit.num_steps": 1000,
+            "fit.perturbation": 0.0,
+            **_ALL_STEPS,
+        },
+    ),
+    "invert_features_2018": Preset(
+        "invert_features",
+        "as published, for another classifier",
+        "Ulyanov et al. 2018, natural pre-image",
+        {**_INVERSION_2018, "task.layer": "block9"},
+    ),
+    "invert_features_no_prior": Preset(
+        "invert_features",
+        "no network; optimizes the pixels",
+        "Ulyanov et al. 2018, natural pre-image",
+        {**_PIXELS, "task.layer": "block9", "fit.code_scale": 1.0, "fit.num_steps": 1000},
+    ),
+    "invert_features_tv": Preset(
+        "invert_features",
+        "no network; optimizes the pixels, with total variation",
+        "Ulyanov et al. 2018, natural pre-image",
+        {
+            **_PIXELS,
+            "task.layer": "block9",
+            "fit.code_scale": 1.0,
+            "fit.num_steps": 1000,
+            "fit.tv_weight": 1e-5,
+        },
+    ),
+    "maximize_activation": Preset(
+        "maximize_activation",
+        "a network without skips, narrow at fine scales; two sizes of the image",
+        "docs/tasks/activations.md",
+        {
+            "net.channels_down": (16, 32, 64, 64, 64),
+            "net.channels_up": (16, 32, 64, 64, 64),
+            "net.channels_skip": (0,) * 5,
+            "net.downsample": ("avg",),
+            "fit.likelihood": "laplace",
+            "fit.num_steps": 500,
+            "fit.perturbation": 0.03,
+            **_ALL_STEPS,
+        },
+    ),
+    "maximize_activation_2018": Preset(
+        "maximize_activation",
+        "as published, for another classifier",
+        "Ulyanov et al. 2018, activation maximization",
+        {**_MAXIMIZATION_2018, "task.num_sizes": 1},
+    ),
+    "maximize_activation_no_prior": Preset(
+        "maximize_activation",
+        "no network; optimizes the pixels",
+        "Ulyanov et al. 2018, activation maximization",
+        {
+            **_PIXELS,
+            "fit.code_scale": 1.0,
+            "fit.likelihood": "laplace",
+            "fit.num_steps": 500,
+        },
     ),
     "custom": Preset(
         "custom",

@@ -27,7 +27,7 @@ LEVELS = (
         "fast_random",
         "user_file",
     ),
-    ("images", "layers", "problem", "keys"),
+    ("images", "layers", "classifiers", "problem", "keys"),
     (
         "operators",
         "architectures",

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,12 +9,17 @@ from dip_jax.errors import InputError
 from dip_jax.keys import image_key
 from dip_jax.nets import build_net, num_params
 from dip_jax.presets import COMPARISONS, PRESETS, build_comparison, build_config
+from dip_jax.tasks.cases import target_case
+from dip_jax.tasks.registry import task_of
 from dip_jax.tasks.simulate import simulate_case
 
 
 def cases(config, image):
     """Simulated cases of the task of a config."""
     side_inputs = {"guide": image[::-1]} if config.task.name == "flash" else {}
+    if task_of(config.task).target is not None:
+        fields = {"unit": 0, "image_shape": (64, 64, 3)}
+        return [target_case(dataclasses.replace(config.task, **fields))]
     if config.task.name == "ct":
         image = image[:36]
     return [simulate_case(image_key(0, "x"), config.task, "x", image, **side_inputs)]
@@ -97,6 +104,8 @@ def test_presets_have_the_published_size():
         "super_resolve_2018": 2_217_831,
         "super_resolve_narrow_code": 2_184_307,
         "flash": 2_184_307,
+        "invert_features_2018": 2_606_763,
+        "maximize_activation_2018": 2_948_567,
     }
     counts = {}  # several presets use one network
     for name, expected in sizes.items():

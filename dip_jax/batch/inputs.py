@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from dip_jax.batch.load import ImageFiles, LoadedInput, load_input
+from dip_jax.batch.load import ImageFiles, LoadedInput, load_input, load_target
 from dip_jax.config import Config
 from dip_jax.errors import InputError
 from dip_jax.images.decode import stack_pages
@@ -15,6 +15,7 @@ from dip_jax.images.find import list_images
 from dip_jax.images.read import MAX_PIXELS, peek_shape
 from dip_jax.report.manifest import RecordedFiles, is_image_file, is_run_file
 from dip_jax.storage.paths import AnyPath, absolute, to_path
+from dip_jax.tasks.registry import task_of
 
 _NUM_PEEKING = 16  # headers that are read at the same time: a remote one takes a request
 
@@ -80,8 +81,14 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
       and type, unless `task.page` chooses one.
 
     Raises:
-      InputError: If there is no image, a path matches nothing, or two files have the same stem.
+      InputError: If there is no image, or one for a task that takes none, a path matches nothing, or two files have the
+        same stem.
     """
+    make_target = task_of(config.task).target
+    if make_target is not None:
+        _require_no_files(config, files)
+        name, load = make_target(config.task).name, functools.partial(load_target, config)
+        return [LazyInput(name, load, lambda: "")]
     if not files.inputs and not files.references:
         raise InputError(
             "Nothing to restore: add a degraded image (--input) or a clean image (--reference)."
@@ -127,6 +134,11 @@ def list_inputs(config: Config, files: InputFiles) -> list[LazyInput]:
             load_page = functools.partial(load, page_name, image_files._replace(page=index))
             inputs.append(LazyInput(page_name, load_page, digest, shape, stack))
     return inputs
+
+
+def _require_no_files(config: Config, files: InputFiles) -> None:
+    if any(files._replace(max_pixels=0)):
+        raise InputError(f"{config.task.name} takes no files; leave out the images.")
 
 
 def _operator_file(config: Config) -> Path | None:

@@ -24,7 +24,7 @@ from dip_jax.images.write import stored_like
 from dip_jax.keys import image_key, simulation_key
 from dip_jax.operators.basic import Mask
 from dip_jax.storage.paths import AnyPath, as_os_error, file_version, local_copy
-from dip_jax.tasks.cases import build_case
+from dip_jax.tasks.cases import build_case, target_case
 from dip_jax.tasks.registry import reported_errors, require_side_input, task_of
 from dip_jax.tasks.simulate import simulate_case
 from dip_jax.tasks.task import MeasurementFile, SideInputs
@@ -88,6 +88,20 @@ def load_input(config: Config, name: str, files: ImageFiles, *, max_pixels: int)
     """
     with reported_errors(config.task), _local(files) as local:
         return _load(config, name, local, max_pixels)
+
+
+def load_target(config: Config) -> LoadedInput:
+    """Builds the case of a task that takes no files; its image is written as an 8-bit PNG.
+
+    Args:
+      config: The settings.
+
+    Raises:
+      InputError: If a setting is missing.
+    """
+    with reported_errors(config.task):
+        case = target_case(config.task)
+    return LoadedInput(case, StoredImage(np.zeros(case.shape, np.float32)))
 
 
 def _load(config: Config, name: str, files: ImageFiles, max_pixels: int) -> LoadedInput:

@@ -221,11 +221,6 @@ def validate(request: Request) -> None:
             "A plan is for one setting: leave out --compare, or plan one preset at a time.",
         ),
         (
-            not given & {"input", "reference"}
-            and (request.mode != "demo" or bool(given & _NEED_IMAGES)),
-            "Nothing to restore: pass degraded images, or clean ones (--reference).",
-        ),
-        (
             request.cpu_devices is not None and request.cpu_devices < 1,
             f"--cpu_devices expects at least 1, got {request.cpu_devices}.",
         ),
@@ -262,10 +257,13 @@ def validate(request: Request) -> None:
 
 def validate_task(request: Request) -> None:
     """Raises an `InputError` for flags and settings that do not fit the task; it loads JAX."""
-    from dip_jax.tasks.registry import tasks_with_setting, tasks_with_side_input
+    from dip_jax.tasks.registry import task_of, tasks_with_setting, tasks_with_side_input
     from dip_jax.tasks.settings import check_settings
 
-    task = request.config.task.name
+    task, takes_files = request.config.task.name, task_of(request.config.task).target is None
+    needs_files = request.mode != "demo" or request.given & _NEED_IMAGES
+    if takes_files and needs_files and not request.given & {"input", "reference"}:
+        raise InputError("Nothing to restore: pass degraded images, or clean ones (--reference).")
     users = {
         **{flag: tasks_with_side_input(flag) for flag in _SIDE_INPUTS},
         **{flag: tasks_with_setting(flag) for flag in _TASK_FIELDS},

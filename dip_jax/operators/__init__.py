@@ -1,5 +1,6 @@
 """Forward models y = A x. Every operator is a name of this package; a file holds one kind."""
 
+from dip_jax.operators.activations import Activations, UnitActivation
 from dip_jax.operators.basic import Identity, Mask
 from dip_jax.operators.bayer import Bayer, Gray
 from dip_jax.operators.blur import Blur
@@ -14,6 +15,7 @@ from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
 
 __all__ = [
+    "Activations",
     "Bayer",
     "Blur",
     "Chain",
@@ -28,6 +30,7 @@ __all__ = [
     "RandomMatrix",
     "Stack",
     "SubsampledFourier",
+    "UnitActivation",
     "adjoint",
     "check_operator",
     "from_function",

@@ -115,6 +115,24 @@ def build_case(
     )
 
 
+def target_case(config: TaskConfig) -> Case:
+    """Builds the case of a task that takes no image, because its settings determine the measurement.
+
+    Args:
+      config: The task.
+
+    Raises:
+      InputError: If the task needs an image, or a setting is missing.
+    """
+    make_target = task_of(config).target
+    if make_target is None:
+        raise InputError(
+            f"{config.name} needs an image: use build_case for a degraded one, simulate_case for a clean one."
+        )
+    name, measurement = make_target(config)
+    return build_case(config, name, measurement)
+
+
 def only_measured(operator: Operator, y: np.ndarray) -> np.ndarray:
     """Returns a measurement with 0 in place of values that were not measured, whatever a file holds there.
 

@@ -16,6 +16,8 @@ from dip_jax.tasks.demosaic import DEMOSAIC
 from dip_jax.tasks.denoise import DENOISE
 from dip_jax.tasks.flash import FLASH
 from dip_jax.tasks.inpaint import INPAINT
+from dip_jax.tasks.invert_features import INVERT_FEATURES
+from dip_jax.tasks.maximize_activation import MAXIMIZE_ACTIVATION
 from dip_jax.tasks.super_resolve import SUPER_RESOLVE
 from dip_jax.tasks.task import Task
 
@@ -31,6 +33,8 @@ _tasks: dict[str, Task] = {
         DEMOSAIC,
         COMPRESSED_SENSING,
         CT,
+        INVERT_FEATURES,
+        MAXIMIZE_ACTIVATION,
         CUSTOM,
     )
 }

@@ -66,6 +66,8 @@ def simulate_case(
     if reference.ndim != 3 or not np.isfinite(reference).all():
         raise InputError(f"A clean image must be finite [H, W, C], got {reference.shape}.")
     task, side_inputs = task_of(config), SideInputs(mask=mask, guide=guide, kernel=kernel)
+    if task.target is not None:
+        raise InputError(f"{task.name} takes no image: its settings determine the measurement.")
     noise_key, side_key = jax.random.split(key)
     if task.draw is not None:
         side_inputs = task.draw(side_key, config, reference.shape, side_inputs)

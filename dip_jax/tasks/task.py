@@ -42,6 +42,15 @@ class MeasurementFile(NamedTuple):
     """The pixels, or the array."""
 
 
+class Target(NamedTuple):
+    """The measurement of a task that takes no files."""
+
+    name: str
+    """Name of the image; its random numbers follow from the name."""
+    measurement: np.ndarray
+    """The measurement."""
+
+
 Measured = tuple[np.ndarray, SideInputs]
 """A measurement with its side inputs."""
 Derived = tuple[SideInputs, tuple[str, ...]]
@@ -81,7 +90,8 @@ class Task:
     """Kind of the measurement.
 
     * `image`: pixels in [0, 1], from an image file; a simulation clips them.
-    * `array`: an array in any unit that is not an image, from an array file; the operator is linear.
+    * `array`: an array in any unit that is not an image, from an array file. If the task has a preview, the operator is
+      linear.
     * `any`: an image file or an array, in the unit of the operator.
     """
     side_inputs: tuple[str, ...] = ()
@@ -96,6 +106,10 @@ class Task:
     """Whether the measured values may be numbers of photons."""
     assumes_no_noise: bool = True
     """Whether a Gaussian noise level that is not stated counts as 0, not as unknown."""
+
+    target: Callable[[TaskConfig], Target] | None = None
+    """`target(config)` returns the measurement of a task that takes no files, because its settings determine it. None
+    means that a file has the measurement."""
 
     # From a measurement to a case.
     prepare: Callable[[TaskConfig, np.ndarray, SideInputs], Measured] | None = None

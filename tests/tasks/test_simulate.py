@@ -112,7 +112,7 @@ def test_random_frequencies_and_random_sums_have_the_requested_fraction(image):
     assert sums.problem.measurement.shape == (round(0.25 * gray.size),)
 
 
-@pytest.mark.parametrize("task", sorted(set(TASKS) - {"flash", "custom"}))
+@pytest.mark.parametrize("task", sorted(set(TASKS) - {"flash", "maximize_activation", "custom"}))
 def test_every_task_has_a_measurement_of_its_operators_shape_and_a_preview(task, image):
     image = image[:36, :, :1] if task == "ct" else image
     case = simulate(image, name=task, noise_std=0.01)

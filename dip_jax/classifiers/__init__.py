@@ -1,0 +1,1 @@
+"""Trained classifiers of images, whose activations are measurements."""
