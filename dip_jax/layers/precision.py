@@ -39,9 +39,8 @@ def xla_precision(precision: Precision) -> lax.Precision:
     """
     if precision == "float32":
         return lax.Precision.HIGHEST
-    # On a GPU, DEFAULT is TF32 for all products. HIGH is TF32 for cuDNN and cuBLAS, but float32 for
-    # Triton, which computes most matrix products. On a TPU, HIGH is three bfloat16 products and
-    # DEFAULT is one.
+    # On a GPU, DEFAULT is TF32 for all products. With jax 0.10, HIGH is float32 for Triton, which
+    # computes most matrix products. On a TPU, HIGH is three bfloat16 products and DEFAULT is one.
     if precision == "tf32" and jax.default_backend() == "tpu":
         return lax.Precision.HIGH
     return lax.Precision.DEFAULT  # of bfloat16 operands there is only one

@@ -147,7 +147,7 @@ def test_images_that_share_a_kernel_are_an_ordinary_batch():
     ("platform", "precision", "level"),
     [
         ("gpu", "float32", "HIGHEST"),
-        # HIGH is TF32 for cuDNN and cuBLAS, but float32 for Triton.
+        # With jax 0.10, HIGH is float32 for Triton.
         ("gpu", "tf32", "DEFAULT"),
         ("gpu", "bfloat16", "DEFAULT"),
         ("tpu", "float32", "HIGHEST"),
