@@ -28,3 +28,14 @@ def test_blocks_of_steps_do_not_change_the_fits(image, monkeypatch, slot_mode):
         assert result.num_steps == expected[name].num_steps == 12
         np.testing.assert_allclose(result.image, expected[name].image, atol=2e-5)
         np.testing.assert_array_equal(result.curve["step"], np.arange(12))
+
+
+def test_packed_small_arrays_do_not_change_the_fits(image, monkeypatch):
+    config = tiny_config("run.slots=2", "run.slot_mode=vmap")
+    expected = restore_by_name(image, "abc", config)
+    # As on a GPU, whose slots are packed and run in blocks.
+    monkeypatch.setattr("dip_jax.engine.step_loop.is_cpu", lambda: False)
+    results = restore_by_name(image, "abc", config)
+    for name, result in results.items():
+        np.testing.assert_allclose(result.image, expected[name].image, atol=2e-5)
+        np.testing.assert_array_equal(result.curve["step"], expected[name].curve["step"])
