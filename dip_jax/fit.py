@@ -33,6 +33,7 @@ from dip_jax.base import (
     Shape,
 )
 from dip_jax.errors import InputError
+from dip_jax.problem import measure
 
 _LEVEL_RATE = 0.1  # of the running level of the loss, which thus lags ten steps behind
 
@@ -281,7 +282,7 @@ def build_fit(
 
         def loss_fn(params: Params) -> tuple[Array, tuple[Array, Array]]:
             image = output(params)
-            misfit = losses.mean_loss(loss, problem.operator(image), problem)
+            misfit = losses.mean_loss(loss, measure(problem.operator, image), problem)
             if regularizer is None:
                 return misfit, (misfit, image)
             weights = {**state.frozen, **params}["net"]

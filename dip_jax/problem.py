@@ -1,12 +1,43 @@
-"""The statistics of a measurement: weights, noise variance, and number of values."""
+"""A measurement without noise, and its statistics: weights, noise variance, and number of values."""
+
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from dip_jax.base import Array, Problem
+from dip_jax.base import Array, Operator, Problem
 
 MIN_NOISE_STD = 1 / 255
 """Least noise level that a sampler assumes; without noise there is nothing to sample."""
+
+
+def full_precision() -> AbstractContextManager[Any]:
+    """Returns a context in which products are float32, unless they state another precision.
+
+    JAX's default is TF32 on a GPU and bfloat16 on a TPU. A linear operator that does not state its
+    precision would not be linear to the tolerance of `check_operator`, and would differ from that
+    of a CPU.
+    """
+    return jax.default_matmul_precision("highest")
+
+
+def measure(operator: Operator, image: Array) -> Array:
+    """Returns A x in full precision, see `full_precision`.
+
+    So are the products of its gradient, unless a custom gradient (`jax.custom_vjp`) makes them.
+
+    Args:
+      operator: The operator A.
+      image: The image x, `[H, W, C]`.
+
+    Example:
+      >>> from dip_jax.operators import Gray
+      >>> measure(Gray(), jnp.ones((4, 6, 3))).shape
+      (4, 6, 1)
+    """
+    with full_precision():
+        return operator(image)
 
 
 def visible_weights(problem: Problem) -> Array:
@@ -51,7 +82,7 @@ def informative_mask(key: Array, problem: Problem, shape: tuple[int, ...]) -> Ar
         image = jax.random.uniform(key, shape, minval=0.5, maxval=1.5)
         if problem.region is not None:
             image = image * problem.region
-        is_informative = is_informative & (problem.operator(image) != 0)
+        is_informative = is_informative & (measure(problem.operator, image) != 0)
     return is_informative.astype(jnp.float32)
 
 

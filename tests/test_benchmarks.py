@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +159,7 @@ def test_passes_are_the_operation_and_its_gradients():
 
 @pytest.mark.parametrize(
     ("precision", "dtype", "expected"),
-    [("float32", "f32", "HIGHEST"), ("tf32", "f32", "HIGH"), ("bfloat16", "bf16", "DEFAULT")],
+    [("float32", "f32", "HIGHEST"), ("tf32", "f32", "DEFAULT"), ("bfloat16", "bf16", "DEFAULT")],
 )
 def test_a_layer_is_computed_in_the_given_precision(precision, dtype, expected):
     layer = layers.Layer("conv", (6, 5, 8), (3, 3, 8, 8), 1, False)
@@ -254,9 +255,18 @@ def test_a_setting_is_compared_with_the_goal_for_the_same_image_and_seed(tmp_pat
     assert (tmp_path / "docs" / "seconds.png").stat().st_size > 5000
 
 
-# A shortened program of XLA: a loop with two fusions, one of them asynchronous, a convolution and a
-# copy.
+# A shortened program of XLA: a loop with two fusions, one of them asynchronous, a convolution, a
+# copy, and two loops inside it, of three iterations and of an unknown number.
 PROGRAM = """
+%angle.1 (p.2: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p.2 = (s32[], f32[8]{0}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%p.2), index=0
+  %v.1 = f32[8]{0} get-tuple-element(%p.2), index=1
+  %many.1 = (f32[8]{0}, f32[8]{0}, f32[8]{0}, f32[8]{0}, f32[8]{0}, /*index=5*/f32[8]{0}) fusion(%v.1), kind=kLoop, calls=%fused.3
+  %w.1 = f32[8]{0} get-tuple-element(%many.1), index=5
+  ROOT %out.2 = (s32[], f32[8]{0}) tuple(%i.1, %w.1)
+}
+
 %body.2 (p.1: (f32[4,4,8], bf16[2,8])) -> (f32[4,4,8], bf16[2,8]) {
   %p.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) parameter(0)
   %x.1 = f32[4,4,8]{2,1,0} get-tuple-element(%p.1), index=0
@@ -267,6 +277,8 @@ PROGRAM = """
   %start.1 = ((f32[4,4,8]), f32[8]{0}) fusion-start(%y.1), calls=%fused.2
   %done.1 = f32[8]{0} fusion-done(%start.1)
   %copy.1 = bf16[2,8]{1,0} copy(%k.1)
+  %angles.1 = (s32[], f32[8]{0}) while(%start.2), condition=%test.2, body=%angle.1, backend_config={"known_trip_count":{"n":"3"},"known_init_step":{"init":"0","step":"1"}}
+  %reject.1 = (s32[], f32[8]{0}) while(%angles.1), condition=%test.3, body=%angle.1
   ROOT %out.1 = (f32[4,4,8]{2,1,0}, bf16[2,8]{1,0}) tuple(%y.1, %copy.1)
 }
 
@@ -282,10 +294,29 @@ ENTRY %main.3 (a.1: f32[4,4,8], b.1: bf16[2,8]) -> (f32[4,4,8], bf16[2,8]) {
 def test_the_kernels_of_a_loop_and_their_bytes_are_counted():
     image, kernel = 4 * 4 * 8 * 4, 2 * 8 * 2
     found = ahead.count_kernels(PROGRAM)
-    assert found.number == {"fusion": 2, "__cudnn$convForward": 1, "copy": 1}
-    assert found.bytes["fusion"] == (image + kernel + image) + (image + 8 * 4 + image)
+    # The fusion of the inner loops has six results, which XLA numbers. It runs three times and once.
+    assert found.number == {"fusion": 2 + 3 + 1, "__cudnn$convForward": 1, "copy": 1}
+    inner = 4 * (6 + 1) * 8 * 4
+    assert found.bytes["fusion"] == (image + kernel + image) + (image + 8 * 4 + image) + inner
+    assert found.unknown_loops == 1
     assert found.bytes["__cudnn$convForward"] == image + kernel + image + 16
     assert found.bytes["copy"] == 2 * kernel
+
+
+@pytest.mark.parametrize("device", ["h200", "v5e"])
+def test_a_program_is_compiled_ahead_for_a_device_that_is_only_described(device, monkeypatch):
+    # The compiler of this machine stands in for that of the device.
+    monkeypatch.setattr(
+        ahead.topologies,
+        "get_topology_desc",
+        lambda *_, **__: SimpleNamespace(devices=jax.devices()),
+    )
+    row = ahead.compile_ahead(device, 40, 2, [*TINY, "net.precision=float32"])
+    assert (row["target"], row["size"], row["batch"]) == ("cpu", 40, 2)
+    assert row["gigabytes"] > 0
+    assert ("kernels" in row) == (device == "h200")
+    if device == "h200":  # steps run in blocks of ten, and one of them is counted
+        assert 0 < row["kernels"] < 1000
 
 
 @pytest.mark.skipif(

@@ -10,7 +10,11 @@ from dip_jax.errors import InputError
 from dip_jax.fit import Average, Guard, build_fit
 from dip_jax.nets import identity
 from dip_jax.operators.basic import Identity, Mask
+from dip_jax.operators.from_function import as_operator
 from dip_jax.regularizers import tv
+from dip_jax.stopping.discrepancy import discrepancy
+from dip_jax.stopping.held_out import held_out
+from dip_jax.stopping.sure import sure
 
 SHAPE = (4, 3, 1)
 
@@ -428,3 +432,34 @@ def test_a_small_loss_after_a_loss_of_zero_is_not_a_spike():
     far = inside._replace(measurement=y + 1.2)
     _, (spike,) = run(algorithm, far, 1, state=state)
     assert not bool(spike.accepted)
+
+
+def test_the_products_of_an_operator_are_in_full_precision_and_those_of_the_network_as_stated():
+    # On a GPU or TPU, a product that states no precision is rounded.
+    matrix, mixing = jnp.ones((17, 12)), jnp.ones((4, 4))
+    shape, y = SHAPE, jnp.zeros(17)
+    operator = as_operator(lambda image: matrix @ image.ravel(), shape)
+    inner = linear_net()
+    net = inner._replace(apply=lambda p, z: jnp.einsum("ab,bwc->awc", mixing, inner.apply(p, z)))
+    algorithm, prob = fit(net), Problem(operator, y, jnp.float32(0.1))
+    rules = (held_out(algorithm), discrepancy(), sure(algorithm))
+
+    def step(prob, state, key):
+        state, info = algorithm.step(prob, state)
+        starts = [rule.init(key, prob, shape) for rule in rules]
+        ends = [
+            rule.update(start, prob, state.step, info)
+            for rule, start in zip(rules, starts, strict=True)
+        ]
+        return state, ends
+
+    key = jax.random.key(0)
+    text = jax.jit(step).lower(prob, algorithm.init(key, prob, shape), key).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    of_operator = [line for line in products if "17x12" in line]
+    of_network = [line for line in products if "4x4x" in line]
+    # Those of the operator: forward and gradient of the fit and of the twin of `sure`, and those of the rules.
+    assert len(of_operator) >= 4 + 3
+    assert len(of_network) >= 2
+    assert all("HIGHEST" in line for line in of_operator)
+    assert not any("HIGHEST" in line for line in of_network)

@@ -101,6 +101,7 @@ class Deconv(nn.Module):
             kernel,
             lowering=self.config.lowering,
             precision=self.config.precision,
+            batching=self.config.batching,
         )
         if self.config.bias:
             y = y + self.param("bias", init, (self.features,))[None, None]

@@ -22,6 +22,7 @@ from dip_jax.config import RunConfig
 from dip_jax.engine.chunk_size import max_steps
 from dip_jax.engine.devices import is_cpu
 from dip_jax.engine.estimator import Estimator
+from dip_jax.engine.packing import build_packing
 from dip_jax.fit import FitState, with_steps_of
 from dip_jax.metrics import psnr
 from dip_jax.posterior.moments import trace_values
@@ -121,6 +122,8 @@ class StepLoop:
     block: int
     """Steps between two checks whether any slot is active."""
     slot_mode: SlotMode
+    packs: bool = False
+    """Whether slots that run in parallel keep their small arrays in one; see `packing`."""
 
     @functools.cached_property
     def start_slot(self) -> Callable[[Input], Slot]:
@@ -154,6 +157,7 @@ def build_step_loop(estimator: Estimator, run: RunConfig, shape: Shape) -> StepL
         chunk=max_steps(run),
         block=block_length(),
         slot_mode=slot_mode(run),
+        packs=not is_cpu(),  # on CPU an array costs nothing, and results keep their bits
     )
 
 
@@ -360,36 +364,49 @@ def run_vmapped(
     """Runs all slots in parallel; see `run_chunk`."""
     del num_slots
     slots, logs = jax.vmap(functools.partial(_begin_chunk, loop))(slots, inputs, commands)
-    slots, logs = _while_active(
+    pack, unpack = build_packing(slots) if loop.packs else (_unchanged, _unchanged)
+
+    def step(packed: Any) -> tuple[Any, Logs]:
+        slots, logs = jax.vmap(loop.step_once)(unpack(packed), inputs)
+        return pack(slots), logs
+
+    packed, logs = _while_active(
         loop,
-        slots,
+        pack(slots),
         logs,
         count,
-        step=lambda slots: jax.vmap(loop.step_once)(slots, inputs),
-        is_active=lambda slots: jax.vmap(functools.partial(is_active, loop))(slots, commands),
+        step=step,
+        is_active=lambda packed: jax.vmap(functools.partial(is_active, loop))(
+            unpack(packed), commands
+        ),
         select=jax.vmap(select_tree),
         log_axis=1,
     )
+    slots = unpack(packed)
     status = jax.vmap(functools.partial(status_of, loop))(slots, commands)
     return Chunk(slots, status, logs)
 
 
+def _unchanged(slots: Slot) -> Slot:
+    return slots
+
+
 def _while_active(
     loop: StepLoop,
-    slots: Slot,
+    slots: Any,
     logs: Logs,
     count: Array,
     *,
-    step: Callable[[Slot], tuple[Slot, Logs]],
-    is_active: Callable[[Slot], Array],
+    step: Callable[[Any], tuple[Any, Logs]],
+    is_active: Callable[[Any], Array],
     select: Callable[[Array, Any, Any], Any] | None,
     log_axis: int,
-) -> tuple[Slot, Logs]:
+) -> tuple[Any, Logs]:
     """Makes up to `count` steps while a slot is active, of one slot or of several at once.
 
     Args:
       loop: The step loop.
-      slots: One slot, or several that are stacked.
+      slots: One slot, or several that are stacked, as the three functions take them.
       logs: Their empty logs.
       count: Number of steps.
       step: Makes one step.
@@ -398,11 +415,11 @@ def _while_active(
       log_axis: The axis of the steps in `logs`.
     """
 
-    def any_active(carry: tuple[Array, Slot, Logs]) -> Array:
+    def any_active(carry: tuple[Array, Any, Logs]) -> Array:
         i, slots, _ = carry
         return jnp.any((i < count) & is_active(slots))
 
-    def body(carry: tuple[Array, Slot, Logs]) -> tuple[Array, Slot, Logs]:
+    def body(carry: tuple[Array, Any, Logs]) -> tuple[Array, Any, Logs]:
         i, slots, logs = carry
         new_slots, values = step(slots)
         if select is not None:
@@ -415,7 +432,7 @@ def _while_active(
         write = functools.partial(lax.dynamic_update_index_in_dim, index=i, axis=log_axis)
         return i + 1, new_slots, jax.tree.map(write, logs, values)
 
-    def block(carry: tuple[Array, Slot, Logs]) -> tuple[Array, Slot, Logs]:
+    def block(carry: tuple[Array, Any, Logs]) -> tuple[Array, Any, Logs]:
         return lax.fori_loop(0, loop.block, lambda _, carry: body(carry), carry)
 
     start = jnp.int32(0), slots, logs

@@ -20,7 +20,7 @@ from dip_jax.ensemble.similar_patches import MIN_SIDE, filter_with_pilot
 from dip_jax.errors import InputError
 from dip_jax.keys import folds_key, image_key, informative_key
 from dip_jax.operators.basic import Identity, Mask
-from dip_jax.problem import informative_mask
+from dip_jax.problem import informative_mask, measure
 
 _PROBE_SIDE = 48
 """Height and width of the corner whose filters are timed."""
@@ -287,7 +287,7 @@ def _predict(case: Case, estimates: np.ndarray) -> np.ndarray:
     if isinstance(operator, Identity):
         return estimates
     # The operator is an argument, because one with arrays cannot be a constant of a compiled function.
-    predict = jax.jit(lambda operator, image: operator(image))
+    predict = jax.jit(lambda operator, image: measure(operator, image))
     return np.stack([[np.asarray(predict(operator, x)) for x in step] for step in estimates])
 
 

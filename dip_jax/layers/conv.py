@@ -18,15 +18,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from dip_jax.base import Array
 from dip_jax.layers.padding import Padding, pad_fused
 from dip_jax.layers.patches import conv_patches, conv_patches_transposed, margin
-from dip_jax.layers.precision import XLA_PRECISIONS, Precision, emulate
+from dip_jax.layers.precision import Precision, emulate
 from dip_jax.layers.winograd import winograd
-from dip_jax.layers.xla_conv import Batching, require_batching, xla_conv
+from dip_jax.layers.xla_conv import Batching, require_batching, xla_conv, xla_conv_transposed
 
 Lowering = Literal["auto", "winograd", "patches", "xla"]
 PrecisionChoice = Literal["auto", Precision]
@@ -99,8 +98,8 @@ def conv2d(
 
     def by_xla(x: Array, kernel: Array) -> Array:
         padded = pad_fused(x, margin(kernel), padding)
-        xla_precision: Precision = "tf32" if precision == "auto" else precision
-        return xla_conv(padded, kernel, stride, precision=xla_precision, batching=batching)
+        known: Precision = "tf32" if precision == "auto" else precision
+        return xla_conv(padded, kernel, stride, precision=known, batching=batching)
 
     if lowering == "auto":
         winograd_min = (_WINOGRAD_MIN_PIXELS, _WINOGRAD_MIN_CHANNELS)
@@ -113,7 +112,12 @@ def conv2d(
 
 
 def conv2d_transposed(
-    x: Array, kernel: Array, *, lowering: Lowering = "auto", precision: PrecisionChoice = "auto"
+    x: Array,
+    kernel: Array,
+    *,
+    lowering: Lowering = "auto",
+    precision: PrecisionChoice = "auto",
+    batching: Batching = "auto",
 ) -> Array:
     """Doubles an image by a transposed convolution with a kernel of side 4, stride 2, padding 1.
 
@@ -124,27 +128,30 @@ def conv2d_transposed(
       kernel: `[4, 4, C_in, C_out]`, or `[1, 4, ...]` for signals of one row.
       lowering: `xla`, or any other name for matrix products; `auto` selects one per platform.
       precision: As for `conv2d`.
+      batching: As for `conv2d`.
 
     Returns:
-      `[2 H, 2 W, C_out]`, or `[H, 2 W, C_out]` for a kernel of one row; bfloat16 with precision
-      `bfloat16`.
+      `[2 H, 2 W, C_out]`, or `[1, 2 W, C_out]` for a signal; bfloat16 with precision `bfloat16`.
 
     Raises:
-      ValueError: For an unsupported shape, lowering or precision.
+      ValueError: For an unsupported shape, lowering, precision or batching.
     """
-    sides_are_known = kernel.ndim == 4 and kernel.shape[:2] in ((4, 4), (1, 4))
-    if x.ndim != 3 or not sides_are_known or x.shape[-1] != kernel.shape[2]:
+    sides = kernel.shape[:2] if kernel.ndim == 4 and x.ndim == 3 else None
+    is_known = sides == (4, 4) or (sides == (1, 4) and x.shape[0] == 1)
+    if not is_known or x.shape[-1] != kernel.shape[2]:
         raise ValueError(
-            "conv2d_transposed expected an image [H, W, C] and a kernel [4, 4, C, O] or "
-            f"[1, 4, C, O], got {x.shape} and {kernel.shape}."
+            "conv2d_transposed expected an image [H, W, C] and a kernel [4, 4, C, O], or a signal "
+            f"[1, W, C] and a kernel [1, 4, C, O], got {x.shape} and {kernel.shape}."
         )
     _require_known(lowering, precision)
+    require_batching(batching)
 
     def on_cpu(x: Array, kernel: Array) -> Array:
         return emulate(conv_patches_transposed, x, kernel, precision)
 
     def by_xla(x: Array, kernel: Array) -> Array:
-        return _xla_transposed(x, kernel, "tf32" if precision == "auto" else precision)
+        known: Precision = "tf32" if precision == "auto" else precision
+        return xla_conv_transposed(x, kernel, precision=known, batching=batching)
 
     if lowering == "auto":
         return _per_platform(on_cpu, by_xla, x, kernel)
@@ -195,19 +202,3 @@ def _convolve_on_cpu(
     return (
         winograd(x, kernel, padding) if use_winograd else conv_patches(x, kernel, stride, padding)
     )
-
-
-def _xla_transposed(x: Array, kernel: Array, precision: Precision) -> Array:
-    """The convolution of the image with zeros between its pixels."""
-    dtype = jnp.bfloat16 if precision == "bfloat16" else kernel.dtype
-    dilation = tuple(2 if side == 4 else 1 for side in kernel.shape[:2])
-    y = lax.conv_general_dilated(
-        x[None].astype(dtype),
-        kernel[::-1, ::-1].astype(dtype),
-        (1, 1),
-        [(side // 2, side // 2) for side in kernel.shape[:2]],
-        lhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=XLA_PRECISIONS[precision],
-    )
-    return y[0]

@@ -26,13 +26,25 @@ from dip_jax.base import Array
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
-XLA_PRECISIONS: dict[Precision, lax.Precision] = {
-    "float32": lax.Precision.HIGHEST,
-    # HIGH means TF32 for cuDNN and cuBLAS, as DEFAULT does, and its nearest equivalent on a TPU.
-    "tf32": lax.Precision.HIGH,
-    # There is only one precision of bfloat16 operands.
-    "bfloat16": lax.Precision.DEFAULT,
-}
+
+def xla_precision(precision: Precision) -> lax.Precision:
+    """Returns the precision that XLA needs for a product on the default backend.
+
+    Args:
+      precision: The precision of this package.
+
+    Example:
+      >>> xla_precision("float32").name
+      'HIGHEST'
+    """
+    if precision == "float32":
+        return lax.Precision.HIGHEST
+    # On a GPU, DEFAULT is TF32 for all products. With jax 0.10, HIGH is float32 for Triton, which
+    # computes most matrix products. On a TPU, HIGH is three bfloat16 products and DEFAULT is one.
+    if precision == "tf32" and jax.default_backend() == "tpu":
+        return lax.Precision.HIGH
+    return lax.Precision.DEFAULT  # of bfloat16 operands there is only one
+
 
 _MANTISSA_BITS = {"tf32": 10, "bfloat16": 7}
 

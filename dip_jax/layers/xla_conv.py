@@ -29,7 +29,7 @@ from jax import lax
 
 from dip_jax.base import Array
 from dip_jax.layers.patches import image_patches
-from dip_jax.layers.precision import XLA_PRECISIONS, Precision
+from dip_jax.layers.precision import Precision, xla_precision
 
 Batching = Literal["auto", "grouped", "separate", "product"]
 Pass = Literal["forward", "input", "weight"]
@@ -64,19 +64,52 @@ def xla_conv(
     Raises:
       ValueError: For an unknown precision or batching.
     """
-    if precision not in XLA_PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(XLA_PRECISIONS)}, got {precision!r}."
-        )
-    require_batching(batching)
     num_outputs = kernel.shape[3]
+    x, kernel = _prepare(x, kernel, precision, batching)
+    layer = _Layer(_type(x), _type(kernel), stride, precision, batching)
+    return _forward(layer, x, kernel)[..., :num_outputs]
+
+
+def xla_conv_transposed(
+    x: Array, kernel: Array, *, precision: Precision = "tf32", batching: Batching = "auto"
+) -> Array:
+    """Doubles an image by a transposed convolution of stride 2, see `conv.conv2d_transposed`.
+
+    It is the gradient of a convolution of stride 2 for its image, and is computed as such. As a
+    convolution of the image with zeros between its pixels, XLA:GPU would compute its gradient for
+    the kernel with a window of the image's size (MatchBackwardFilter).
+
+    Args:
+      x: Image `[H, W, C]`.
+      kernel: `[4, 4, C, O]`, or `[1, 4, C, O]` for a signal, H = 1.
+      precision: See `precision`.
+      batching: As for `xla_conv`.
+
+    Returns:
+      `[2 H, 2 W, O]`, or `[1, 2 W, O]` for a signal, of the type that `xla_conv` returns.
+
+    Raises:
+      ValueError: For an unknown precision or batching.
+    """
+    num_outputs = kernel.shape[3]
+    x, kernel = _prepare(x, kernel, precision, batching)
+    kernel = kernel.swapaxes(2, 3)
+    sides = kernel.shape[:2]
+    padded = [2 * (n - 1) + side for n, side in zip(x.shape[:2], sides, strict=True)]
+    image = jax.ShapeDtypeStruct((*padded, kernel.shape[2]), x.dtype)
+    y = _input_gradient(_Layer(image, _type(kernel), 2, precision, batching), x, kernel)
+    top, left = (side // 4 for side in sides)  # the padding
+    return y[top : padded[0] - top, left : padded[1] - left, :num_outputs]
+
+
+def _prepare(x: Array, kernel: Array, precision: str, batching: str) -> tuple[Array, Array]:
+    """Returns the operands in the types and with the channels of the precision."""
+    if precision not in (choices := typing.get_args(Precision)):
+        raise ValueError(f"precision must be one of {', '.join(choices)}, got {precision!r}.")
+    require_batching(batching)
     if precision == "bfloat16":
-        x, kernel = _align(x.astype(jnp.bfloat16), 1), _align(kernel, 2)
-    else:
-        x = x.astype(kernel.dtype)
-    x_shape, kernel_shape = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, kernel))
-    y = _forward(_Layer(x_shape, kernel_shape, stride, precision, batching), x, kernel)
-    return y if y.shape[-1] == num_outputs else y[..., :num_outputs]
+        return _align(x.astype(jnp.bfloat16), 1), _align(kernel, 2)
+    return x.astype(kernel.dtype), kernel
 
 
 def require_batching(batching: str) -> None:
@@ -146,6 +179,10 @@ class _Layer(NamedTuple):
     batching: Batching
 
 
+def _type(x: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
 def _align(x: Array, num_axes: int) -> Array:
     """Fills the last `num_axes` axes up with zeros to a multiple of 8."""
     widths = [(0, 0)] * (x.ndim - num_axes)
@@ -160,7 +197,7 @@ def _convolve(layer: _Layer, x: Array, kernel: Array) -> Array:
         (layer.stride, layer.stride),
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=XLA_PRECISIONS[layer.precision],
+        precision=xla_precision(layer.precision),
     )
     return lax.squeeze(y, (0,))
 
@@ -186,7 +223,7 @@ def _convolve_weight(layer: _Layer, x: Array, dy: Array) -> Array:
 def _multiply(layer: _Layer, x: Array, kernel: Array) -> Array:
     patches = image_patches(x, kernel.shape[:2], layer.stride)
     matrix = kernel.astype(x.dtype).reshape(-1, kernel.shape[3])
-    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=XLA_PRECISIONS[layer.precision])
+    return jnp.einsum("hwk,ko->hwo", patches, matrix, precision=xla_precision(layer.precision))
 
 
 def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
@@ -197,7 +234,7 @@ def _multiply_input(layer: _Layer, dy: Array, kernel: Array) -> Array:
         rotated = kernel[::-1, ::-1].swapaxes(2, 3)
         return _multiply(layer, jnp.pad(dy, (*((n - 1,) * 2 for n in sides), (0, 0))), rotated)
     matrix = kernel.astype(dy.dtype).reshape(-1, kernel.shape[3])
-    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=XLA_PRECISIONS[layer.precision])
+    dpatches = jnp.einsum("hwo,ko->hwk", dy, matrix, precision=xla_precision(layer.precision))
     scatter = jax.linear_transpose(lambda x: image_patches(x, sides, layer.stride), layer.x)
     return scatter(dpatches)[0]
 
@@ -207,7 +244,7 @@ def _multiply_weight(layer: _Layer, x: Array, dy: Array) -> Array:
         "hwk,hwo->ko",
         image_patches(x, layer.kernel.shape[:2], layer.stride),
         dy,
-        precision=XLA_PRECISIONS[layer.precision],
+        precision=xla_precision(layer.precision),
         preferred_element_type=layer.kernel.dtype,
     )
     return dkernel.reshape(layer.kernel.shape)

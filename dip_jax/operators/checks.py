@@ -10,6 +10,7 @@ import numpy as np
 from dip_jax.base import Array, Operator
 from dip_jax.errors import InputError
 from dip_jax.operators.pixelwise import is_pixelwise
+from dip_jax.problem import full_precision
 
 _STEP = 0.02  # of the differences, in [0, 1] units
 _MIN_DERIVATIVE = 0.02  # relative to the differences; quantization with a custom derivative has 0.1
@@ -43,8 +44,9 @@ def adjoint(operator: Operator, shape: tuple[int, int, int]) -> Callable[[Array]
 
     def transposed(measurement: Array) -> Array:
         # The gradient of a linear operator is the same at every image.
-        _, pull = jax.vjp(lambda image: operator(image), jnp.zeros(shape, jnp.float32))
-        return pull(jnp.conj(measurement))[0]  # JAX's gradients pair without conjugation
+        with full_precision():
+            _, pull = jax.vjp(lambda image: operator(image), jnp.zeros(shape, jnp.float32))
+            return pull(jnp.conj(measurement))[0]  # JAX's gradients pair without conjugation
 
     return transposed
 
@@ -75,23 +77,12 @@ def check_operator(
       >>> from dip_jax.operators import Blur
       >>> check_operator(Blur(jnp.ones((3, 3)) / 9), (8, 6, 1))
     """
-    trial = _measure(operator, shape, tolerance, seed)
-    for check in (
-        _returns_array,
-        _is_finite,
-        _is_deterministic,
-        _is_traceable,
-        _has_dtype,
-        _is_differentiable,
-        _has_finite_gradient,
-        _has_derivative,
-        _is_linear,
-        _has_adjoint,
-        _acts_pixelwise,
-    ):
-        fault = check(trial)
-        if fault is not None:
-            raise InputError(f"{trial.name} {fault}")
+    with full_precision():
+        trial = _measure(operator, shape, tolerance, seed)
+        for check in _CHECKS:
+            fault = check(trial)
+            if fault is not None:
+                raise InputError(f"{trial.name} {fault}")
 
 
 class _Trial(NamedTuple):
@@ -299,6 +290,21 @@ def _acts_pixelwise(trial: _Trial) -> str | None:
             f"{trial.tolerance:g}); fix its pad(height, width)."
         )
     return None
+
+
+_CHECKS = (
+    _returns_array,
+    _is_finite,
+    _is_deterministic,
+    _is_traceable,
+    _has_dtype,
+    _is_differentiable,
+    _has_finite_gradient,
+    _has_derivative,
+    _is_linear,
+    _has_adjoint,
+    _acts_pixelwise,
+)
 
 
 def _name(operator: Operator) -> str:

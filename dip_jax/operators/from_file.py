@@ -9,6 +9,7 @@ import numpy as np
 
 from dip_jax.base import Array
 from dip_jax.errors import InputError, describe_error
+from dip_jax.problem import full_precision
 from dip_jax.user_file import run_user_file
 
 
@@ -115,8 +116,9 @@ def seems_linear(function: Callable[[Array], Array], shape: tuple[int, int, int]
     rng = np.random.default_rng(0)
     try:
         x, other = (jnp.asarray(rng.random(shape), jnp.float32) for _ in range(2))
-        expected = function(x) - 2 * function(other)
-        gap = jnp.linalg.norm(jnp.ravel(function(x - 2 * other) - expected))
+        with full_precision():
+            expected = function(x) - 2 * function(other)
+            gap = jnp.linalg.norm(jnp.ravel(function(x - 2 * other) - expected))
         return bool(gap <= 1e-4 * jnp.linalg.norm(jnp.ravel(expected)))
     except Exception:  # `check_operator` reports the reason
         return False

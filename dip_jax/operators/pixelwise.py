@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dip_jax.base import Array, Operator
+from dip_jax.problem import measure
 
 
 class PixelwiseOperator(Operator, Protocol):
@@ -59,7 +60,7 @@ def measured_std(operator: PixelwiseOperator, mean: Array, std: Array) -> Array 
       >>> print(measured_std(Gray(), image, image))
       None
     """
-    _, derivative = jax.linearize(lambda image: operator(image), mean)
+    _, derivative = jax.linearize(lambda image: measure(operator, image), mean)
     total, num_channels = jnp.zeros(()), jnp.zeros((), int)
     for c in range(mean.shape[-1]):
         # One tangent gives the slope at all pixels, because they do not depend on each other.

@@ -34,7 +34,7 @@ from dip_jax.base import Array, Net, NetApply, Params, Problem
 from dip_jax.errors import InputError
 from dip_jax.langevin import prior_precisions
 from dip_jax.preconditioners import normal_like
-from dip_jax.problem import assumed_variance, visible_weights
+from dip_jax.problem import assumed_variance, measure, visible_weights
 
 _NUM_PROBES = 2
 """Samples that estimate the effective dimension for `prior_scale`; it is a sum over all measured values."""
@@ -233,7 +233,7 @@ def _model(apply: NetApply, code: Array, problem: Problem, params: Params) -> tu
     """The image `[H, W, C]` of the weights, and its measured values in units of the noise `[n]`."""
     image = apply(params, code)
     inside = image if problem.region is None else image * problem.region
-    return image, _whiten(problem, problem.operator(inside))
+    return image, _whiten(problem, measure(problem.operator, inside))
 
 
 @functools.partial(jax.jit, static_argnums=0)

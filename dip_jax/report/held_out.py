@@ -7,7 +7,7 @@ from dip_jax.base import Case, Posterior, Result
 from dip_jax.operators.pixelwise import is_pixelwise, measured_std
 from dip_jax.posterior.law import Law
 from dip_jax.posterior.prediction import PredictiveCheck, check_prediction
-from dip_jax.problem import noise_variance
+from dip_jax.problem import measure, noise_variance
 from dip_jax.tasks.noise_level import clipped_noise_of
 
 _UNCHECKED = ("laplace", "interval")
@@ -32,7 +32,7 @@ def check_held_out(
     if not is_pixelwise(problem.operator):
         return None
     image = jnp.asarray(posterior.mean)
-    mean = problem.operator(image)
+    mean = measure(problem.operator, image)
     std = measured_std(problem.operator, image, jnp.asarray(posterior.std))
     if std is None:
         return None

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from dip_jax.base import Array, Info, Problem, RuleReport, Stopper
 from dip_jax.keys import informative_key
-from dip_jax.problem import informative_mask, noise_variance
+from dip_jax.problem import informative_mask, measure, noise_variance
 from dip_jax.stopping.fixed import view_all
 
 
@@ -54,7 +54,7 @@ def discrepancy(*, factor: float = 0.9) -> Stopper:
     def update(
         state: DiscrepancyState, problem: Problem, step: Array, info: Info
     ) -> tuple[DiscrepancyState, Array]:
-        prediction = problem.operator(info.estimate)
+        prediction = measure(problem.operator, info.estimate)
         misfit = jnp.sum(state.mask * jnp.square(jnp.abs(prediction - problem.measurement)))
         noise = jnp.sum(state.mask * noise_variance(problem, prediction))
         ratio = jnp.where(noise > 0, misfit / noise, jnp.nan)

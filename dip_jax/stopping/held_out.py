@@ -9,7 +9,7 @@ from dip_jax.base import Algorithm, Array, Info, Problem, RuleReport, Shape, Sto
 from dip_jax.keys import held_out_key, informative_key
 from dip_jax.losses import gaussian, mean_loss
 from dip_jax.operators.pixelwise import is_pixelwise
-from dip_jax.problem import informative_mask, visible_weights
+from dip_jax.problem import informative_mask, measure, visible_weights
 from dip_jax.stopping.fixed import FixedState, fixed
 from dip_jax.stopping.minimum import MinimumState, stop_at_minimum
 
@@ -44,7 +44,7 @@ def held_out(
 
     def signal(mask: Array, problem: Problem, info: Info) -> tuple[Array, Array]:
         hidden = problem._replace(weights=mask)
-        return mask, mean_loss(loss, problem.operator(info.estimate), hidden)
+        return mask, mean_loss(loss, measure(problem.operator, info.estimate), hidden)
 
     return stop_at_minimum(
         signal,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dip_jax.base import Algorithm, Array, Info, Problem, Shape, Stopper
 from dip_jax.keys import informative_key, probe_key
-from dip_jax.problem import informative_mask, noise_variance
+from dip_jax.problem import informative_mask, measure, noise_variance
 from dip_jax.stopping.minimum import stop_at_minimum
 
 
@@ -73,8 +73,8 @@ def sure(
         # NaN from an unknown noise level must not reach the weights of the twin.
         shifted = y + epsilon * jnp.nan_to_num(std) * b
         twin, twin_info = algorithm.step(problem._replace(measurement=shifted), memory.twin)
-        prediction = problem.operator(info.estimate)
-        change = problem.operator(twin_info.estimate) - prediction
+        prediction = measure(problem.operator, info.estimate)
+        change = measure(problem.operator, twin_info.estimate) - prediction
         mask = (jnp.abs(b) > 0).astype(std.dtype)
         residual = mask * (jnp.square(jnp.abs(prediction - y)) - std**2)
         # v / e = std / epsilon

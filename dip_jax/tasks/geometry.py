@@ -12,6 +12,7 @@ from dip_jax.operators.blur import Blur
 from dip_jax.operators.from_file import CustomOperator
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import SubsampledFourier
+from dip_jax.problem import measure
 
 _MAX_MISFIT = 0.02  # of the variance; right angles leave 0.5 %, half of the range of angles 3 %
 
@@ -48,7 +49,7 @@ def misfit_notes(problem: Problem, image: np.ndarray) -> tuple[str, ...]:
     if not isinstance(problem.operator, Radon):
         return ()
     y = np.asarray(problem.measurement)
-    misfit = float(np.mean((np.asarray(problem.operator(jnp.asarray(image))) - y) ** 2))
+    misfit = float(np.mean((np.asarray(measure(problem.operator, jnp.asarray(image))) - y) ** 2))
     variance, noise = float(np.var(y)), estimate_sigma(y, average_sigmas=True, channel_axis=-1) ** 2
     if misfit < _MAX_MISFIT * variance or misfit < 4 * noise:
         return ()
@@ -127,7 +128,7 @@ def _custom_notes(
     operator: CustomOperator, y: np.ndarray, shape: tuple[int, int, int]
 ) -> Iterator[str]:
     image = np.random.default_rng(0).random(shape, np.float32)
-    usual = np.asarray(operator(jnp.asarray(image)))
+    usual = np.asarray(measure(operator, jnp.asarray(image)))
     size, expected = (float(np.sqrt(np.mean(np.abs(values) ** 2))) for values in (y, usual))
     if min(size, expected) > 0 and not 0.01 < size / expected < 100:
         yield (

@@ -23,6 +23,7 @@ import numpy as np
 
 from dip_jax.base import Array, Case, Operator
 from dip_jax.clipping import Limits
+from dip_jax.problem import measure
 from dip_jax.tasks.cases import only_measured
 from dip_jax.tasks.clipped_noise import limits_of
 from dip_jax.tasks.noise_level import clipped_noise_of, require_known_noise, with_noise_std
@@ -150,7 +151,7 @@ def replicate_case(
 @jax.jit
 def _measure(operator: Operator, image: Array) -> Array:
     """A x; the operator is an argument, because one with arrays cannot be a constant of a compiled function."""
-    return operator(image)
+    return measure(operator, image)
 
 
 def _add_noise(key: Array, case: Case, clean: np.ndarray, noise: Noise) -> np.ndarray:

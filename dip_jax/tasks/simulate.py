@@ -12,6 +12,7 @@ import numpy as np
 from dip_jax.base import Array, Case
 from dip_jax.config import TaskConfig
 from dip_jax.errors import InputError
+from dip_jax.problem import measure
 from dip_jax.tasks.cases import build_case, build_operator
 from dip_jax.tasks.registry import task_of
 from dip_jax.tasks.task import SideInputs
@@ -74,7 +75,7 @@ def simulate_case(
         y, side_inputs = task.degrade(config, reference, side_inputs)
     else:
         operator = build_operator(config, reference.shape, side_inputs)
-        y = np.asarray(jax.jit(lambda x: operator(x))(jnp.asarray(reference)))
+        y = np.asarray(jax.jit(lambda x: measure(operator, x))(jnp.asarray(reference)))
     y, noise_std = _add_noise(noise_key, config, y)
     case = build_case(config, name, y, shape=reference.shape, **side_inputs._asdict())
     problem = case.problem._replace(noise_std=jnp.float32(noise_std))

@@ -159,7 +159,11 @@ def test_a_transposed_convolution_and_its_gradients_are_those_of_the_definition(
 
 @pytest.mark.parametrize(
     ("kernel", "lowering", "words"),
-    [((3, 3, 3, 3), "auto", r"\[4, 4, C, O\]"), ((4, 4, 3, 3), "fft", "lowering")],
+    [
+        ((3, 3, 3, 3), "auto", r"\[4, 4, C, O\]"),
+        ((1, 4, 3, 3), "auto", r"a signal \[1, W, C\]"),
+        ((4, 4, 3, 3), "fft", "lowering"),
+    ],
 )
 def test_a_transposed_convolution_names_what_it_expects(kernel, lowering, words):
     with pytest.raises(ValueError, match=words):

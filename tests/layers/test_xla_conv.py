@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from dip_jax.layers.xla_conv import choose_batching, xla_conv
+from dip_jax.layers.xla_conv import choose_batching, xla_conv, xla_conv_transposed
 from tests.layers.reference import convolve_valid, draw
 
 BATCHINGS = ("grouped", "separate", "product")
@@ -144,9 +144,22 @@ def test_images_that_share_a_kernel_are_an_ordinary_batch():
 
 @pytest.mark.parametrize("batching", BATCHINGS)
 @pytest.mark.parametrize(
-    ("precision", "level"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")]
+    ("platform", "precision", "level"),
+    [
+        ("gpu", "float32", "HIGHEST"),
+        # With jax 0.10, HIGH is float32 for Triton.
+        ("gpu", "tf32", "DEFAULT"),
+        ("gpu", "bfloat16", "DEFAULT"),
+        ("tpu", "float32", "HIGHEST"),
+        # DEFAULT is a single bfloat16 product.
+        ("tpu", "tf32", "HIGH"),
+        ("tpu", "bfloat16", "DEFAULT"),
+    ],
 )
-def test_every_product_has_the_requested_precision(precision, level, batching):
+def test_every_product_has_the_requested_precision(
+    platform, precision, level, batching, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     program = traced((1, 1, 1), CASES[0], batching=batching, precision=precision)
     found = equations(program, "conv_general_dilated") + equations(program, "dot_general")
     operand = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
@@ -163,6 +176,60 @@ def in_both_precisions(operands, batching):
         )(*operands)
         for precision in ("bfloat16", "float32")
     ]
+
+
+def zeros_between_pixels(x, kernel):
+    """The transposed convolution of stride 2 as a convolution of an image with zeros."""
+    y = jax.lax.conv_general_dilated(
+        x[None],
+        kernel[::-1, ::-1],
+        (1, 1),
+        [(side // 2, side // 2) for side in kernel.shape[:2]],
+        lhs_dilation=tuple(2 if side == 4 else 1 for side in kernel.shape[:2]),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+    return y[0]
+
+
+@pytest.mark.parametrize("batching", ["auto", *BATCHINGS])
+@pytest.mark.parametrize(("height", "rows"), [(5, 4), (1, 4), (1, 1)])
+def test_a_transposed_convolution_is_that_of_an_image_with_zeros_between_its_pixels(
+    height, rows, batching
+):
+    x, kernel = draw(0, 2, height, 7, 3), draw(1, 2, rows, 4, 3, 5)
+    dy = draw(2, 2, height * (2 if rows == 4 else 1), 14, 5)
+
+    def passes(f):
+        def compute(x, kernel, dy):
+            y, transpose = jax.vjp(f, x, kernel)
+            return y, *transpose(dy)
+
+        return jax.jit(jax.vmap(compute))(*map(jnp.float32, (x, kernel, dy)))
+
+    ours = functools.partial(xla_conv_transposed, precision="float32", batching=batching)
+    found, expected = passes(ours), passes(zeros_between_pixels)
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max())
+    if height > 1 and batching in ("auto", "separate"):
+        # A single image has the very same sums.
+        one = jnp.float32(x[0]), jnp.float32(kernel[0])
+        np.testing.assert_array_equal(jax.jit(ours)(*one), jax.jit(zeros_between_pixels)(*one))
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_no_gradient_of_a_transposed_convolution_reads_zeros_between_pixels(num_images):
+    # XLA:GPU would take the gradient for the kernel for a convolution with a window of the image's size.
+    def compute(x, kernel, dy):
+        y, transpose = jax.vjp(xla_conv_transposed, x, kernel)
+        return y, *transpose(dy)
+
+    shapes = ((num_images, 48, 48, 16), (num_images, 4, 4, 16, 16), (num_images, 96, 96, 16))
+    program = jax.make_jaxpr(jax.vmap(compute))(*map(jnp.ones, shapes)).jaxpr
+    found = equations(program, "conv_general_dilated")
+    dilated = [e for e in found if e.params["lhs_dilation"] != (1, 1)]
+    assert len(found) > len(dilated) == num_images  # the forward passes
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)

@@ -10,9 +10,11 @@ from dip_jax.operators.blur import Blur
 from dip_jax.operators.checks import adjoint, check_operator
 from dip_jax.operators.compose import Chain, Stack
 from dip_jax.operators.downsample import Downsample
+from dip_jax.operators.from_function import as_operator
 from dip_jax.operators.pixelwise import is_pixelwise
 from dip_jax.operators.radon import Radon
 from dip_jax.operators.sensing import RandomMatrix, SubsampledFourier
+from dip_jax.problem import measure
 
 
 class FromFunction:
@@ -283,3 +285,26 @@ def test_a_pixelwise_operator_without_pad_is_refused():
 
     with pytest.raises(InputError, match="pad"):
         check_operator(NoPad(lambda x: 2 * x), (9, 7, 3))
+
+
+def test_a_matrix_of_the_user_is_linear_on_a_device_that_rounds_products_by_default():
+    matrix = np.float32(np.random.default_rng(0).standard_normal((40, 8 * 6)))
+
+    def rounded(values):
+        """The operands of TF32, the default of a GPU."""
+        if jax.config.jax_default_matmul_precision == "highest":
+            return values
+        return jax.lax.reduce_precision(values, 8, 10)
+
+    def product(image):
+        return rounded(jnp.asarray(matrix)) @ rounded(image.ravel())
+
+    shape, x = (8, 6, 1), np.random.default_rng(1).random((8, 6, 1), np.float32)
+    exact = matrix @ x.ravel()
+    assert np.abs(product(x) - exact).max() > 1e-4 * np.abs(exact).max()
+    operator = as_operator(product, shape)
+    assert operator.is_linear
+    check_operator(operator, shape)
+    np.testing.assert_allclose(measure(operator, x), exact, atol=1e-5)
+    transposed = (matrix.T @ exact).reshape(shape)
+    np.testing.assert_allclose(adjoint(operator, shape)(jnp.asarray(exact)), transposed, atol=1e-4)
