@@ -32,6 +32,7 @@ class RunRecord:
         self._saved_at = time.monotonic()
         self._lock = threading.Lock()
         self._summaries: dict[str, Summary] = {}
+        self._earlier: dict[str, Summary] | None = None  # of all images that earlier runs restored
         self._num_steps: list[int] = []
         self._disk_full = threading.Event()
 
@@ -82,7 +83,8 @@ class RunRecord:
             return
         self._saved_at = now
         try:
-            earlier = earlier_summaries(self._folder, self._summaries)
-            write_run_summary(self._folder, [*earlier, *self._summaries.values()])
+            if self._earlier is None:  # read once: that of a large folder takes seconds
+                self._earlier = {s["name"]: s for s in earlier_summaries(self._folder, ())}
+            write_run_summary(self._folder, list({**self._earlier, **self._summaries}.values()))
         except OSError as error:  # not an error of this image; the end of the run reports it
             self.note_disk_full(error)

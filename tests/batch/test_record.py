@@ -33,3 +33,11 @@ def test_once_the_disk_is_full_every_error_counts_as_a_full_disk(config, tmp_pat
     assert record.note_disk_full(OSError(errno.ENOSPC, "No space left on device"))
     assert record.disk_is_full
     assert record.note_disk_full(ValueError("another"))
+
+
+def test_the_periodic_summary_keeps_the_images_of_earlier_runs(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(record_module, "_SAVE_SECONDS", 0.0)
+    for name in "ab":
+        RunRecord(tmp_path, config, saves_summaries=True).fail(name, "")
+    names = [summary["name"] for summary in json.loads((tmp_path / "summary.json").read_text())]
+    assert names == ["a", "b"]
