@@ -377,6 +377,7 @@ def noisy_case(config):
     return simulate_case(jax.random.key(0), config.task, "a", smooth_image())
 
 
+@pytest.mark.slow
 def test_mclmc_has_the_energy_that_the_samplers_of_the_package_have():
     config = mixing.config_of("underdamped", **sampling_settings(60))
     case, net = noisy_case(config), ConfiguredNet(config.net)
@@ -404,6 +405,7 @@ def test_mclmc_has_the_energy_that_the_samplers_of_the_package_have():
     np.testing.assert_allclose(gradient, flat, rtol=1e-3, atol=1e-4 * jnp.abs(flat).max())
 
 
+@pytest.mark.slow
 def test_both_integrators_of_mclmc_make_the_same_number_of_gradients():
     settings = sampling_settings(60)
     case = noisy_case(mixing.config_of("underdamped", **settings))

@@ -20,6 +20,14 @@ pytestmark = pytest.mark.xdist_group("folder")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def without_nohup():
+    """The tests may run under `nohup`, which ignores SIGHUP."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_the_first_signal_is_a_request_and_the_next_one_acts_as_before(signum):
     previous, messages = signal.getsignal(signum), []

@@ -70,7 +70,11 @@ def test_the_activations_of_all_layers_are_those_of_pytorch(name):
 
 @pytest.mark.parametrize(
     ("photo", "classes"),
-    [(data.chelsea, CATS), (data.coffee, CUPS), (data.rocket, ROCKETS)],
+    [
+        (data.chelsea, CATS),
+        pytest.param(data.coffee, CUPS, marks=pytest.mark.slow),
+        pytest.param(data.rocket, ROCKETS, marks=pytest.mark.slow),
+    ],
     ids=["cat", "coffee", "rocket"],
 )
 def test_a_photograph_is_recognized(photo, classes):
