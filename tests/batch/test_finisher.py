@@ -40,6 +40,7 @@ def sampled_folder(tmp_path_factory):
     return root / "in", root / "out", summaries, messages
 
 
+@pytest.mark.slow
 def test_a_sampled_folder_is_calibrated_over_its_images(sampled_folder):
     _, output, summaries, messages = sampled_folder
     found = json.loads((output / "conformal.json").read_text())

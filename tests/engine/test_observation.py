@@ -122,6 +122,7 @@ def test_a_resumed_network_continues_at_its_next_multiple(image, tmp_path):
     assert_same_result(result, restore([case], config)[0])
 
 
+@pytest.mark.slow
 def test_each_chain_is_observed_and_the_fit_for_comparison_is_not(image):
     config, seen = tiny_config("fit.method=sgld", "sgld.thin=2", "fit.num_steps=20"), []
     (result,) = restore([simulate(image, config)], config, on_step=seen.append, every=10)

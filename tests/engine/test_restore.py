@@ -154,6 +154,7 @@ def test_chains_of_one_start_have_the_same_first_output_and_other_samples(chains
     assert np.abs(means[1] - second.posterior.mean).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_chains_of_one_start_are_resumed_with_the_same_bits(chains, tmp_path):
     case, *_ = chains
     config = sampling_config(*SUPERCHAINS)
