@@ -213,6 +213,7 @@ def test_samples_have_their_figures_interval_and_numbers(run, open_page):
 def test_an_odd_name_can_be_opened_linked_and_has_working_links(run, open_page, name):
     page = open_page()
     page.get_by_role("link", name=name, exact=True).click()
+    page.locator("#viewer-title", has_text=name).wait_for()  # the new address is reported later
     assert page.locator("#viewer-title").inner_text() == name
     page.wait_for_function("document.getElementById('image-right').naturalWidth == 36")
     page.wait_for_function("document.getElementById('image-left').naturalWidth == 36")
